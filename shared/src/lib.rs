@@ -1,0 +1,15 @@
+//! The words and rules that daemon and server agree on. Pure: values in, values out; no I/O crate is a dependency.
+
+pub mod duration;
+pub mod fingerprint;
+pub mod ids;
+pub mod manifest;
+pub mod migration;
+pub mod protocol;
+pub mod remedy;
+pub mod sql;
+pub mod status;
+pub mod trust;
+
+/// Number of the wire protocol. A daemon and a server one release apart speak to each other (DESIGN 4, invariant 12).
+pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,56 @@
+//! `GET /api/poll`: what the server allows the device's databases now. One request for all of them, one ETag.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AppName, ClientId, Digest};
+
+/// What a poll answers. Nothing in it changes while nothing changed, so its hash is the ETag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollResponse {
+    /// The server's [`crate::PROTOCOL`].
+    pub protocol: u32,
+    /// One per database that the server knows of this device.
+    pub plans: Vec<Plan>,
+    /// State of the repository of each app the device is enrolled for.
+    pub repository: BTreeMap<AppName, RepositoryHead>,
+}
+
+/// Which targets metadata is current.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryHead {
+    /// [`crate::migration::Targets::version`].
+    pub version: u64,
+    /// Digest of the bytes of `GET /repository/{app}/targets.json`.
+    pub digest: Digest,
+}
+
+/// What the server allows one database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The database.
+    pub client_id: ClientId,
+    /// Its app.
+    pub app: AppName,
+    /// Grows with every change of this database's plan.
+    pub plan_seq: u64,
+    /// What it may do.
+    pub order: Order,
+}
+
+/// How far a database may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// Apply every version up to and including this one. Nothing is reverted.
+    ApplyUpTo {
+        /// 0 means none.
+        version: u32,
+    },
+    /// Revert every version above this one, newest first, and apply none.
+    RevertDownTo {
+        /// 0 means all.
+        version: u32,
+    },
+}

@@ -1,0 +1,22 @@
+//! Errors on the wire: RFC 9457 problem documents with a remedy.
+
+use serde::{Deserialize, Serialize};
+
+/// The media type.
+pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// A problem document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable name, as a relative reference: `/problems/unknown-token`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The kind in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened here, with its numbers.
+    pub detail: String,
+    /// What to do now.
+    pub remedy: String,
+}

@@ -1,0 +1,320 @@
+//! When bytes may run. Pure. `verify` is the only road to a [`VerifiedMigration`].
+
+use crate::{
+    ids::Digest,
+    migration::{BadMigration, Link, MAX_CHAIN, Migration, TargetEntry, Targets},
+    remedy::{Remedy, operator},
+};
+
+/// A migration whose bytes are those of its targets entry. Only [`verify`] makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedMigration {
+    migration: Migration,
+    entry: TargetEntry,
+}
+
+impl VerifiedMigration {
+    /// What is to run.
+    pub fn migration(&self) -> &Migration {
+        &self.migration
+    }
+
+    /// Where it stands.
+    pub fn link(&self) -> &Link {
+        &self.entry.custom
+    }
+
+    /// Digest of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.entry.digest()
+    }
+}
+
+/// Why bytes or a chain are not trusted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// Length or digest differ.
+    #[error(
+        "the bytes of {path} are not those of its targets entry: {got_bytes} bytes {got}, expected {want_bytes} bytes {want}"
+    )]
+    WrongBytes {
+        /// Target path.
+        path: String,
+        /// Length received.
+        got_bytes: u64,
+        /// Digest received.
+        got: Digest,
+        /// Length promised.
+        want_bytes: u64,
+        /// Digest promised.
+        want: Digest,
+    },
+    /// The bytes are right and are not a migration.
+    #[error("{path}: {source}")]
+    NotAMigration {
+        /// Target path.
+        path: String,
+        /// What is wrong.
+        source: BadMigration,
+    },
+    /// The entry stands under another path, or names another migration.
+    #[error("the targets entry {path:?} belongs to {belongs:?}")]
+    WrongName {
+        /// Where it stands.
+        path: String,
+        /// Where it should.
+        belongs: String,
+    },
+    /// The versions are not 1, 2, 3 …, or `previous` is not the predecessor's digest.
+    #[error("the chain is broken at version {version}: {why}")]
+    BrokenChain {
+        /// Where.
+        version: u32,
+        /// How.
+        why: String,
+    },
+    /// A published link changed.
+    #[error(
+        "{name} was accepted with digest {known} and is now offered with {offered}; the accepted one is kept"
+    )]
+    Changed {
+        /// The migration.
+        name: String,
+        /// What was accepted.
+        known: Digest,
+        /// What is offered.
+        offered: Digest,
+    },
+}
+
+impl TrustError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::WrongBytes { .. } | Self::NotAMigration { .. } | Self::WrongName { .. } => {
+                operator(
+                    "the repository serves damaged or foreign bytes: restore it, or publish again",
+                )
+            }
+            Self::BrokenChain { .. } => {
+                operator("publish the chain again from the directory it came from")
+            }
+            Self::Changed { .. } => operator(
+                "a published migration never changes: restore its text, and put the change into a new one",
+            ),
+        }
+    }
+}
+
+/// Checks `bytes` against `entry`: length first, then digest, then content. Nothing is kept on failure.
+pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, TrustError> {
+    let path = entry.path();
+    let got = Digest::of(bytes);
+    if bytes.len() as u64 != entry.length || got != entry.digest() {
+        return Err(TrustError::WrongBytes {
+            path,
+            got_bytes: bytes.len() as u64,
+            got,
+            want_bytes: entry.length,
+            want: entry.digest(),
+        });
+    }
+    let migration = Migration::from_bytes(bytes).map_err(|source| TrustError::NotAMigration {
+        path: path.clone(),
+        source,
+    })?;
+    if migration.name != entry.custom.name {
+        return Err(TrustError::WrongName {
+            path,
+            belongs: migration.name.to_string(),
+        });
+    }
+    Ok(VerifiedMigration {
+        migration,
+        entry: entry.clone(),
+    })
+}
+
+/// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each, `previous`
+/// the digest of the predecessor's first revision, names unique. Returns it in order.
+pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
+    let broken = |version: u32, why: String| TrustError::BrokenChain { version, why };
+    if targets.targets.len() > MAX_CHAIN {
+        return Err(broken(
+            0,
+            format!(
+                "it has {} links; at most {MAX_CHAIN} are read",
+                targets.targets.len()
+            ),
+        ));
+    }
+    for (path, entry) in &targets.targets {
+        if *path != entry.path() {
+            return Err(TrustError::WrongName {
+                path: path.clone(),
+                belongs: entry.path(),
+            });
+        }
+    }
+    let chain = targets.chain();
+    let mut slot: Option<&TargetEntry> = None; // first revision of the version being read
+    let mut last: Option<&TargetEntry> = None;
+    let mut names = std::collections::BTreeSet::new();
+    for entry in &chain {
+        let link = &entry.custom;
+        let (version, revision) = last.map_or((0, 0), |l| (l.custom.version, l.custom.revision));
+        if link.version == version {
+            let first = slot.expect("a version that was seen has a first revision");
+            if link.revision != revision + 1 {
+                return Err(broken(
+                    link.version,
+                    format!("revision {} follows revision {revision}", link.revision),
+                ));
+            }
+            if link.name != first.custom.name
+                || link.mends != Some(first.digest())
+                || link.previous != first.custom.previous
+            {
+                return Err(broken(
+                    link.version,
+                    format!("revision {} does not mend revision 1", link.revision),
+                ));
+            }
+        } else {
+            if link.version != version + 1 {
+                return Err(broken(
+                    link.version,
+                    format!("it follows version {version}"),
+                ));
+            }
+            if link.revision != 1 {
+                return Err(broken(
+                    link.version,
+                    "its first revision is missing".to_owned(),
+                ));
+            }
+            if link.previous != slot.map(TargetEntry::digest) {
+                return Err(broken(
+                    link.version,
+                    "its `previous` is not the digest of its predecessor".to_owned(),
+                ));
+            }
+            if !names.insert(&link.name) {
+                return Err(broken(
+                    link.version,
+                    format!("the name {} stands twice", link.name),
+                ));
+            }
+            slot = Some(entry);
+        }
+        last = Some(entry);
+    }
+    Ok(chain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{manifest::Manifest, migration::FORMAT};
+
+    fn chain(length: u32) -> (Targets, Vec<Vec<u8>>) {
+        let mut targets = Targets {
+            app: "notes".parse().unwrap(),
+            version: 1,
+            targets: BTreeMap::new(),
+        };
+        let mut bodies = Vec::new();
+        let mut previous = None;
+        for version in 1..=length {
+            let migration = Migration {
+                format: FORMAT.to_owned(),
+                name: format!("{version:04}").parse().unwrap(),
+                manifest: Manifest::default(),
+                down: None,
+                files: BTreeMap::from([(
+                    "up.sql".to_owned(),
+                    format!("CREATE TABLE t{version}(x);"),
+                )]),
+            };
+            let body = migration.to_bytes();
+            let link = Link {
+                name: migration.name.clone(),
+                version,
+                revision: 1,
+                previous,
+                mends: None,
+                schema: None,
+                min_sqlite: None,
+            };
+            let entry = TargetEntry::new(&body, link);
+            previous = Some(entry.digest());
+            targets.targets.insert(entry.path(), entry);
+            bodies.push(body);
+        }
+        (targets, bodies)
+    }
+
+    #[test]
+    fn one_changed_bit_is_refused() {
+        let (targets, bodies) = chain(1);
+        let entry = targets.chain()[0].clone();
+        assert!(verify(&entry, &bodies[0]).is_ok());
+        for at in 0..bodies[0].len() {
+            let mut bytes = bodies[0].clone();
+            bytes[at] ^= 1;
+            assert!(matches!(
+                verify(&entry, &bytes),
+                Err(TrustError::WrongBytes { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_gap_a_swap_and_a_forged_predecessor_break_the_chain() {
+        let (whole, _) = chain(5);
+        assert_eq!(check_chain(&whole).unwrap().len(), 5);
+        let path = |v: u32| format!("{v:04}.r1.json");
+
+        let mut gap = whole.clone();
+        gap.targets.remove(&path(3));
+        assert!(matches!(
+            check_chain(&gap),
+            Err(TrustError::BrokenChain { version: 4, .. })
+        ));
+
+        let mut forged = whole.clone();
+        forged.targets.get_mut(&path(4)).unwrap().custom.previous = Some(Digest::of(b"else"));
+        assert!(matches!(
+            check_chain(&forged),
+            Err(TrustError::BrokenChain { version: 4, .. })
+        ));
+
+        let mut swapped = whole.clone();
+        let two = swapped.targets[&path(2)].clone();
+        swapped.targets.insert(path(3), two);
+        assert!(matches!(
+            check_chain(&swapped),
+            Err(TrustError::WrongName { .. })
+        ));
+    }
+
+    #[test]
+    fn a_revision_mends_its_slot_and_the_chain_goes_on_from_the_slot() {
+        let (mut targets, _) = chain(3);
+        let first = targets.targets["0002.r1.json"].clone();
+        let mut second = first.clone();
+        second.custom.revision = 2;
+        second.custom.mends = Some(first.digest());
+        second.hashes.sha256 = Digest::of(b"mended");
+        targets.targets.insert(second.path(), second.clone());
+        assert!(check_chain(&targets).is_ok());
+        second.custom.mends = None;
+        targets.targets.insert(second.path(), second);
+        assert!(matches!(
+            check_chain(&targets),
+            Err(TrustError::BrokenChain { version: 2, .. })
+        ));
+    }
+}
