@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Whimbrel's daemon and its command line, as a library: so that stories, benches and the demo use the same parts.
+
+pub mod migrate;

@@ -10,18 +10,10 @@ pub struct Span(Duration);
 
 /// What a length of time looks like.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{0:?} is not a length of time: write a number and a unit, like \"500ms\", \"2s\", \"10m\", \"3h\" or \"7d\""
-)]
+#[error("{0:?} is not a length of time: write a number and a unit, like \"500ms\", \"2s\", \"10m\", \"3h\" or \"7d\"")]
 pub struct BadSpan(String);
 
-const UNITS: [(&str, u64); 5] = [
-    ("ms", 1),
-    ("s", 1_000),
-    ("m", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 const LONGEST_MS: u64 = 3_650 * 86_400_000;
 
 impl Span {
@@ -46,36 +38,18 @@ impl FromStr for Span {
     fn from_str(text: &str) -> Result<Self, BadSpan> {
         let bad = || BadSpan(text.chars().take(40).collect());
         let trimmed = text.trim();
-        let at = trimmed
-            .find(|c: char| !c.is_ascii_digit())
-            .ok_or_else(bad)?;
+        let at = trimmed.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
         let (number, unit) = trimmed.split_at(at);
-        let factor = UNITS
-            .iter()
-            .find(|(name, _)| *name == unit.trim())
-            .ok_or_else(bad)?
-            .1;
-        let ms = number
-            .parse::<u64>()
-            .ok()
-            .and_then(|n| n.checked_mul(factor))
-            .ok_or_else(bad)?;
-        if ms > LONGEST_MS {
-            Err(bad())
-        } else {
-            Ok(Self::from_millis(ms))
-        }
+        let factor = UNITS.iter().find(|(name, _)| *name == unit.trim()).ok_or_else(bad)?.1;
+        let ms = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(bad)?;
+        if ms > LONGEST_MS { Err(bad()) } else { Ok(Self::from_millis(ms)) }
     }
 }
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.as_millis();
-        let (unit, factor) = UNITS
-            .iter()
-            .rev()
-            .find(|(_, factor)| ms >= *factor && ms % factor == 0)
-            .unwrap_or(&UNITS[0]);
+        let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| ms >= *factor && ms % factor == 0).unwrap_or(&UNITS[0]);
         write!(f, "{}{unit}", ms / factor)
     }
 }
@@ -99,21 +73,10 @@ mod tests {
     #[test]
     fn what_people_write_reads_back_as_written() {
         for text in ["0ms", "500ms", "2s", "90s", "10m", "3h", "7d"] {
-            assert_eq!(
-                text.parse::<Span>().unwrap().to_string().parse::<Span>(),
-                text.parse::<Span>()
-            );
+            assert_eq!(text.parse::<Span>().unwrap().to_string().parse::<Span>(), text.parse::<Span>());
         }
         assert_eq!("2s".parse::<Span>().unwrap().to_string(), "2s");
-        for bad in [
-            "",
-            "2",
-            "s",
-            "2 weeks",
-            "-1s",
-            "99999999999999999999s",
-            "4000d",
-        ] {
+        for bad in ["", "2", "s", "2 weeks", "-1s", "99999999999999999999s", "4000d"] {
             assert!(bad.parse::<Span>().is_err(), "{bad:?}");
         }
     }

@@ -17,6 +17,12 @@ use crate::{
 #[serde(transparent)]
 pub struct Schema(pub BTreeMap<String, String>);
 
+/// What one version does to the chain's schema: objects made or changed with their digest, objects dropped with none.
+/// A chain of n versions so stays linear in size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SchemaChange(pub BTreeMap<String, Option<String>>);
+
 /// What pragmas say about one table.
 #[derive(Clone, Debug, Default)]
 pub struct TableFacts {
@@ -48,11 +54,7 @@ pub struct ColumnFacts {
 impl Schema {
     /// One digest over all objects.
     pub fn digest(&self) -> Digest {
-        let text: String = self
-            .0
-            .iter()
-            .map(|(object, digest)| format!("{object}\u{1f}{digest}\n"))
-            .collect();
+        let text: String = self.0.iter().map(|(object, digest)| format!("{object}\u{1f}{digest}\n")).collect();
         Digest::of(text.as_bytes())
     }
 
@@ -69,16 +71,26 @@ impl Schema {
             .collect()
     }
 
+    /// What has to change for this schema to become `after`.
+    pub fn change_to(&self, after: &Self) -> SchemaChange {
+        let made = after.0.iter().filter(|(o, d)| self.0.get(*o) != Some(d)).map(|(o, d)| (o.clone(), Some(d.clone())));
+        let dropped = self.0.keys().filter(|o| !after.0.contains_key(*o)).map(|o| (o.clone(), None));
+        SchemaChange(made.chain(dropped).collect())
+    }
+
+    /// Makes that change.
+    pub fn apply(&mut self, change: &SchemaChange) {
+        for (object, digest) in &change.0 {
+            match digest {
+                Some(digest) => self.0.insert(object.clone(), digest.clone()),
+                None => self.0.remove(object),
+            };
+        }
+    }
+
     /// The part of `found` that this expectation speaks of.
     pub fn restricted(&self, found: &Self) -> Self {
-        Self(
-            found
-                .0
-                .iter()
-                .filter(|(object, _)| self.0.contains_key(*object))
-                .map(|(o, d)| (o.clone(), d.clone()))
-                .collect(),
-        )
+        Self(found.0.iter().filter(|(object, _)| self.0.contains_key(*object)).map(|(o, d)| (o.clone(), d.clone())).collect())
     }
 }
 
@@ -91,10 +103,7 @@ pub fn object_key(kind: &str, name: &str) -> String {
 pub fn table(sql: &str, facts: &TableFacts) -> String {
     let mut text = String::new();
     for c in &facts.columns {
-        let default = c
-            .default
-            .as_deref()
-            .map_or_else(|| "-".to_owned(), |d| normalised(&tokens(d)));
+        let default = c.default.as_deref().map_or_else(|| "-".to_owned(), |d| normalised(&tokens(d)));
         text.push_str(&format!(
             "column {} {} notnull={} default={default} key={} hidden={}\n",
             c.name.to_lowercase(),
@@ -105,10 +114,7 @@ pub fn table(sql: &str, facts: &TableFacts) -> String {
         ));
     }
     let sorted = |kind: &str, lines: &[String]| {
-        let mut lines: Vec<_> = lines
-            .iter()
-            .map(|l| format!("{kind} {}\n", l.to_lowercase()))
-            .collect();
+        let mut lines: Vec<_> = lines.iter().map(|l| format!("{kind} {}\n", l.to_lowercase())).collect();
         lines.sort();
         lines.concat()
     };
@@ -135,10 +141,8 @@ fn clauses(sql: &str) -> Vec<String> {
         return vec![normalised(&tokens)];
     };
     let close = matching(&tokens, open);
-    let mut out: Vec<String> = tokens[(close + 1).min(tokens.len())..]
-        .split(|t| *t == Token::Mark(','))
-        .map(|o| format!("option {}", normalised(o)))
-        .collect();
+    let mut out: Vec<String> =
+        tokens[(close + 1).min(tokens.len())..].split(|t| *t == Token::Mark(',')).map(|o| format!("option {}", normalised(o))).collect();
     out.retain(|o| o != "option ");
     let mut depth = 0;
     let items = tokens[open + 1..close].split(|t| {
@@ -147,30 +151,15 @@ fn clauses(sql: &str) -> Vec<String> {
     });
     for item in items {
         // A table constraint names its columns inside; a column definition begins with its column.
-        let is_constraint = item.first().is_some_and(|t| {
-            ["constraint", "check", "unique", "primary", "foreign"]
-                .iter()
-                .any(|k| t.is(k))
-        });
-        let column = item
-            .first()
-            .filter(|_| !is_constraint)
-            .map_or_else(String::new, Token::text);
+        let is_constraint = item.first().is_some_and(|t| ["constraint", "check", "unique", "primary", "foreign"].iter().any(|k| t.is(k)));
+        let column = item.first().filter(|_| !is_constraint).map_or_else(String::new, Token::text);
         let mut at = usize::from(!column.is_empty());
         while at < item.len() {
-            let paren = item[at..]
-                .iter()
-                .position(|t| *t == Token::Mark('('))
-                .map(|p| at + p);
-            let through_paren = |paren: Option<usize>| {
-                paren.map_or(item.len(), |p| (matching(item, p) + 1).min(item.len()))
-            };
+            let paren = item[at..].iter().position(|t| *t == Token::Mark('(')).map(|p| at + p);
+            let through_paren = |paren: Option<usize>| paren.map_or(item.len(), |p| (matching(item, p) + 1).min(item.len()));
             let end = if item[at].is("check") || item[at].is("as") {
                 through_paren(paren)
-            } else if item[at].is("collate")
-                || item[at].is("deferrable")
-                || item[at].is("initially")
-            {
+            } else if item[at].is("collate") || item[at].is("deferrable") || item[at].is("initially") {
                 at + 2
             } else if item[at].is("conflict") {
                 at + 2
@@ -240,18 +229,14 @@ mod tests {
 
     #[test]
     fn drift_is_named_object_by_object() {
-        let schema = |pairs: &[(&str, &str)]| {
-            Schema(
-                pairs
-                    .iter()
-                    .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
-                    .collect(),
-            )
-        };
+        let schema = |pairs: &[(&str, &str)]| Schema(pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect());
         let want = schema(&[("table a", "1"), ("table b", "2"), ("view v", "3")]);
         let found = schema(&[("table a", "1"), ("table b", "9"), ("table theirs", "7")]);
         assert_eq!(want.drift(&found), ["table b differs", "view v is missing"]);
         assert_eq!(want.restricted(&found).0.len(), 2);
         assert_ne!(want.digest(), found.digest());
+        let mut walked = want.clone();
+        walked.apply(&want.change_to(&found));
+        assert_eq!(walked, found);
     }
 }

@@ -128,16 +128,8 @@ impl Digest {
 impl FromStr for Digest {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        let bad = || BadId {
-            what: "digest",
-            text: text.chars().take(80).collect(),
-            rule: "it is 64 lower-case hex digits",
-        };
-        if text.len() != 64
-            || !text
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        {
+        let bad = || BadId { what: "digest", text: text.chars().take(80).collect(), rule: "it is 64 lower-case hex digits" };
+        if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return Err(bad());
         }
         let mut bytes = [0u8; 32];
@@ -181,12 +173,7 @@ mod tests {
         for bad in ["", "../etc", "a/b", ".hidden", "a\\b", "a\0b", " x"] {
             assert!(bad.parse::<MigrationName>().is_err(), "{bad:?}");
         }
-        for good in [
-            "0001_init",
-            "2024-01-01T10.00 add users",
-            "V1__ürlaub",
-            "20240101120000_x",
-        ] {
+        for good in ["0001_init", "2024-01-01T10.00 add users", "V1__ürlaub", "20240101120000_x"] {
             assert!(good.parse::<MigrationName>().is_ok(), "{good:?}");
         }
         assert!("Notes".parse::<AppName>().is_err());

@@ -336,17 +336,10 @@ struct RawStep {
 impl TryFrom<RawStep> for Step {
     type Error = String;
     fn try_from(raw: RawStep) -> Result<Self, String> {
-        let need = |value: Option<String>, key: &str, kind: &str| {
-            value.ok_or_else(|| format!("a {kind} step needs `{key}`"))
-        };
-        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load]
-            .into_iter()
-            .flatten()
-            .count();
+        let need = |value: Option<String>, key: &str, kind: &str| value.ok_or_else(|| format!("a {kind} step needs `{key}`"));
+        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load].into_iter().flatten().count();
         if kinds != 1 {
-            return Err(
-                "a step has exactly one of `sql`, `verify`, `backfill` and `load`".to_owned(),
-            );
+            return Err("a step has exactly one of `sql`, `verify`, `backfill` and `load`".to_owned());
         }
         let on_error = raw.on_error.unwrap_or_default();
         let step = if let Some(table) = raw.backfill {
@@ -372,9 +365,7 @@ impl TryFrom<RawStep> for Step {
         } else if let Some(file) = raw.sql {
             Self::Sql { file }
         } else {
-            Self::Verify {
-                file: raw.verify.unwrap_or_default(),
-            }
+            Self::Verify { file: raw.verify.unwrap_or_default() }
         };
         // A key of another kind of step would be silently without effect: say so instead.
         let backfill_keys = raw.set.is_some() || raw.filter.is_some();
@@ -390,14 +381,7 @@ impl TryFrom<RawStep> for Step {
             Self::Backfill(_) => load_keys,
             Self::Load(_) => backfill_keys,
         };
-        if stray {
-            Err(format!(
-                "a {} step has a key that belongs to another kind of step",
-                step.kind()
-            ))
-        } else {
-            Ok(step)
-        }
+        if stray { Err(format!("a {} step has a key that belongs to another kind of step", step.kind())) } else { Ok(step) }
     }
 }
 
@@ -405,14 +389,8 @@ impl From<Step> for RawStep {
     fn from(step: Step) -> Self {
         let chosen = |on_error: OnError| (on_error != OnError::default()).then_some(on_error);
         match step {
-            Step::Sql { file } => Self {
-                sql: Some(file),
-                ..Self::default()
-            },
-            Step::Verify { file } => Self {
-                verify: Some(file),
-                ..Self::default()
-            },
+            Step::Sql { file } => Self { sql: Some(file), ..Self::default() },
+            Step::Verify { file } => Self { verify: Some(file), ..Self::default() },
             Step::Backfill(b) => Self {
                 backfill: Some(b.table),
                 set: Some(b.set),
@@ -494,12 +472,7 @@ direction = "both"
         let error = Manifest::parse("mode = \"atomic\"\ndestuctive = true\n").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
         assert!(error.to_string().contains("destuctive"), "{error}");
-        for bad in [
-            "[[step]]\n",
-            "[[step]]\nsql='a'\nverify='b'\n",
-            "[[step]]\nsql='a'\nwhere='b'\n",
-            "[[step]]\nbackfill='t'\n",
-        ] {
+        for bad in ["[[step]]\n", "[[step]]\nsql='a'\nverify='b'\n", "[[step]]\nsql='a'\nwhere='b'\n", "[[step]]\nbackfill='t'\n"] {
             assert!(Manifest::parse(bad).is_err(), "{bad}");
         }
     }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    fingerprint::Schema,
+    fingerprint::SchemaChange,
     ids::{AppName, Digest, MigrationName},
     manifest::{Manifest, Step},
 };
@@ -50,23 +50,17 @@ impl Migration {
     /// names is there.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BadMigration> {
         if bytes.len() as u64 > MAX_BODY_BYTES {
-            return Err(BadMigration::TooLarge {
-                size_bytes: bytes.len() as u64,
-            });
+            return Err(BadMigration::TooLarge { size_bytes: bytes.len() as u64 });
         }
         #[derive(Deserialize)]
         struct Head {
             format: String,
         }
-        let head: Head =
-            serde_json::from_slice(bytes).map_err(|e| BadMigration::NotJson(e.to_string()))?;
+        let head: Head = serde_json::from_slice(bytes).map_err(|e| BadMigration::NotJson(e.to_string()))?;
         if head.format != FORMAT {
-            return Err(BadMigration::UnknownFormat(
-                head.format.chars().take(80).collect(),
-            ));
+            return Err(BadMigration::UnknownFormat(head.format.chars().take(80).collect()));
         }
-        let migration: Self =
-            serde_json::from_slice(bytes).map_err(|e| BadMigration::NotJson(e.to_string()))?;
+        let migration: Self = serde_json::from_slice(bytes).map_err(|e| BadMigration::NotJson(e.to_string()))?;
         migration.check()?;
         Ok(migration)
     }
@@ -78,14 +72,10 @@ impl Migration {
         }
         let mut steps = Vec::new();
         if self.files.contains_key("up.sql") {
-            steps.push(Step::Sql {
-                file: "up.sql".to_owned(),
-            });
+            steps.push(Step::Sql { file: "up.sql".to_owned() });
         }
         if self.files.contains_key("verify.sql") {
-            steps.push(Step::Verify {
-                file: "verify.sql".to_owned(),
-            });
+            steps.push(Step::Verify { file: "verify.sql".to_owned() });
         }
         steps
     }
@@ -99,40 +89,19 @@ impl Migration {
     /// checkout on another system publishes as a no-op.
     pub fn same_source(&self, other: &Self) -> bool {
         let files = |m: &Self| -> BTreeMap<String, String> {
-            m.files
-                .iter()
-                .map(|(name, text)| {
-                    (
-                        name.clone(),
-                        text.trim_start_matches('\u{feff}').replace("\r\n", "\n"),
-                    )
-                })
-                .collect()
+            m.files.iter().map(|(name, text)| (name.clone(), text.trim_start_matches('\u{feff}').replace("\r\n", "\n"))).collect()
         };
-        self.name == other.name
-            && self.manifest == other.manifest
-            && self.down == other.down
-            && files(self) == files(other)
+        self.name == other.name && self.manifest == other.manifest && self.down == other.down && files(self) == files(other)
     }
 
     fn check(&self) -> Result<(), BadMigration> {
         if self.files.len() > MAX_FILES {
-            return Err(BadMigration::TooManyFiles {
-                files: self.files.len(),
-            });
+            return Err(BadMigration::TooManyFiles { files: self.files.len() });
         }
-        let missing = self
-            .steps()
-            .iter()
-            .filter_map(Step::file)
-            .chain(self.down.as_deref())
-            .find(|f| !self.files.contains_key(*f))
-            .map(str::to_owned);
+        let missing =
+            self.steps().iter().filter_map(Step::file).chain(self.down.as_deref()).find(|f| !self.files.contains_key(*f)).map(str::to_owned);
         match missing {
-            Some(file) => Err(BadMigration::MissingFile {
-                name: self.name.clone(),
-                file,
-            }),
+            Some(file) => Err(BadMigration::MissingFile { name: self.name.clone(), file }),
             None => Ok(()),
         }
     }
@@ -185,10 +154,9 @@ pub struct Link {
     /// Digest of this version's first revision, in later revisions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mends: Option<Digest>,
-    /// The schema that the chain leaves behind after this version, object by object; none where the publisher could not
-    /// rehearse (seed form).
+    /// What this version does to the chain's schema, object by object; none where nobody rehearsed (seed form).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<Schema>,
+    pub schema: Option<SchemaChange>,
     /// Oldest SQLite library that can read the resulting schema, such as `3.37.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_sqlite: Option<String>,
@@ -215,13 +183,7 @@ pub struct TargetEntry {
 impl TargetEntry {
     /// The entry for `body`, standing at `link`.
     pub fn new(body: &[u8], link: Link) -> Self {
-        Self {
-            length: body.len() as u64,
-            hashes: Hashes {
-                sha256: Digest::of(body),
-            },
-            custom: link,
-        }
+        Self { length: body.len() as u64, hashes: Hashes { sha256: Digest::of(body) }, custom: link }
     }
 
     /// The digest of the bytes.
@@ -298,13 +260,7 @@ impl SeedMigration {
             files.insert("down.sql".to_owned(), join(&self.down_queries));
             "down.sql".to_owned()
         });
-        Migration {
-            format: FORMAT.to_owned(),
-            name: self.migration_name.clone(),
-            manifest: Manifest::default(),
-            down,
-            files,
-        }
+        Migration { format: FORMAT.to_owned(), name: self.migration_name.clone(), manifest: Manifest::default(), down, files }
     }
 }
 
@@ -317,10 +273,7 @@ fn number_or_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<i64, D::Erro
     }
     match Either::deserialize(d)? {
         Either::Number(n) => Ok(n),
-        Either::Text(t) => t
-            .trim()
-            .parse()
-            .map_err(|_| serde::de::Error::custom("timestamp is not a whole number")),
+        Either::Text(t) => t.trim().parse().map_err(|_| serde::de::Error::custom("timestamp is not a whole number")),
     }
 }
 
@@ -335,9 +288,7 @@ fn list_or_json_text<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<Strin
     match Either::deserialize(d)? {
         Either::List(list) => Ok(list),
         // The seed's store keeps the list as JSON text and some servers hand it out as it lies there.
-        Either::Text(text) => serde_json::from_str(&text).map_err(|_| {
-            serde::de::Error::custom("queries are neither a list nor JSON text of one")
-        }),
+        Either::Text(text) => serde_json::from_str(&text).map_err(|_| serde::de::Error::custom("queries are neither a list nor JSON text of one")),
         Either::Null(()) => Ok(Vec::new()),
     }
 }
@@ -366,20 +317,11 @@ mod tests {
     fn bytes_from_outside_are_checked() {
         let good = migration("a;");
         assert_eq!(Migration::from_bytes(&good.to_bytes()).unwrap(), good);
-        assert!(matches!(
-            Migration::from_bytes(b"{\"format\":\"whimbrel.migration/9\"}"),
-            Err(BadMigration::UnknownFormat(_))
-        ));
-        assert!(matches!(
-            Migration::from_bytes(b"\xff\xfe"),
-            Err(BadMigration::NotJson(_))
-        ));
+        assert!(matches!(Migration::from_bytes(b"{\"format\":\"whimbrel.migration/9\"}"), Err(BadMigration::UnknownFormat(_))));
+        assert!(matches!(Migration::from_bytes(b"\xff\xfe"), Err(BadMigration::NotJson(_))));
         let mut dangling = migration("a;");
         dangling.down = Some("down.sql".to_owned());
-        assert!(matches!(
-            Migration::from_bytes(&dangling.to_bytes()),
-            Err(BadMigration::MissingFile { .. })
-        ));
+        assert!(matches!(Migration::from_bytes(&dangling.to_bytes()), Err(BadMigration::MissingFile { .. })));
     }
 
     #[test]
@@ -388,9 +330,6 @@ mod tests {
             r#"{"timestamp":"1700000000000","migrationName":"Init1700000000000","upQueries":"[\"CREATE TABLE a(x) -- done\",\"CREATE TABLE b(x);\"]","downQueries":null}"#,
         )
         .unwrap();
-        assert_eq!(
-            seed.to_migration().files["up.sql"],
-            "CREATE TABLE a(x) -- done\n;\nCREATE TABLE b(x);\n"
-        );
+        assert_eq!(seed.to_migration().files["up.sql"], "CREATE TABLE a(x) -- done\n;\nCREATE TABLE b(x);\n");
     }
 }

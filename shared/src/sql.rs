@@ -47,11 +47,7 @@ pub fn tokens(sql: &str) -> Vec<Token> {
             let open = usize::from(c != '\'') + 1;
             let (_, length) = quoted(&sql[at + open..], '\'');
             let text = &sql[at..at + open + length];
-            out.push(Token::Literal(if open == 2 {
-                text.to_ascii_lowercase()
-            } else {
-                text.to_owned()
-            }));
+            out.push(Token::Literal(if open == 2 { text.to_ascii_lowercase() } else { text.to_owned() }));
             at += open + length;
         } else if matches!(c, '"' | '`' | '[') {
             let (text, length) = quoted(&sql[at + 1..], if c == '[' { ']' } else { c });
@@ -60,11 +56,7 @@ pub fn tokens(sql: &str) -> Vec<Token> {
         } else if is_word(c) {
             let length = sql[at..].find(|c: char| !is_word(c)).unwrap_or(rest.len());
             let word = sql[at..at + length].to_lowercase();
-            out.push(if c.is_ascii_digit() {
-                Token::Literal(word)
-            } else {
-                Token::Word(word)
-            });
+            out.push(if c.is_ascii_digit() { Token::Literal(word) } else { Token::Word(word) });
             at += length;
         } else {
             out.push(Token::Mark(c));
@@ -109,21 +101,12 @@ mod tests {
     #[test]
     fn spelling_does_not_count_and_meaning_does() {
         let same = |a: &str, b: &str| normalised(&tokens(a)) == normalised(&tokens(b));
-        assert!(same(
-            "create table \"T\" ( [a] int , `b` text )",
-            "CREATE TABLE t(a INT,b TEXT) -- c"
-        ));
+        assert!(same("create table \"T\" ( [a] int , `b` text )", "CREATE TABLE t(a INT,b TEXT) -- c"));
         assert!(same("x /* c */ y", "x y"));
         assert!(same("X'AB'", "x'ab'"));
         assert!(!same("check (a = 'X')", "check (a = 'x')"));
         assert!(!same("a b", "ab"));
-        assert_eq!(
-            tokens("'it''s' \"q\"\"q\""),
-            [
-                Token::Literal("'it''s'".into()),
-                Token::Quoted("q\"q".into())
-            ]
-        );
+        assert_eq!(tokens("'it''s' \"q\"\"q\""), [Token::Literal("'it''s'".into()), Token::Quoted("q\"q".into())]);
     }
 
     proptest! {

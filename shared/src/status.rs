@@ -42,16 +42,7 @@ impl Status {
 
     /// The status for a word, if it is one.
     pub fn parse(word: &str) -> Option<Self> {
-        [
-            Self::Pending,
-            Self::Running,
-            Self::Completed,
-            Self::Failed,
-            Self::Skipped,
-            Self::Reverted,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == word)
+        [Self::Pending, Self::Running, Self::Completed, Self::Failed, Self::Skipped, Self::Reverted].into_iter().find(|s| s.as_str() == word)
     }
 
     /// Whether the schema of this migration is in the file.

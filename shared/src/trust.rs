@@ -34,9 +34,7 @@ impl VerifiedMigration {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// Length or digest differ.
-    #[error(
-        "the bytes of {path} are not those of its targets entry: {got_bytes} bytes {got}, expected {want_bytes} bytes {want}"
-    )]
+    #[error("the bytes of {path} are not those of its targets entry: {got_bytes} bytes {got}, expected {want_bytes} bytes {want}")]
     WrongBytes {
         /// Target path.
         path: String,
@@ -74,9 +72,7 @@ pub enum TrustError {
         why: String,
     },
     /// A published link changed.
-    #[error(
-        "{name} was accepted with digest {known} and is now offered with {offered}; the accepted one is kept"
-    )]
+    #[error("{name} was accepted with digest {known} and is now offered with {offered}; the accepted one is kept")]
     Changed {
         /// The migration.
         name: String,
@@ -92,16 +88,10 @@ impl TrustError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::WrongBytes { .. } | Self::NotAMigration { .. } | Self::WrongName { .. } => {
-                operator(
-                    "the repository serves damaged or foreign bytes: restore it, or publish again",
-                )
+                operator("the repository serves damaged or foreign bytes: restore it, or publish again")
             }
-            Self::BrokenChain { .. } => {
-                operator("publish the chain again from the directory it came from")
-            }
-            Self::Changed { .. } => operator(
-                "a published migration never changes: restore its text, and put the change into a new one",
-            ),
+            Self::BrokenChain { .. } => operator("publish the chain again from the directory it came from"),
+            Self::Changed { .. } => operator("a published migration never changes: restore its text, and put the change into a new one"),
         }
     }
 }
@@ -111,28 +101,13 @@ pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, Tr
     let path = entry.path();
     let got = Digest::of(bytes);
     if bytes.len() as u64 != entry.length || got != entry.digest() {
-        return Err(TrustError::WrongBytes {
-            path,
-            got_bytes: bytes.len() as u64,
-            got,
-            want_bytes: entry.length,
-            want: entry.digest(),
-        });
+        return Err(TrustError::WrongBytes { path, got_bytes: bytes.len() as u64, got, want_bytes: entry.length, want: entry.digest() });
     }
-    let migration = Migration::from_bytes(bytes).map_err(|source| TrustError::NotAMigration {
-        path: path.clone(),
-        source,
-    })?;
+    let migration = Migration::from_bytes(bytes).map_err(|source| TrustError::NotAMigration { path: path.clone(), source })?;
     if migration.name != entry.custom.name {
-        return Err(TrustError::WrongName {
-            path,
-            belongs: migration.name.to_string(),
-        });
+        return Err(TrustError::WrongName { path, belongs: migration.name.to_string() });
     }
-    Ok(VerifiedMigration {
-        migration,
-        entry: entry.clone(),
-    })
+    Ok(VerifiedMigration { migration, entry: entry.clone() })
 }
 
 /// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each, `previous`
@@ -140,20 +115,11 @@ pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, Tr
 pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let broken = |version: u32, why: String| TrustError::BrokenChain { version, why };
     if targets.targets.len() > MAX_CHAIN {
-        return Err(broken(
-            0,
-            format!(
-                "it has {} links; at most {MAX_CHAIN} are read",
-                targets.targets.len()
-            ),
-        ));
+        return Err(broken(0, format!("it has {} links; at most {MAX_CHAIN} are read", targets.targets.len())));
     }
     for (path, entry) in &targets.targets {
         if *path != entry.path() {
-            return Err(TrustError::WrongName {
-                path: path.clone(),
-                belongs: entry.path(),
-            });
+            return Err(TrustError::WrongName { path: path.clone(), belongs: entry.path() });
         }
     }
     let chain = targets.chain();
@@ -166,44 +132,23 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
         if link.version == version {
             let first = slot.expect("a version that was seen has a first revision");
             if link.revision != revision + 1 {
-                return Err(broken(
-                    link.version,
-                    format!("revision {} follows revision {revision}", link.revision),
-                ));
+                return Err(broken(link.version, format!("revision {} follows revision {revision}", link.revision)));
             }
-            if link.name != first.custom.name
-                || link.mends != Some(first.digest())
-                || link.previous != first.custom.previous
-            {
-                return Err(broken(
-                    link.version,
-                    format!("revision {} does not mend revision 1", link.revision),
-                ));
+            if link.name != first.custom.name || link.mends != Some(first.digest()) || link.previous != first.custom.previous {
+                return Err(broken(link.version, format!("revision {} does not mend revision 1", link.revision)));
             }
         } else {
             if link.version != version + 1 {
-                return Err(broken(
-                    link.version,
-                    format!("it follows version {version}"),
-                ));
+                return Err(broken(link.version, format!("it follows version {version}")));
             }
             if link.revision != 1 {
-                return Err(broken(
-                    link.version,
-                    "its first revision is missing".to_owned(),
-                ));
+                return Err(broken(link.version, "its first revision is missing".to_owned()));
             }
             if link.previous != slot.map(TargetEntry::digest) {
-                return Err(broken(
-                    link.version,
-                    "its `previous` is not the digest of its predecessor".to_owned(),
-                ));
+                return Err(broken(link.version, "its `previous` is not the digest of its predecessor".to_owned()));
             }
             if !names.insert(&link.name) {
-                return Err(broken(
-                    link.version,
-                    format!("the name {} stands twice", link.name),
-                ));
+                return Err(broken(link.version, format!("the name {} stands twice", link.name)));
             }
             slot = Some(entry);
         }
@@ -220,11 +165,7 @@ mod tests {
     use crate::{manifest::Manifest, migration::FORMAT};
 
     fn chain(length: u32) -> (Targets, Vec<Vec<u8>>) {
-        let mut targets = Targets {
-            app: "notes".parse().unwrap(),
-            version: 1,
-            targets: BTreeMap::new(),
-        };
+        let mut targets = Targets { app: "notes".parse().unwrap(), version: 1, targets: BTreeMap::new() };
         let mut bodies = Vec::new();
         let mut previous = None;
         for version in 1..=length {
@@ -233,21 +174,10 @@ mod tests {
                 name: format!("{version:04}").parse().unwrap(),
                 manifest: Manifest::default(),
                 down: None,
-                files: BTreeMap::from([(
-                    "up.sql".to_owned(),
-                    format!("CREATE TABLE t{version}(x);"),
-                )]),
+                files: BTreeMap::from([("up.sql".to_owned(), format!("CREATE TABLE t{version}(x);"))]),
             };
             let body = migration.to_bytes();
-            let link = Link {
-                name: migration.name.clone(),
-                version,
-                revision: 1,
-                previous,
-                mends: None,
-                schema: None,
-                min_sqlite: None,
-            };
+            let link = Link { name: migration.name.clone(), version, revision: 1, previous, mends: None, schema: None, min_sqlite: None };
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             targets.targets.insert(entry.path(), entry);
@@ -264,10 +194,7 @@ mod tests {
         for at in 0..bodies[0].len() {
             let mut bytes = bodies[0].clone();
             bytes[at] ^= 1;
-            assert!(matches!(
-                verify(&entry, &bytes),
-                Err(TrustError::WrongBytes { .. })
-            ));
+            assert!(matches!(verify(&entry, &bytes), Err(TrustError::WrongBytes { .. })));
         }
     }
 
@@ -279,25 +206,16 @@ mod tests {
 
         let mut gap = whole.clone();
         gap.targets.remove(&path(3));
-        assert!(matches!(
-            check_chain(&gap),
-            Err(TrustError::BrokenChain { version: 4, .. })
-        ));
+        assert!(matches!(check_chain(&gap), Err(TrustError::BrokenChain { version: 4, .. })));
 
         let mut forged = whole.clone();
         forged.targets.get_mut(&path(4)).unwrap().custom.previous = Some(Digest::of(b"else"));
-        assert!(matches!(
-            check_chain(&forged),
-            Err(TrustError::BrokenChain { version: 4, .. })
-        ));
+        assert!(matches!(check_chain(&forged), Err(TrustError::BrokenChain { version: 4, .. })));
 
         let mut swapped = whole.clone();
         let two = swapped.targets[&path(2)].clone();
         swapped.targets.insert(path(3), two);
-        assert!(matches!(
-            check_chain(&swapped),
-            Err(TrustError::WrongName { .. })
-        ));
+        assert!(matches!(check_chain(&swapped), Err(TrustError::WrongName { .. })));
     }
 
     #[test]
@@ -312,9 +230,6 @@ mod tests {
         assert!(check_chain(&targets).is_ok());
         second.custom.mends = None;
         targets.targets.insert(second.path(), second);
-        assert!(matches!(
-            check_chain(&targets),
-            Err(TrustError::BrokenChain { version: 2, .. })
-        ));
+        assert!(matches!(check_chain(&targets), Err(TrustError::BrokenChain { version: 2, .. })));
     }
 }

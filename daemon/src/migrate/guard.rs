@@ -1,0 +1,371 @@
+//! What foreign SQL may do: an authorizer, a progress handler and limits on the connection that runs it (DESIGN 8.7).
+//!
+//! Installed when the connection is opened and switched on around the steps. SQLite asks for every statement while it
+//! compiles it (<https://sqlite.org/c3ref/set_authorizer.html>), so nothing depends on our reading of the text.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rusqlite::{
+    Connection,
+    config::DbConfig,
+    hooks::{AuthAction, AuthContext, Authorization, TransactionOperation},
+    limits::Limit,
+};
+
+/// Prefix of our own tables, in lower case.
+pub const RESERVED: &str = "_whimbrel_";
+
+/// Virtual-machine steps between two looks at the deadline: about 10 µs of work.
+const STEPS_BETWEEN_LOOKS: i32 = 1_000;
+
+/// Virtual tables that a migration may create.
+const MODULES: [&str; 4] = ["fts3", "fts4", "fts5", "rtree"];
+
+/// Pragmas that read, or write what a transaction covers. Everything else is refused by name.
+const READING_PRAGMAS: [&str; 22] = [
+    "application_id",
+    "collation_list",
+    "compile_options",
+    "data_version",
+    "database_list",
+    "encoding",
+    "foreign_key_check",
+    "foreign_key_list",
+    "freelist_count",
+    "function_list",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "page_count",
+    "page_size",
+    "quick_check",
+    "schema_version",
+    "table_info",
+    "table_list",
+    "table_xinfo",
+    "user_version",
+];
+const WRITING_PRAGMAS: [&str; 3] = ["application_id", "user_version", "optimize"];
+
+/// Pragmas that do nothing, or fail, inside a transaction (measured; reference 2.5): worth a sentence of their own.
+const NO_EFFECT_PRAGMAS: [&str; 8] =
+    ["journal_mode", "page_size", "auto_vacuum", "encoding", "synchronous", "wal_checkpoint", "locking_mode", "temp_store"];
+
+const FUNCTIONS: [&str; 6] = ["load_extension", "fts3_tokenizer", "readfile", "writefile", "edit", "sqlite_compileoption_get"];
+
+/// What a script asks of the engine. The engine provides it its own way, so the statement itself is never run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    /// `BEGIN`: all of a migration is one transaction anyway.
+    Begin,
+    /// `COMMIT` or `END`.
+    Commit,
+    /// `PRAGMA foreign_keys = …`.
+    ForeignKeys(bool),
+    /// `PRAGMA defer_foreign_keys = …`.
+    DeferForeignKeys(bool),
+    /// `PRAGMA legacy_alter_table = …`.
+    LegacyAlterTable(bool),
+}
+
+/// Why the authorizer said no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denied {
+    /// It is no statement to run, but a wish the engine grants.
+    Instruction(Instruction),
+    /// It is refused; the sentence says what and why.
+    Refused(String),
+}
+
+/// Why the progress handler stopped a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The migration's `timeout` passed.
+    Deadline,
+    /// A person or the end of the daemon asked for it.
+    Cancelled,
+}
+
+/// What the statements since [`Guard::on`] touched.
+#[derive(Clone, Debug, Default)]
+pub struct Touched {
+    /// Tables whose rows they may have changed, lower case.
+    pub tables: BTreeSet<String>,
+    /// Whether any of them changes the schema.
+    pub schema: bool,
+    /// Whether any of them makes a temporary object.
+    pub temporary: bool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    denied: Option<Denied>,
+    touched: Touched,
+    /// Dropping a referenced table would fire its cascades.
+    cascades: bool,
+    deadline: Option<Instant>,
+    stopped: Option<Stopped>,
+}
+
+/// The guard of one connection.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    on: Arc<AtomicBool>,
+    cancel: Arc<AtomicBool>,
+    state: Arc<Mutex<State>>,
+}
+
+impl Guard {
+    /// Installs it, switched off. `cancel` stops a running statement within [`STEPS_BETWEEN_LOOKS`] steps.
+    pub fn install(connection: &mut Connection, cancel: Arc<AtomicBool>) -> rusqlite::Result<Self> {
+        let guard = Self { on: Arc::default(), cancel, state: Arc::default() };
+
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        // A chain of migrations as a whole is larger than what security.html suggests for one query.
+        for (limit, value) in [
+            (Limit::SQLITE_LIMIT_SQL_LENGTH, 4_000_000),
+            (Limit::SQLITE_LIMIT_LENGTH, 256_000_000),
+            (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
+            (Limit::SQLITE_LIMIT_VDBE_OP, 250_000),
+            (Limit::SQLITE_LIMIT_ATTACHED, 0),
+            (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 32),
+        ] {
+            connection.set_limit(limit, value)?;
+        }
+
+        let judge = guard.clone();
+        connection.authorizer(Some(move |context: AuthContext<'_>| judge.authorize(&context)))?;
+        let watch = guard.clone();
+        connection.progress_handler(STEPS_BETWEEN_LOOKS, Some(move || watch.must_stop()))?;
+        Ok(guard)
+    }
+
+    /// Switches it on for one migration. `cascades`: foreign keys act, so dropping a table is refused.
+    pub fn on(&self, timeout: Duration, cascades: bool) -> GuardOn<'_> {
+        *self.lock() = State { cascades, deadline: Instant::now().checked_add(timeout), ..State::default() };
+        self.on.store(true, Ordering::Relaxed);
+        GuardOn(self)
+    }
+
+    /// Why the last statement was refused. Asking forgets it.
+    pub fn take_denied(&self) -> Option<Denied> {
+        self.lock().denied.take()
+    }
+
+    /// Why a statement was interrupted, if the guard did it.
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.lock().stopped
+    }
+
+    /// What was touched since it was switched on.
+    pub fn touched(&self) -> Touched {
+        self.lock().touched.clone()
+    }
+
+    /// Whether a cancel was asked for.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn must_stop(&self) -> bool {
+        if !self.on.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.lock();
+        state.stopped = if self.cancelled() {
+            Some(Stopped::Cancelled)
+        } else if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Some(Stopped::Deadline)
+        } else {
+            None
+        };
+        state.stopped.is_some()
+    }
+
+    fn authorize(&self, context: &AuthContext<'_>) -> Authorization {
+        if !self.on.load(Ordering::Relaxed) {
+            return Authorization::Allow;
+        }
+        let mut state = self.lock();
+        match judge(&context.action, state.cascades) {
+            Ok(touch) => {
+                touch.note(&mut state.touched);
+                Authorization::Allow
+            }
+            Err(denied) => {
+                state.denied = Some(denied);
+                Authorization::Deny
+            }
+        }
+    }
+}
+
+/// Switches the guard off when it goes.
+#[derive(Debug)]
+pub struct GuardOn<'g>(&'g Guard);
+
+impl Drop for GuardOn<'_> {
+    fn drop(&mut self) {
+        self.0.on.store(false, Ordering::Relaxed);
+    }
+}
+
+/// What an allowed action touches.
+enum Touch<'a> {
+    Nothing,
+    Rows(&'a str),
+    Schema(Option<&'a str>),
+    Temporary,
+}
+
+impl Touch<'_> {
+    fn note(&self, touched: &mut Touched) {
+        let mut table = |name: &str| {
+            if !touched.tables.contains(name) {
+                touched.tables.insert(name.to_lowercase());
+            }
+        };
+        match self {
+            Self::Nothing => {}
+            Self::Rows(name) => table(name),
+            Self::Schema(name) => {
+                if let Some(name) = name {
+                    table(name);
+                }
+                touched.schema = true;
+            }
+            Self::Temporary => touched.temporary = true,
+        }
+    }
+}
+
+/// Decides one action. Pure.
+fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denied> {
+    let refuse = |why: String| Err(Denied::Refused(why));
+    let ours = |name: &str| name.get(..RESERVED.len()).is_some_and(|p| p.eq_ignore_ascii_case(RESERVED));
+    let touching = |name: &str| refuse(format!("it touches {name}, and names that begin with {RESERVED} belong to whimbrel"));
+    match *action {
+        AuthAction::Transaction { operation } => match operation {
+            TransactionOperation::Begin => Err(Denied::Instruction(Instruction::Begin)),
+            TransactionOperation::Release | TransactionOperation::Unknown => Err(Denied::Instruction(Instruction::Commit)),
+            TransactionOperation::Rollback => refuse("it rolls back, and what a migration does is all or nothing".to_owned()),
+            _ => refuse("it controls the transaction".to_owned()),
+        },
+        AuthAction::Savepoint { savepoint_name, .. } => {
+            refuse(format!("it uses the savepoint {savepoint_name:?}, and the transaction belongs to whimbrel"))
+        }
+        AuthAction::Attach { filename } if filename.is_empty() => {
+            refuse("VACUUM and ATTACH reach other files or cannot run in a transaction".to_owned())
+        }
+        AuthAction::Attach { .. } => refuse("ATTACH and VACUUM INTO reach other files".to_owned()),
+        AuthAction::Detach { .. } => refuse("DETACH reaches other files".to_owned()),
+        AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),
+        AuthAction::Function { function_name } if FUNCTIONS.iter().any(|f| function_name.eq_ignore_ascii_case(f)) => {
+            refuse(format!("the function {function_name} reaches outside the database"))
+        }
+        AuthAction::CreateVtable { table_name, module_name } => {
+            if ours(table_name) {
+                touching(table_name)
+            } else if MODULES.iter().any(|m| module_name.eq_ignore_ascii_case(m)) {
+                Ok(Touch::Schema(Some(table_name)))
+            } else {
+                refuse(format!("the virtual table module {module_name} is not one of {}", MODULES.join(", ")))
+            }
+        }
+        AuthAction::CreateTempTrigger { trigger_name, .. } => refuse(format!("the temporary trigger {trigger_name} would act outside the migration")),
+        AuthAction::Unknown { code, .. } => refuse(format!("SQLite asks for an action (code {code}) that this whimbrel does not know")),
+
+        AuthAction::Read { table_name, .. } if ours(table_name) => touching(table_name),
+        AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => {
+            if ours(table_name) {
+                touching(table_name)
+            } else {
+                Ok(Touch::Rows(table_name))
+            }
+        }
+        AuthAction::DropTable { table_name } if cascades && !ours(table_name) => {
+            refuse(format!("it drops the table {table_name} while foreign_keys = \"on\": cascades would take the rows that refer to it along"))
+        }
+        AuthAction::CreateTable { table_name }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+        | AuthAction::DropVtable { table_name, .. } => {
+            if ours(table_name) {
+                touching(table_name)
+            } else {
+                Ok(Touch::Schema(Some(table_name)))
+            }
+        }
+        AuthAction::CreateIndex { index_name, table_name }
+        | AuthAction::DropIndex { index_name, table_name }
+        | AuthAction::CreateTrigger { trigger_name: index_name, table_name }
+        | AuthAction::DropTrigger { trigger_name: index_name, table_name } => match [index_name, table_name].into_iter().find(|n| ours(n)) {
+            Some(name) => touching(name),
+            None => Ok(Touch::Schema(None)),
+        },
+        AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => {
+            if ours(view_name) {
+                touching(view_name)
+            } else {
+                Ok(Touch::Schema(None))
+            }
+        }
+        AuthAction::Reindex { index_name } => {
+            if ours(index_name) {
+                touching(index_name)
+            } else {
+                Ok(Touch::Nothing)
+            }
+        }
+        AuthAction::CreateTempIndex { .. }
+        | AuthAction::CreateTempTable { .. }
+        | AuthAction::CreateTempView { .. }
+        | AuthAction::DropTempIndex { .. }
+        | AuthAction::DropTempTable { .. }
+        | AuthAction::DropTempTrigger { .. }
+        | AuthAction::DropTempView { .. } => Ok(Touch::Temporary),
+        AuthAction::Read { .. } | AuthAction::Select | AuthAction::Analyze { .. } | AuthAction::Function { .. } | AuthAction::Recursive => {
+            Ok(Touch::Nothing)
+        }
+        _ => refuse("SQLite asks for an action that this whimbrel does not know".to_owned()),
+    }
+}
+
+fn pragma<'a>(name: &'a str, value: Option<&str>) -> Result<Touch<'a>, Denied> {
+    let name = name.to_ascii_lowercase();
+    let switch = value.map(|v| {
+        let v = v.trim_matches(['\'', '"']).to_ascii_lowercase();
+        matches!(v.as_str(), "on" | "yes" | "true") || v.parse::<i64>().is_ok_and(|n| n != 0)
+    });
+    if let Some(on) = switch {
+        match name.as_str() {
+            "foreign_keys" => return Err(Denied::Instruction(Instruction::ForeignKeys(on))),
+            "defer_foreign_keys" => return Err(Denied::Instruction(Instruction::DeferForeignKeys(on))),
+            "legacy_alter_table" => return Err(Denied::Instruction(Instruction::LegacyAlterTable(on))),
+            _ => {}
+        }
+    }
+    // These four take a table or a number as an argument and still only read.
+    let reads = READING_PRAGMAS.contains(&name.as_str())
+        && (value.is_none() || name.ends_with("_info") || name.ends_with("_xinfo") || name.ends_with("_list") || name.ends_with("_check"));
+    if reads || WRITING_PRAGMAS.contains(&name.as_str()) || matches!(name.as_str(), "foreign_keys" | "legacy_alter_table" | "defer_foreign_keys") {
+        Ok(Touch::Nothing)
+    } else if NO_EFFECT_PRAGMAS.contains(&name.as_str()) {
+        Err(Denied::Refused(format!("PRAGMA {name} has no effect inside a transaction; it is the application's to set when it opens the file")))
+    } else {
+        Err(Denied::Refused(format!("PRAGMA {name} is not one that a migration may use")))
+    }
+}

@@ -1,0 +1,256 @@
+//! Reads a database's schema as fingerprints, and only what changed since it was last read.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rusqlite::{Connection, Row};
+use whimbrel_shared::fingerprint::{self, ColumnFacts, Schema, TableFacts, object_key};
+
+use super::guard::RESERVED;
+
+/// A foreign key as `PRAGMA foreign_key_list` tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignKey {
+    /// The table it refers to, lower case.
+    pub parent: String,
+    /// Its columns in the child, in order.
+    pub columns: Vec<String>,
+}
+
+/// An object as it stands in `sqlite_schema`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Object {
+    kind: String,
+    table: String,
+    sql: String,
+}
+
+/// A schema that is read again and again on one connection.
+#[derive(Debug, Default)]
+pub struct SchemaReader {
+    objects: HashMap<String, Object>,
+    /// Foreign keys by child table, lower case.
+    foreign_keys: BTreeMap<String, Vec<ForeignKey>>,
+    schema: Schema,
+    ours: HashMap<String, String>,
+}
+
+/// What changed between two readings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys of objects that are new or differ, with their text.
+    pub made: Vec<(String, String)>,
+    /// Keys of objects that are gone.
+    pub dropped: Vec<String>,
+    /// Whether an object with our prefix changed, appeared or went.
+    pub ours: bool,
+}
+
+impl SchemaReader {
+    /// Reads what changed. Objects of SQLite itself are left out; ours are only watched.
+    pub fn read(&mut self, connection: &Connection) -> rusqlite::Result<Changes> {
+        let mut changes = Changes::default();
+        let mut seen = HashSet::with_capacity(self.objects.len());
+        let mut ours = HashMap::new();
+        let mut statement = connection.prepare_cached("SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (kind, name, sql) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(3)?.as_str()?);
+            if name.starts_with("sqlite_") {
+                continue;
+            }
+            if is_ours(name) {
+                ours.insert(name.to_owned(), sql.to_owned());
+                continue;
+            }
+            let key = object_key(kind, name);
+            let table = row.get_ref(2)?.as_str()?.to_lowercase();
+            if !self.objects.get(&key).is_some_and(|o| o.sql == sql && o.table == table) {
+                changes.made.push((key.clone(), sql.to_owned()));
+                self.objects.insert(key.clone(), Object { kind: kind.to_owned(), table, sql: sql.to_owned() });
+            }
+            seen.insert(key);
+        }
+        drop(rows);
+        changes.ours = ours != self.ours;
+        self.ours = ours;
+        changes.dropped = self.objects.keys().filter(|k| !seen.contains(*k)).cloned().collect();
+        for key in &changes.dropped {
+            if let Some(gone) = self.objects.remove(key)
+                && gone.kind == "table"
+            {
+                self.foreign_keys.remove(&gone.table);
+            }
+            self.schema.0.remove(key);
+        }
+        for (key, _) in &changes.made {
+            let object = &self.objects[key];
+            let is_table = object.kind == "table" && !starts_with_virtual(&object.sql);
+            let digest = if is_table {
+                let (facts, keys) = table_facts(connection, &object.table)?;
+                self.foreign_keys.insert(object.table.clone(), keys);
+                fingerprint::table(&object.sql, &facts)
+            } else {
+                fingerprint::text_object(&object.sql)
+            };
+            self.schema.0.insert(key.clone(), digest);
+        }
+        Ok(changes)
+    }
+
+    /// Forgets everything: after a rollback the objects read inside it are not there.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The schema as last read, the application's own objects included.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Tables whose foreign keys have to be looked at when `touched` (lower case) changed: those of them that have
+    /// foreign keys, and every table that refers to one of them.
+    pub fn children_of(&self, touched: &dyn Fn(&str) -> bool) -> Vec<String> {
+        self.foreign_keys
+            .iter()
+            .filter(|(child, keys)| !keys.is_empty() && (touched(child) || keys.iter().any(|k| touched(&k.parent))))
+            .map(|(child, _)| child.clone())
+            .collect()
+    }
+
+    /// Foreign keys of a table, by its lower-case name.
+    pub fn foreign_keys(&self, table: &str) -> &[ForeignKey] {
+        self.foreign_keys.get(table).map_or(&[], Vec::as_slice)
+    }
+
+    /// Names of the views, and of the tables and views that have triggers.
+    pub fn views_and_triggered(&self) -> (Vec<&str>, HashSet<&str>) {
+        let of_kind = |kind: &'static str| self.objects.values().filter(move |o| o.kind == kind).map(|o| o.table.as_str());
+        (of_kind("view").collect(), of_kind("trigger").collect())
+    }
+}
+
+/// Whether a name is one of ours.
+pub fn is_ours(name: &str) -> bool {
+    name.get(..RESERVED.len()).is_some_and(|p| p.eq_ignore_ascii_case(RESERVED))
+}
+
+fn starts_with_virtual(sql: &str) -> bool {
+    // sqlite_schema keeps the text as "CREATE VIRTUAL TABLE …", whatever the author's spacing.
+    sql.get(..14).is_some_and(|s| s.eq_ignore_ascii_case("CREATE VIRTUAL"))
+}
+
+fn table_facts(connection: &Connection, table: &str) -> rusqlite::Result<(TableFacts, Vec<ForeignKey>)> {
+    let quoted = format!("\"{}\"", table.replace('"', "\"\""));
+    let mut facts = TableFacts::default();
+    let all = |sql: String, each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>| -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(row)?;
+        }
+        Ok(())
+    };
+    all(format!("PRAGMA main.table_xinfo({quoted})"), &mut |row| {
+        facts.columns.push(ColumnFacts {
+            name: row.get(1)?,
+            decl_type: row.get(2)?,
+            not_null: row.get(3)?,
+            default: row.get(4)?,
+            key: row.get(5)?,
+            hidden: row.get(6)?,
+        });
+        Ok(())
+    })?;
+
+    // Rows come key by key, column by column; the id only groups them.
+    let mut keys: BTreeMap<i64, (ForeignKey, Vec<String>, String)> = BTreeMap::new();
+    all(format!("PRAGMA main.foreign_key_list({quoted})"), &mut |row| {
+        let actions = format!("{} {} {}", row.get::<_, String>(5)?, row.get::<_, String>(6)?, row.get::<_, String>(7)?);
+        let parent: String = row.get::<_, String>(2)?.to_lowercase();
+        let key = keys.entry(row.get(0)?).or_insert((ForeignKey { parent, columns: Vec::new() }, Vec::new(), actions));
+        key.0.columns.push(row.get(3)?);
+        key.1.extend(row.get::<_, Option<String>>(4)?);
+        Ok(())
+    })?;
+    facts.foreign_keys =
+        keys.values().map(|(k, to, actions)| format!("{} -> {}({}) {actions}", k.columns.join(","), k.parent, to.join(","))).collect();
+
+    let mut constraints = Vec::new();
+    all(format!("PRAGMA main.index_list({quoted})"), &mut |row| {
+        let (name, origin): (String, String) = (row.get(1)?, row.get(3)?);
+        if origin != "c" {
+            constraints.push((name, origin));
+        }
+        Ok(())
+    })?;
+    for (name, origin) in constraints {
+        let mut columns: Vec<String> = Vec::new();
+        all(format!("PRAGMA main.index_info(\"{}\")", name.replace('"', "\"\"")), &mut |row| {
+            columns.push(row.get::<_, Option<String>>(2)?.unwrap_or_default());
+            Ok(())
+        })?;
+        facts.unique.push(format!("{origin}({})", columns.join(",")));
+    }
+    Ok((facts, keys.into_values().map(|(k, _, _)| k).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(sql: &str) -> Schema {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(sql).unwrap();
+        let mut reader = SchemaReader::default();
+        reader.read(&connection).unwrap();
+        reader.schema().clone()
+    }
+
+    #[test]
+    fn the_same_structure_has_the_same_fingerprint_however_it_came_about() {
+        let created = read(
+            "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE t(id INTEGER PRIMARY KEY, a TEXT NOT NULL DEFAULT 'x' REFERENCES p(id) ON DELETE CASCADE, b INT); CREATE INDEX i ON t(b);",
+        );
+        let altered = read("create table p (id integer primary key); CREATE TABLE s(id INTEGER PRIMARY KEY); ALTER TABLE s ADD COLUMN aa TEXT NOT NULL DEFAULT 'x' REFERENCES p(id) ON DELETE CASCADE;
+            ALTER TABLE s ADD b INT; ALTER TABLE s RENAME COLUMN aa TO \"a\"; ALTER TABLE s RENAME TO t; create index i on \"t\" ( b ) -- c");
+        assert_eq!(created.0.get("table t"), altered.0.get("table t"));
+        assert_eq!(created.0.get("table p"), altered.0.get("table p"));
+        assert_eq!(created.digest(), altered.digest());
+    }
+
+    #[test]
+    fn what_differs_in_meaning_differs_in_fingerprint() {
+        let variants = [
+            "CREATE TABLE t(a TEXT)",
+            "CREATE TABLE t(a INT)",
+            "CREATE TABLE t(a TEXT NOT NULL)",
+            "CREATE TABLE t(a TEXT DEFAULT 'b')",
+            "CREATE TABLE t(a TEXT PRIMARY KEY)",
+            "CREATE TABLE t(a TEXT UNIQUE)",
+            "CREATE TABLE t(a TEXT COLLATE NOCASE)",
+            "CREATE TABLE t(a TEXT CHECK(a<>''))",
+            "CREATE TABLE t(a TEXT) STRICT",
+            "CREATE TABLE t(a TEXT PRIMARY KEY) WITHOUT ROWID",
+            "CREATE TABLE t(a TEXT, b TEXT)",
+            "CREATE TABLE t(a TEXT REFERENCES t(a))",
+            "CREATE TABLE t(a TEXT REFERENCES t(a) ON DELETE CASCADE)",
+        ];
+        let digests: HashSet<_> = variants.iter().map(|sql| read(sql).digest()).collect();
+        assert_eq!(digests.len(), variants.len());
+    }
+
+    #[test]
+    fn a_second_reading_tells_only_what_changed() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE a(x); CREATE TABLE b(x REFERENCES a); CREATE TABLE _whimbrel_meta(k)").unwrap();
+        let mut reader = SchemaReader::default();
+        assert_eq!(reader.read(&connection).unwrap().made.len(), 2);
+        assert_eq!(reader.read(&connection).unwrap(), Changes::default());
+        connection.execute_batch("DROP TABLE a; CREATE TABLE c(x)").unwrap();
+        let changes = reader.read(&connection).unwrap();
+        assert_eq!((changes.made[0].0.as_str(), changes.dropped.as_slice(), changes.ours), ("table c", &["table a".to_owned()][..], false));
+        assert_eq!(reader.children_of(&|t| t == "a"), ["b"]);
+        connection.execute_batch("CREATE INDEX i ON _whimbrel_meta(k)").unwrap();
+        assert_eq!(reader.read(&connection).unwrap().made, [("index i".to_owned(), "CREATE INDEX i ON _whimbrel_meta(k)".to_owned())]);
+    }
+}
