@@ -130,7 +130,15 @@ pub fn run(
                     Ok(None) => {}
                     Ok(Some(why)) => return Err(ScriptError::NotTrue { place: place(at, number, None, ""), why }),
                     Err(fault) => {
-                        return Err(ScriptError::Sqlite { place: place(at, number, None, &fault.message), code: fault.code, message: fault.message });
+                        let place = place(at, number, None, &fault.message);
+                        // A table-valued pragma is compiled, and so refused, only when it is read.
+                        return Err(match guard.take_denied() {
+                            Some(Denied::Refused(why)) => ScriptError::Refused { place, why },
+                            Some(Denied::Instruction(_)) => {
+                                ScriptError::Refused { place, why: "it controls the engine from inside a query".to_owned() }
+                            }
+                            None => ScriptError::Sqlite { place, code: fault.code, message: fault.message },
+                        });
                     }
                 }
                 drop(statement);
