@@ -1,3 +1,6 @@
 //! Whimbrel's daemon and its command line, as a library: so that stories, benches and the demo use the same parts.
 
+pub mod ambient;
 pub mod migrate;
+pub mod store;
+pub mod trust;
