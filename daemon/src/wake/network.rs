@@ -55,7 +55,8 @@ mod listen {
     }
 
     pub(super) async fn listen(bell: Bell) -> io::Result<()> {
-        let socket = AsyncFd::register(socket()?)?;
+        // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes it.
+        let socket = unsafe { AsyncFd::register(socket()?) }?;
         loop {
             let begun = loop {
                 let mut ready = socket.readable().await?;
