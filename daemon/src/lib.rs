@@ -3,8 +3,11 @@
 pub mod ambient;
 pub mod config;
 pub mod control;
-
+pub mod cycle;
+pub mod daemon;
+pub mod enroll;
 pub mod migrate;
 pub mod store;
+pub mod transport;
 pub mod trust;
 pub mod wake;

@@ -117,6 +117,12 @@ pub enum ApplyError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
+    /// Another whimbrel works on the file.
+    #[error("another whimbrel has been working on the file for {waited:?}")]
+    OtherRunner {
+        /// How long it was waited.
+        waited: Duration,
+    },
     /// The lock file could not be used.
     #[error("the lock file {path} cannot be used: {source}")]
     Lock {
@@ -211,6 +217,7 @@ impl ApplyError {
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
             Self::Sqlite { source, .. } => code_name(code_of(source)),
+            Self::OtherRunner { .. } => "other_runner",
             Self::Lock { .. } => "lock_file",
         }
     }
@@ -228,6 +235,7 @@ impl ApplyError {
             | Self::LostTransaction
             | Self::Store(_)
             | Self::Moved(_)
+            | Self::OtherRunner { .. }
             | Self::Lock { .. } => FailureClass::Transient,
             Self::Script(ScriptError::Refused { .. } | ScriptError::NotTrue { .. } | ScriptError::Nul { .. })
             | Self::Trust(_)
@@ -257,7 +265,7 @@ impl ApplyError {
             Self::Timeout { .. } => operator("it is tried again by itself; a larger `timeout` in migration.toml lets it run longer"),
             Self::Cancelled => here("`whimbrel apply` starts it again"),
             Self::Busy { .. } | Self::CommitBusy { .. } => wait("the application is using the file; it is tried again by itself"),
-            Self::LostTransaction | Self::Moved(_) => wait("it is tried again by itself"),
+            Self::LostTransaction | Self::Moved(_) | Self::OtherRunner { .. } => wait("it is tried again by itself"),
             Self::Store(error) => error.remedy(),
             Self::Trust(error) => error.remedy(),
             Self::UnknownStep { .. } | Self::UnknownMode { .. } => here("update whimbrel on this device"),

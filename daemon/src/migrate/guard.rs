@@ -184,6 +184,7 @@ impl Guard {
         if !self.on.load(Ordering::Relaxed) {
             return false;
         }
+        super::live::PULSE.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         state.stopped = if self.cancelled() {
             Some(Stopped::Cancelled)

@@ -1,11 +1,15 @@
 //! What is being done on a database right now, for `status` and `watch` while a migration runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{ids::MigrationName, status::Operation};
 
-use super::perform::AtStep;
+use super::{patience::Patience, perform::AtStep};
+
+/// Counts up while any database makes progress: statements run, virtual-machine steps pass, a lock is asked for again.
+/// systemd's watchdog is fed when it moved, so that a loop that hangs is seen.
+pub static PULSE: AtomicU64 = AtomicU64::new(0);
 
 /// What is being done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,36 +55,46 @@ pub struct Picture {
 
 /// Written by the one that works, read by whoever watches. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Live(Arc<Mutex<Picture>>);
+pub struct Live(Arc<Mutex<(Picture, Option<Patience>)>>);
 
 impl Live {
     /// Enters a phase.
     pub fn set(&self, phase: Phase) {
-        let mut picture = self.lock();
+        let mut now = self.lock();
         if phase == Phase::Idle {
-            *picture = Picture::default();
+            *now = Default::default();
         }
-        picture.phase = phase;
+        now.0.phase = phase;
     }
 
     /// Reached a statement.
     pub fn at(&self, at: AtStep) {
-        let mut picture = self.lock();
+        let picture = &mut self.lock().0;
         (picture.step, picture.steps, picture.statement) = (at.step, at.steps, at.statement);
     }
 
     /// Committed so many of so many.
     pub fn progress(&self, done: u32, total: u32) {
-        let mut picture = self.lock();
+        let picture = &mut self.lock().0;
         (picture.done, picture.total) = (done, total);
     }
 
     /// As it is now.
     pub fn picture(&self) -> Picture {
-        self.lock().clone()
+        self.lock().0.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Picture> {
+    /// Watches how long the connection that works now waits for the application.
+    pub fn watch(&self, patience: Patience) {
+        self.lock().1 = Some(patience);
+    }
+
+    /// How long it has been waiting for the application, if it is.
+    pub fn waiting(&self) -> Option<std::time::Duration> {
+        self.lock().1.as_ref().and_then(Patience::waiting)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Picture, Option<Patience>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

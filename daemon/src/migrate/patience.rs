@@ -62,6 +62,7 @@ impl Patience {
         if self.0.cancel.load(Ordering::Relaxed) || waited_ms >= self.0.limit_ms.load(Ordering::Relaxed) {
             return false;
         }
+        super::live::PULSE.fetch_add(1, Ordering::Relaxed);
         std::thread::sleep(pause(refusals, waited_ms));
         true
     }

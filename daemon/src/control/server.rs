@@ -1,0 +1,459 @@
+//! The daemon's end of the control socket. It reads pictures, keeps requests and rings the bell; it does no work itself.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{broadcast, watch};
+use whimbrel_shared::{
+    ids::RequestId,
+    remedy::{here, wait},
+    status::Event,
+};
+
+use super::protocol::{CONTROL_PROTOCOL, Check, PersonOrder, PlanView, PlannedMigration, Reply, Request, Selector, Snapshot, Summary};
+use crate::{
+    config::Config,
+    migrate::{
+        chain::Chain,
+        gate::Known,
+        live::Live,
+        work::{self, Looked, Shared, Site, Task},
+    },
+    trust,
+    wake::bell::{Bell, Why},
+};
+
+/// What the socket shows of the loop. Cheap to clone.
+#[derive(Clone)]
+pub struct Desk {
+    /// As configured.
+    pub config: Arc<Config>,
+    /// The store, clock and dice.
+    pub shared: Shared,
+    /// The last picture.
+    pub picture: watch::Receiver<Arc<Snapshot>>,
+    /// What is being done on each database right now.
+    pub lives: Arc<Mutex<BTreeMap<PathBuf, Live>>>,
+    /// What `plan` needs of each database.
+    pub views: Arc<Mutex<BTreeMap<PathBuf, View>>>,
+    /// Events as they happen.
+    pub events: broadcast::Sender<Event>,
+    /// Rung for every order.
+    pub bell: Bell,
+}
+
+/// A database as the loop last saw it.
+#[derive(Clone)]
+pub struct View {
+    /// The database.
+    pub site: Site,
+    /// What was found.
+    pub looked: Looked,
+    /// Its chain.
+    pub chain: Arc<Chain>,
+    /// What the plan and the gates were.
+    pub order: Option<whimbrel_shared::protocol::poll::Order>,
+    /// The application's build.
+    pub app_version: Option<String>,
+}
+
+impl Desk {
+    /// The last picture, with what is being done this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = (**self.picture.borrow()).clone();
+        let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        for database in &mut snapshot.databases {
+            if let Some(live) = lives.get(&database.path) {
+                database.now = live.picture();
+                database.waiting_ms = live.waiting().map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
+            }
+        }
+        snapshot
+    }
+
+    /// Answers everything that is one reply. Off the async threads: it reads `device.db`.
+    pub fn answer(&self, request: Request) -> Reply {
+        match self.try_answer(request) {
+            Ok(reply) => reply,
+            Err(error) => Reply::Refused { message: error.to_string(), remedy: error.remedy() },
+        }
+    }
+
+    fn try_answer(&self, request: Request) -> Result<Reply, crate::store::StoreError> {
+        Ok(match request {
+            Request::Hello { .. } => {
+                Reply::Hello { protocol: CONTROL_PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id() }
+            }
+            Request::Status | Request::Watch => Reply::Status(Box::new(self.snapshot())),
+            Request::History { database, limit } => self.history(&database, limit)?,
+            Request::Plan { database } => self.plan(&database),
+            Request::Order { database, order, .. } => self.order(&database, &order)?,
+            Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
+                None => Reply::Refused { message: format!("no request has the id {request_id}"), remedy: here("only the last 200 are kept") },
+                Some(outcome) => Reply::Outcome { summary: outcome.and_then(|o| serde_json::from_str(&o).ok()) },
+            },
+            Request::Doctor => Reply::Doctor { checks: self.doctor() },
+            Request::AppVersion { app, version, sqlite } => {
+                self.shared.store().atomically(|store| {
+                    store.set_setting(&format!("app_version:{app}"), version.as_deref())?;
+                    match &sqlite {
+                        Some(sqlite) => store.set_setting(&format!("app_sqlite:{app}"), Some(sqlite)),
+                        None => Ok(()),
+                    }
+                })?;
+                self.bell.ring(Why::Person);
+                Reply::Done
+            }
+            Request::Poll => {
+                self.bell.ring(Why::Person);
+                Reply::Done
+            }
+        })
+    }
+
+    /// The databases that a selector means; the refusal names those there are.
+    fn select(&self, selector: &Selector) -> Result<Vec<super::protocol::DatabaseView>, Reply> {
+        let snapshot = self.snapshot();
+        let Some(text) = &selector.0 else { return Ok(snapshot.databases) };
+        let names: Vec<String> = snapshot.databases.iter().map(|d| d.path.display().to_string()).collect();
+        let found: Vec<_> = snapshot
+            .databases
+            .into_iter()
+            .filter(|d| {
+                d.path.as_os_str() == text.as_str()
+                    || d.path.file_name().is_some_and(|n| n == text.as_str())
+                    || (text.len() >= 4 && d.client_id.is_some_and(|c| c.to_string().starts_with(text.as_str())))
+            })
+            .collect();
+        if found.is_empty() {
+            return Err(Reply::Refused {
+                message: format!("no database is called {text:?}"),
+                remedy: here(format!("it is one of: {}", names.join(", "))),
+            });
+        }
+        Ok(found)
+    }
+
+    fn history(&self, database: &Selector, limit: u32) -> Result<Reply, crate::store::StoreError> {
+        let chosen = match (database, self.select(database)) {
+            (Selector(None), _) => return Ok(Reply::History { events: self.shared.store().history(None, limit)? }),
+            (_, Err(refusal)) => return Ok(refusal),
+            (_, Ok(chosen)) => chosen,
+        };
+        let mut events = Vec::new();
+        for client in chosen.iter().filter_map(|d| d.client_id) {
+            events.extend(self.shared.store().history(Some(client), limit)?);
+        }
+        events.sort_by_key(|e| std::cmp::Reverse(e.at_ms));
+        events.truncate(limit as usize);
+        Ok(Reply::History { events })
+    }
+
+    fn order(&self, database: &Selector, order: &PersonOrder) -> Result<Reply, crate::store::StoreError> {
+        let chosen = match self.select(database) {
+            Ok(chosen) => chosen,
+            Err(refusal) => return Ok(refusal),
+        };
+        let now_ms = self.shared.ambient.now_ms();
+        let id = RequestId::from_dice(self.shared.ambient.dice());
+        let body = serde_json::to_string(&(database, order)).expect("an order has text keys");
+        self.shared.store().atomically(|store| {
+            for client in chosen.iter().filter_map(|d| d.client_id) {
+                match order {
+                    PersonOrder::Hold { until_ms } => store.set_hold(client, Some(*until_ms), now_ms)?,
+                    // Who goes back wants to stay there: the plan would lead forward again at the next poll.
+                    PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
+                    PersonOrder::Release => store.set_hold(client, None, now_ms)?,
+                    PersonOrder::Apply { .. } | PersonOrder::Retry => {}
+                }
+            }
+            store.put_request(id, &body, now_ms)
+        })?;
+        self.bell.ring(Why::Person);
+        Ok(Reply::Accepted { request_id: id })
+    }
+
+    fn plan(&self, database: &Selector) -> Reply {
+        let chosen = match self.select(database) {
+            Ok(chosen) => chosen,
+            Err(refusal) => return refusal,
+        };
+        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let holds = self.shared.store().holds(self.shared.ambient.now_ms()).unwrap_or_default();
+        let plans = chosen
+            .into_iter()
+            .map(|database| {
+                let free_bytes = crate::migrate::files::free_bytes(&database.path);
+                let mut plan = PlanView {
+                    path: database.path.clone(),
+                    app: database.app.clone(),
+                    version: database.version,
+                    waits_for: database.health.clone(),
+                    steps: Vec::new(),
+                    free_bytes,
+                };
+                let Some(view) = views.get(&database.path) else { return plan };
+                let known = Known {
+                    hold: holds.get(&view.looked.identity.client_id).copied(),
+                    app_version: view.app_version.clone(),
+                    app_sqlite: view.site.rule.app_sqlite.clone(),
+                    free_bytes,
+                    ..Known::default()
+                };
+                let task = Task { order: view.order, known, ..Task::default() };
+                match work::preview(&self.shared, &view.site, &view.looked, &view.chain, &task) {
+                    Ok((planned, closed)) => {
+                        for gate in closed {
+                            if !plan.waits_for.iter().any(|w| w.code == gate.code) {
+                                plan.waits_for.push(gate);
+                            }
+                        }
+                        plan.steps = planned.iter().filter_map(|p| self.planned(view, p)).collect();
+                    }
+                    Err(error) => plan.waits_for.push(crate::migrate::gate::item(
+                        error.code(),
+                        whimbrel_shared::protocol::state::Severity::Error,
+                        error.to_string(),
+                        error.remedy(),
+                    )),
+                }
+                plan
+            })
+            .collect();
+        Reply::Plan { plans }
+    }
+
+    fn planned(&self, view: &View, planned: &work::Planned) -> Option<PlannedMigration> {
+        let revision = view.chain.newest(planned.version)?.custom.revision;
+        let verified = trust::load(&self.shared.store(), &view.site.rule.app, planned.version, revision).ok()?;
+        Some(PlannedMigration {
+            version: planned.version,
+            name: verified.link().name.clone(),
+            operation: planned.operation,
+            files: verified.migration().files.clone(),
+            rows: planned.estimate.rows,
+            lock_ms: u64::try_from(planned.estimate.lock.as_millis()).unwrap_or(u64::MAX),
+            write_bytes: planned.estimate.write_bytes,
+        })
+    }
+
+    /// Every check is one thing that may be wrong; health items that are shown anyway come after them.
+    fn doctor(&self) -> Vec<Check> {
+        let snapshot = self.snapshot();
+        let check = |code: &str, result: &str, message: String, remedy| Check { code: code.to_owned(), result: result.to_owned(), message, remedy };
+        let mut checks = vec![check("daemon", "ok", format!("whimbrel {} runs as process {}", snapshot.daemon.version, snapshot.daemon.pid), None)];
+        let server = &snapshot.server;
+        checks.push(match (server.state.as_str(), &server.url) {
+            ("online", Some(url)) => check("server", "ok", format!("{url} answers"), None),
+            ("not_enrolled", _) | (_, None) => {
+                check("server", "warning", "the device is not enrolled".to_owned(), Some(here("`whimbrel enroll URL --token TOKEN`")))
+            }
+            ("unknown", Some(url)) => check("server", "info", format!("{url} has not been asked yet"), None),
+            (_, Some(url)) => {
+                check("server", "warning", server.error.clone().unwrap_or_else(|| format!("{url} does not answer")), server.remedy.clone())
+            }
+        });
+        checks.push(if server.reports_unsent == 0 {
+            check("reports", "ok", "the server has every report".to_owned(), None)
+        } else {
+            check(
+                "reports",
+                "info",
+                format!("{} reports wait to be sent", server.reports_unsent),
+                Some(wait("they are sent when the server answers")),
+            )
+        });
+        let free = crate::migrate::files::free_bytes(&self.config.state_dir);
+        checks.push(match free {
+            Some(free) if free < 16 * 1024 * 1024 => {
+                check("disk", "error", format!("{free} bytes are free for {}", self.config.state_dir.display()), Some(here("free some disk space")))
+            }
+            Some(free) => check("disk", "ok", format!("{free} bytes are free for {}", self.config.state_dir.display()), None),
+            None => check("disk", "info", "this system does not say how much is free".to_owned(), None),
+        });
+        checks.push(state_dir(&self.config.state_dir));
+        for database in &snapshot.databases {
+            let name = database.path.display();
+            if database.health.is_empty() {
+                checks.push(check("database", "ok", format!("{name} is at version {} of {}", database.version, database.latest), None));
+            }
+            for health in &database.health {
+                checks.push(check(&health.code, severity(health.severity), format!("{name}: {}", health.message), Some(health.remedy.clone())));
+            }
+        }
+        for health in &snapshot.health {
+            checks.push(check(&health.code, severity(health.severity), health.message.clone(), Some(health.remedy.clone())));
+        }
+        checks
+    }
+}
+
+fn severity(severity: whimbrel_shared::protocol::state::Severity) -> &'static str {
+    use whimbrel_shared::protocol::state::Severity;
+    match severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+/// Whether others can read what is ours.
+fn state_dir(path: &Path) -> Check {
+    let check = |result: &str, message: String, remedy| Check { code: "state_dir".to_owned(), result: result.to_owned(), message, remedy };
+    #[cfg(unix)]
+    if let Ok(metadata) = std::fs::metadata(path) {
+        use std::os::unix::fs::MetadataExt;
+        if metadata.mode() & 0o077 != 0 {
+            return check("warning", format!("{} can be entered by others", path.display()), Some(here(format!("chmod 700 {}", path.display()))));
+        }
+    }
+    check("ok", format!("{} is the daemon's alone", path.display()), None)
+}
+
+#[cfg(unix)]
+pub use socket::serve;
+
+#[cfg(unix)]
+mod socket {
+    use std::{io, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+
+    use tokio::{
+        io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+        net::{
+            UnixListener, UnixStream,
+            unix::{OwnedReadHalf, OwnedWriteHalf},
+        },
+        sync::{Semaphore, broadcast::error::RecvError},
+    };
+
+    use super::{Desk, Reply, Request, Summary, here};
+    use crate::{control::protocol::MAX_LINE_BYTES, store::device::make_private_dir};
+
+    /// Command lines served at once.
+    const MAX_CLIENTS: usize = 32;
+    /// How often a waiting command line is told how far it is.
+    const TICK: Duration = Duration::from_millis(250);
+
+    /// Serves the socket until it is dropped. A socket left by a dead daemon is removed: the caller holds the lock of the
+    /// state directory, so nobody else can be serving it.
+    pub async fn serve(desk: Desk) -> io::Result<()> {
+        let path = &desk.config.socket;
+        if let Some(parent) = path.parent() {
+            make_private_dir(parent)?;
+        }
+        if path.exists() {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let desk = desk.clone();
+            tokio::spawn(async move {
+                // A command line that went away is nobody's fault.
+                let _ = talk(desk, stream).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn talk(desk: Desk, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut read = BufReader::new(read);
+        while let Some(line) = next_line(&mut read).await? {
+            let request = match serde_json::from_slice::<Request>(&line) {
+                Ok(request) => request,
+                Err(error) => {
+                    let refusal = Reply::Refused {
+                        message: format!("the daemon does not understand the request: {error}"),
+                        remedy: here("use the same version of whimbrel on both sides; restart the daemon after an update"),
+                    };
+                    send(&mut write, &refusal).await?;
+                    continue;
+                }
+            };
+            match request {
+                Request::Watch => return watch(desk, &mut write).await,
+                Request::Order { wait: true, .. } => {
+                    let accepted = answer(&desk, request).await;
+                    send(&mut write, &accepted).await?;
+                    if let Reply::Accepted { request_id } = accepted {
+                        let summary = follow(&desk, request_id, &mut write).await?;
+                        send(&mut write, &Reply::Finished { summary }).await?;
+                    }
+                }
+                Request::Hello { .. }
+                | Request::Status
+                | Request::History { .. }
+                | Request::Plan { .. }
+                | Request::Order { .. }
+                | Request::Outcome { .. }
+                | Request::Doctor
+                | Request::AppVersion { .. }
+                | Request::Poll => send(&mut write, &answer(&desk, request).await).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(desk: &Desk, request: Request) -> Reply {
+        let desk = desk.clone();
+        tokio::task::spawn_blocking(move || desk.answer(request)).await.expect("an answer does not panic")
+    }
+
+    /// Shows how far it is until the order is done.
+    async fn follow(desk: &Desk, id: whimbrel_shared::ids::RequestId, write: &mut OwnedWriteHalf) -> io::Result<Summary> {
+        let mut last = None;
+        loop {
+            if let Reply::Outcome { summary: Some(summary) } = answer(desk, Request::Outcome { request_id: id }).await {
+                return Ok(summary);
+            }
+            let snapshot = desk.snapshot();
+            if last.as_ref() != Some(&snapshot) {
+                send(write, &Reply::Status(Box::new(snapshot.clone()))).await?;
+                last = Some(snapshot);
+            }
+            let mut picture = desk.picture.clone();
+            let _ = tokio::time::timeout(TICK, picture.changed()).await;
+        }
+    }
+
+    async fn watch(desk: Desk, write: &mut OwnedWriteHalf) -> io::Result<()> {
+        let mut events = desk.events.subscribe();
+        let mut picture = desk.picture.clone();
+        send(write, &Reply::Status(Box::new(desk.snapshot()))).await?;
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => send(write, &Reply::Event(Box::new(event))).await?,
+                    // Too slow for the events: the next picture says where things stand.
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return Ok(()),
+                },
+                changed = picture.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    send(write, &Reply::Status(Box::new(desk.snapshot()))).await?;
+                }
+            }
+        }
+    }
+
+    async fn next_line(read: &mut BufReader<OwnedReadHalf>) -> io::Result<Option<Vec<u8>>> {
+        let mut line = Vec::new();
+        let n = (&mut *read).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line).await?;
+        Ok((n > 0).then_some(line))
+    }
+
+    async fn send(write: &mut OwnedWriteHalf, reply: &Reply) -> io::Result<()> {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        write.write_all(&line).await
+    }
+}

@@ -1,0 +1,106 @@
+//! The picture that `status` and `watch` show: made from the loop's values, never from the databases.
+
+use crate::{
+    control::protocol::{DaemonView, DatabaseView, MigrationView, STATUS_SCHEMA, ServerView, Snapshot},
+    cycle::{Core, pending, status},
+    enroll,
+    migrate::gate::item,
+    store::StoreError,
+};
+use whimbrel_shared::{
+    protocol::state::{HealthItem, Severity},
+    remedy::here,
+    status::Status,
+};
+
+/// Makes it. `next_poll_ms` is when the loop looks again at the latest.
+pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> Result<Snapshot, StoreError> {
+    let store = core.shared.store();
+    let (url, device_id) = (store.setting(enroll::SERVER)?, store.setting(enroll::DEVICE_ID)?);
+    let reports_unsent = store.count_unsent()?;
+    let mut databases = Vec::new();
+    for (path, state) in &core.sites {
+        let looked = state.looked.as_ref();
+        let entries = store.entries(&state.site.rule.app)?;
+        let mut migrations: Vec<MigrationView> = Vec::new();
+        for entry in entries {
+            let row = looked.and_then(|l| l.history.get(&entry.custom.version));
+            let view = MigrationView {
+                version: entry.custom.version,
+                name: entry.custom.name.clone(),
+                status: row.map_or(Status::Pending, |r| r.status),
+                attempts: row.map_or(0, |r| r.attempts),
+                completed_at_ms: row.and_then(|r| r.completed_at_ms),
+            };
+            // Revisions of one version are one line.
+            migrations.retain(|m| m.version != view.version);
+            migrations.push(view);
+        }
+        databases.push(DatabaseView {
+            path: path.clone(),
+            app: state.site.rule.app.clone(),
+            client_id: looked.map(|l| l.identity.client_id),
+            epoch: looked.map_or(1, |l| l.identity.epoch),
+            version: looked.map_or(0, |l| l.position),
+            latest: state.latest,
+            order: state.order,
+            pending: pending(state),
+            status: status(state),
+            now: state.site.live.picture(),
+            waiting_ms: None,
+            failure: state.stopped.clone(),
+            next_try_ms: state.next_try_ms,
+            app_version: state.app_version.clone(),
+            health: state.health.clone(),
+            migrations,
+        });
+    }
+    Ok(Snapshot {
+        schema: STATUS_SCHEMA.to_owned(),
+        daemon,
+        server: ServerView {
+            url: core.config.server.clone().or(url),
+            device_id: device_id.and_then(|d| d.parse().ok()),
+            state: core.server.state.to_owned(),
+            trust: core.config.trust.as_str().to_owned(),
+            last_exchange_ms: core.server.last_exchange_ms,
+            failures: core.server.failures,
+            next_poll_ms,
+            reports_unsent,
+            error: core.server.error.clone(),
+            remedy: core.server.remedy.clone(),
+        },
+        databases,
+        health: device_health(core),
+    })
+}
+
+/// What concerns the whole device.
+fn device_health(core: &Core) -> Vec<HealthItem> {
+    let mut health = core.server.alarms.clone();
+    match core.config.trust {
+        crate::config::Trust::None => health.push(item(
+            "trust_none",
+            Severity::Warning,
+            "trust = \"none\": whatever the server says is run",
+            here("use it only where the server and the way to it are yours"),
+        )),
+    }
+    if core.server.state == "not_enrolled" {
+        health.push(item(
+            "not_enrolled",
+            Severity::Warning,
+            "the device is not enrolled",
+            here("`whimbrel enroll URL --token TOKEN`, with a token from the operator"),
+        ));
+    }
+    if core.server.seed {
+        health.push(item(
+            "seed_server",
+            Severity::Info,
+            "the server has only the seed's two endpoints",
+            here("nothing to do; rollouts and plans need a whimbrel server"),
+        ));
+    }
+    health
+}

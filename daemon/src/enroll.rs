@@ -1,0 +1,115 @@
+//! `whimbrel enroll`: an enrolment token becomes a device token, kept in `device.db`.
+
+use std::{path::Path, sync::Arc};
+
+use whimbrel_shared::{
+    ids::{AppName, DeviceId},
+    protocol::enroll::EnrollRequest,
+    remedy::{Remedy, here},
+};
+
+use crate::{
+    ambient::Ambient,
+    config::{Config, check_server},
+    store::{StoreError, device::DeviceStore},
+    transport::{
+        TransportError,
+        http::Reqwest,
+        server::{Credential, Server},
+    },
+};
+
+/// Settings in `device.db` that enrolment writes.
+pub(crate) const SERVER: &str = "server";
+pub(crate) const DEVICE_ID: &str = "device_id";
+pub(crate) const DEVICE_TOKEN: &str = "device_token";
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enrolled {
+    /// Who the device is now.
+    pub device_id: DeviceId,
+    /// The app it may ask for.
+    pub app: AppName,
+    /// The server.
+    pub server: String,
+}
+
+/// Why it did not work. Nothing was changed on the device.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The address cannot be used.
+    #[error("{url:?}: {why}")]
+    BadUrl {
+        /// As given.
+        url: String,
+        /// Why not.
+        why: String,
+    },
+    /// The configuration names another server.
+    #[error("the configuration says server = {configured:?}, and this enrols with {asked:?}")]
+    OtherServer {
+        /// In the configuration.
+        configured: String,
+        /// As given.
+        asked: String,
+    },
+    /// The server did not take it.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// `device.db` could not keep it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl EnrollError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::BadUrl { .. } => here("give the address that the operator gave, such as https://updates.example.com"),
+            Self::OtherServer { .. } => here("correct one of the two"),
+            Self::Transport(TransportError::Refused { status: 401 | 403, .. }) => {
+                here("ask the operator for a new enrolment token (`whimbrel-server token create`)")
+            }
+            Self::Transport(TransportError::Unreachable { .. }) => here("check the address and the network, then run it again"),
+            Self::Transport(error) => error.remedy(),
+            Self::Store(error) => error.remedy(),
+        }
+    }
+}
+
+/// Exchanges `token` at `url`. A device that is enrolled already adds the token's app and stays who it is.
+pub async fn enroll(config: &Config, url: &str, token: &str) -> Result<Enrolled, EnrollError> {
+    let url = url.trim_end_matches('/').to_owned();
+    check_server(&url).map_err(|why| EnrollError::BadUrl { url: url.clone(), why })?;
+    if let Some(configured) = &config.server
+        && *configured != url
+    {
+        return Err(EnrollError::OtherServer { configured: configured.clone(), asked: url });
+    }
+    let mut store = DeviceStore::open(&config.state_dir)?;
+    let same_server = store.setting(SERVER)?.is_none_or(|s| s == url);
+    let known = |key| if same_server { store.setting(key) } else { Ok(None) };
+    let request = EnrollRequest {
+        token: token.trim().to_owned(),
+        device_id: known(DEVICE_ID)?.and_then(|id| id.parse().ok()),
+        device_token: known(DEVICE_TOKEN)?,
+        name: host_name(),
+        daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
+    let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await?;
+    store.atomically(|store| {
+        store.set_setting(SERVER, Some(&url))?;
+        store.set_setting(DEVICE_ID, Some(&response.device_id.to_string()))?;
+        store.set_setting(DEVICE_TOKEN, Some(&response.device_token))?;
+        // What was learnt as somebody else is asked again.
+        store.set_setting(crate::cycle::POLL_ETAG, None)?;
+        store.set_setting(crate::cycle::STATE_DIGEST, None)
+    })?;
+    Ok(Enrolled { device_id: response.device_id, app: response.app, server: url })
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).map(|n| n.trim().chars().take(100).collect()).unwrap_or_default()
+}

@@ -1,0 +1,131 @@
+//! What a migration will cost, before it runs: rows, time under the write lock, bytes written. From the words of its
+//! statements and the sizes of the tables they name; the speeds are those of the reference (2.4: two cores, ext4) with
+//! a safety factor. A guess that decides between "now" and "ask first", not a promise.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use rusqlite::{Connection, OptionalExtension};
+use whimbrel_shared::{
+    migration::Migration,
+    sql::{Token, tokens},
+    status::Operation,
+};
+
+use super::perform::steps;
+
+/// How much slower than the measured machine a device may be before an estimate is too small.
+const SAFETY: f64 = 2.0;
+/// Nanoseconds a row: read and written once (an UPDATE, a copy into a new table).
+const WRITE_NS: f64 = 2_000.0;
+/// Nanoseconds a row: read, sorted and written into an index.
+const INDEX_NS: f64 = 500.0;
+/// Bytes of a row where nothing better is known.
+const ROW_BYTES: u64 = 100;
+
+/// What a migration will cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Estimate {
+    /// Rows it touches.
+    pub rows: u64,
+    /// How long it holds the write lock.
+    pub lock: Duration,
+    /// Bytes it writes into the WAL or the journal and the file.
+    pub write_bytes: u64,
+}
+
+/// Estimates `migration` on the file as it is now. A table that an earlier pending migration will make counts as empty.
+pub fn estimate(connection: &Connection, migration: &Migration, operation: Operation) -> Estimate {
+    let mut sizes = BTreeMap::new();
+    let (mut rows, mut nanos, mut bytes) = (0u64, 0f64, 0u64);
+    let files: Vec<String> = steps(migration, operation).unwrap_or_default().iter().filter_map(|s| s.file().map(str::to_owned)).collect();
+    for file in files {
+        let tokens = tokens(migration.file(&file).unwrap_or_default());
+        for (table, work) in works(&tokens) {
+            let size = *sizes.entry(table.clone()).or_insert_with(|| table_rows(connection, &table));
+            let (ns, share) = match work {
+                Work::Write => (WRITE_NS, 1.0),
+                Work::Index => (INDEX_NS, 0.3),
+            };
+            rows = rows.saturating_add(size);
+            nanos += ns * size as f64 * SAFETY;
+            bytes = bytes.saturating_add((size as f64 * ROW_BYTES as f64 * share) as u64);
+        }
+    }
+    // No migration writes more than a few times the file.
+    let file_bytes = file_bytes(connection);
+    Estimate { rows, lock: Duration::from_nanos(nanos as u64), write_bytes: bytes.min(file_bytes.saturating_mul(3)) }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Write,
+    Index,
+}
+
+/// The tables that a script goes through from end to end, and how.
+fn works(tokens: &[Token]) -> Vec<(String, Work)> {
+    let mut found = Vec::new();
+    for statement in tokens.split(|t| *t == Token::Mark(';')) {
+        let word = |at: usize, keyword: &str| statement.get(at).is_some_and(|t| t.is(keyword));
+        let name_at = |at: usize| -> Option<String> {
+            // A schema prefix ("main.t") is no table.
+            let at = if statement.get(at + 1) == Some(&Token::Mark('.')) { at + 2 } else { at };
+            statement.get(at).map(Token::text)
+        };
+        let after = |keyword: &str| statement.iter().position(|t| t.is(keyword)).and_then(|at| name_at(at + 1));
+        let table = if word(0, "update") {
+            let at = if word(1, "or") { 3 } else { 1 };
+            name_at(at).map(|t| (t, Work::Write))
+        } else if word(0, "delete") || word(0, "insert") || word(0, "replace") || (word(0, "create") && word(1, "table")) {
+            // INSERT … SELECT … FROM, CREATE TABLE … AS SELECT … FROM, DELETE FROM: the table that is read.
+            after("from").map(|t| (t, Work::Write))
+        } else if word(0, "create") && (word(1, "index") || word(1, "unique")) {
+            after("on").map(|t| (t, Work::Index))
+        } else if word(0, "alter") && word(3, "drop") {
+            name_at(2).map(|t| (t, Work::Index))
+        } else {
+            None
+        };
+        found.extend(table);
+    }
+    found
+}
+
+/// Rows of a table, about: the span of its row ids, which needs no scan. 0 for one that is not there.
+fn table_rows(connection: &Connection, table: &str) -> u64 {
+    let quoted = table.replace('"', "\"\"");
+    let span = connection
+        .query_row(&format!("SELECT max(rowid) - min(rowid) + 1 FROM main.\"{quoted}\""), [], |row| row.get::<_, Option<i64>>(0))
+        .optional();
+    match span {
+        Ok(rows) => rows.flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(0).min(file_bytes(connection) / 4),
+        // WITHOUT ROWID: nothing cheap says, so the file's size does.
+        Err(error) if error.to_string().contains("no such column") => file_bytes(connection) / ROW_BYTES,
+        Err(_) => 0,
+    }
+}
+
+fn file_bytes(connection: &Connection) -> u64 {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap_or(0);
+    number("page_count").saturating_mul(number("page_size")).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_that_are_gone_through_are_found() {
+        let check = |sql: &str, expected: &[(&str, Work)]| {
+            let found = works(&tokens(sql));
+            assert_eq!(found.iter().map(|(t, w)| (t.as_str(), *w)).collect::<Vec<_>>(), expected, "{sql}");
+        };
+        check("UPDATE OR IGNORE main.notes SET a = 1; update b set c=2", &[("notes", Work::Write), ("b", Work::Write)]);
+        check("INSERT INTO new_t SELECT * FROM \"T\"; INSERT INTO t VALUES (1)", &[("t", Work::Write)]);
+        check(
+            "CREATE UNIQUE INDEX IF NOT EXISTS i ON t(a); CREATE TABLE x(a); CREATE TABLE y AS SELECT * FROM t",
+            &[("t", Work::Index), ("t", Work::Write)],
+        );
+        check("ALTER TABLE t DROP COLUMN a; ALTER TABLE t ADD COLUMN b; DROP TABLE t", &[("t", Work::Index)]);
+    }
+}

@@ -1,0 +1,89 @@
+//! [`Http`] over reqwest: real sockets.
+
+use std::{path::Path, time::Duration};
+
+use bytes::BytesMut;
+use reqwest::{Client, Method, redirect};
+
+use super::{Http, HttpRequest, HttpResponse, Sending, TransportError, tls};
+
+/// Longest that a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Shorter than the server keeps an idle connection, so that none is reused while it is being closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Requests over real sockets.
+#[derive(Debug)]
+pub struct Reqwest {
+    client: Client,
+}
+
+impl Reqwest {
+    /// Prepares TLS and the connection pool; connects to nobody.
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, TransportError> {
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls::client_config(ca_file)?)
+            .user_agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(1)
+            // An answer from somewhere else is not the server's.
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|e| TransportError::SetUp(format!("HTTP cannot be set up: {}", chain(&e))))?;
+        Ok(Self { client })
+    }
+}
+
+impl Http for Reqwest {
+    fn send(&self, request: HttpRequest) -> Sending<'_> {
+        Box::pin(async move {
+            let HttpRequest { method, url, headers, body, max_bytes, progress_timeout } = request;
+            let unreachable = |e: &reqwest::Error| TransportError::Unreachable { url: url.clone(), why: chain(e) };
+            let method = Method::from_bytes(method.as_bytes()).map_err(|e| TransportError::SetUp(e.to_string()))?;
+            let mut builder = self.client.request(method, &url);
+            for (name, value) in &headers {
+                builder = builder.header(*name, value);
+            }
+            if !body.is_empty() {
+                builder = builder.header("content-type", "application/json").body(body);
+            }
+            let stalled = |_| TransportError::Stalled { url: url.clone(), silence: progress_timeout };
+            let mut response =
+                tokio::time::timeout(CONNECT_TIMEOUT + progress_timeout, builder.send()).await.map_err(stalled)?.map_err(|e| unreachable(&e))?;
+
+            let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let (status, etag, retry_after) = (response.status().as_u16(), text("etag"), text("retry-after"));
+            let too_large = || TransportError::TooLarge { url: url.clone(), max_bytes };
+            if response.content_length().is_some_and(|length| length > max_bytes) {
+                return Err(too_large());
+            }
+            let mut whole = BytesMut::new();
+            loop {
+                let piece = tokio::time::timeout(progress_timeout, response.chunk()).await.map_err(stalled)?.map_err(|e| unreachable(&e))?;
+                let Some(piece) = piece else { break };
+                // While streaming, not afterwards: an endless answer must not fill the memory first.
+                if (whole.len() + piece.len()) as u64 > max_bytes {
+                    return Err(too_large());
+                }
+                whole.extend_from_slice(&piece);
+            }
+            Ok(HttpResponse { status, etag, retry_after, body: whole.freeze() })
+        })
+    }
+}
+
+/// An error with its causes: reqwest's own text leaves out the one that helps.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

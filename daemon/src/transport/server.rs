@@ -1,0 +1,185 @@
+//! The server's endpoints as functions (DESIGN 11), and the seed's two.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use whimbrel_shared::{
+    ids::AppName,
+    migration::{SeedMigration, TargetEntry, Targets},
+    protocol::{
+        MAX_JSON_BYTES,
+        enroll::{EnrollRequest, EnrollResponse},
+        poll::PollResponse,
+        problem::Problem,
+        publish::{PublishRequest, PublishResponse},
+        report::{SeedStatus, StatusRequest, StatusResponse},
+        state::StateRequest,
+    },
+    status::Event,
+};
+
+use super::{Http, HttpRequest, HttpResponse, TransportError, retry_after};
+use crate::ambient::Ambient;
+
+/// Largest targets metadata that is read (DESIGN 6).
+const MAX_TARGETS_BYTES: u64 = 5 * 1024 * 1024;
+/// Largest list of seed-form migrations that is read: it carries all bodies.
+const MAX_PENDING_BYTES: u64 = 64 * 1024 * 1024;
+/// Longest silence in the middle of an answer.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server.
+#[derive(Clone)]
+pub struct Server {
+    http: Arc<dyn Http>,
+    url: String,
+    credential: Credential,
+    ambient: Ambient,
+}
+
+/// What a request proves itself with.
+#[derive(Clone)]
+pub enum Credential {
+    /// Nothing: enrolment, and servers of the seed's kind.
+    None,
+    /// A device's token.
+    Device(String),
+    /// An operator's or publisher's key.
+    ApiKey(String),
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Server({})", self.url)
+    }
+}
+
+/// An answer that may be "as before".
+#[derive(Debug)]
+pub enum Fresh<T> {
+    /// 304.
+    AsBefore,
+    /// Another one, with its `ETag`.
+    New(T, Option<String>),
+}
+
+impl Server {
+    /// The server at `url`, without a slash at its end.
+    pub fn new(http: Arc<dyn Http>, url: String, credential: Credential, ambient: Ambient) -> Self {
+        Self { http, url, credential, ambient }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `POST /api/enroll`.
+    pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollResponse, TransportError> {
+        self.post("/api/enroll", request).await
+    }
+
+    /// `POST /api/state`.
+    pub async fn state(&self, request: &StateRequest) -> Result<(), TransportError> {
+        self.post::<serde_json::Value>("/api/state", request).await.map(|_| ())
+    }
+
+    /// `GET /api/poll`.
+    pub async fn poll(&self, etag: Option<&str>) -> Result<Fresh<PollResponse>, TransportError> {
+        self.get("/api/poll", etag, MAX_JSON_BYTES as u64 * 8).await
+    }
+
+    /// `GET /repository/{app}/targets.json`; also gives its bytes' digest through the poll.
+    pub async fn targets(&self, app: &AppName) -> Result<Option<Targets>, TransportError> {
+        match self.get(&format!("/repository/{app}/targets.json"), None, MAX_TARGETS_BYTES).await {
+            Ok(Fresh::New(targets, _)) => Ok(Some(targets)),
+            Ok(Fresh::AsBefore) => Ok(None),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `GET /repository/{app}/targets/{path}`: exactly as many bytes as the entry promises.
+    pub async fn target(&self, app: &AppName, entry: &TargetEntry) -> Result<Bytes, TransportError> {
+        let path = format!("/repository/{app}/targets/{}", percent(&entry.path()));
+        let response = self.send("GET", &path, None, Bytes::new(), entry.length).await?;
+        Ok(response.body)
+    }
+
+    /// `POST /api/migrations/status` with a batch.
+    pub async fn report(&self, reports: Vec<Event>) -> Result<StatusResponse, TransportError> {
+        self.post("/api/migrations/status", &StatusRequest::Batch { reports }).await
+    }
+
+    /// `GET /api/migrations/pending` in the seed's form.
+    pub async fn seed_pending(&self, etag: Option<&str>) -> Result<Fresh<Vec<SeedMigration>>, TransportError> {
+        self.get("/api/migrations/pending", etag, MAX_PENDING_BYTES).await
+    }
+
+    /// `POST /api/migrations/status` in the seed's form.
+    pub async fn seed_report(&self, status: &SeedStatus) -> Result<(), TransportError> {
+        self.post::<serde_json::Value>("/api/migrations/status", status).await.map(|_| ())
+    }
+
+    /// `POST /api/migrations`: a publisher's new links.
+    pub async fn publish(&self, request: &PublishRequest) -> Result<PublishResponse, TransportError> {
+        self.post("/api/migrations", request).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, etag: Option<&str>, max_bytes: u64) -> Result<Fresh<T>, TransportError> {
+        let response = self.send("GET", path, etag, Bytes::new(), max_bytes).await?;
+        if response.status == 304 {
+            return Ok(Fresh::AsBefore);
+        }
+        Ok(Fresh::New(self.read(path, &response.body)?, response.etag))
+    }
+
+    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, TransportError> {
+        let body = serde_json::to_vec(body).map_err(|e| TransportError::SetUp(format!("a request cannot be written: {e}")))?;
+        let response = self.send("POST", path, None, body.into(), MAX_JSON_BYTES as u64).await?;
+        self.read(path, &response.body)
+    }
+
+    fn read<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, TransportError> {
+        serde_json::from_slice(body).map_err(|e| TransportError::NotUnderstood { url: format!("{}{path}", self.url), why: e.to_string() })
+    }
+
+    async fn send(&self, method: &'static str, path: &str, etag: Option<&str>, body: Bytes, max_bytes: u64) -> Result<HttpResponse, TransportError> {
+        let url = format!("{}{path}", self.url);
+        let mut headers = vec![("accept", "application/json".to_owned())];
+        match &self.credential {
+            Credential::None => {}
+            Credential::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
+            Credential::ApiKey(key) => headers.push(("x-api-key", key.clone())),
+        }
+        if let Some(etag) = etag {
+            headers.push(("if-none-match", etag.to_owned()));
+        }
+        // A refusal carries a problem document, which may be longer than what was asked for.
+        let response = self
+            .http
+            .send(HttpRequest { method, url: url.clone(), headers, body, max_bytes: max_bytes.max(64 * 1024), progress_timeout: PROGRESS_TIMEOUT })
+            .await?;
+        match response.status {
+            200..=299 if response.body.len() as u64 > max_bytes => Err(TransportError::TooLarge { url, max_bytes }),
+            200..=299 | 304 => Ok(response),
+            status => {
+                let asked = response.retry_after.as_deref().and_then(|v| retry_after(v, self.ambient.now_ms()));
+                let problem = serde_json::from_slice::<Problem>(&response.body).unwrap_or_else(|_| Problem {
+                    kind: "about:blank".to_owned(),
+                    title: String::new(),
+                    status,
+                    detail: String::from_utf8_lossy(&response.body).chars().take(200).filter(|c| !c.is_control()).collect(),
+                    remedy: String::new(),
+                });
+                Err(TransportError::Refused { url, status, problem: Box::new(problem), retry_after: asked })
+            }
+        }
+    }
+}
+
+/// A file name as a path segment.
+fn percent(name: &str) -> String {
+    name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
