@@ -182,7 +182,8 @@ mod tests {
         let up = |version| Some(ApplyUpTo { version });
         let down = |version| Some(RevertDownTo { version });
         let permanent = Some(FailureClass::Permanent);
-        let cases: &[(&[(u32, Status, Option<FailureClass>)], Option<Order>, Option<Wish>, &str)] = &[
+        type Row = (u32, Status, Option<FailureClass>);
+        let cases: &[(&[Row], Option<Order>, Option<Wish>, &str)] = &[
             (&[], None, None, "no_plan"),
             (&[], up(3), None, "apply 1..3 Plan"),
             (&[], up(9), None, "apply 1..3 Plan"),

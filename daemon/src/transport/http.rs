@@ -30,7 +30,7 @@ impl Reqwest {
             // An answer from somewhere else is not the server's.
             .redirect(redirect::Policy::none())
             .build()
-            .map_err(|e| TransportError::SetUp(format!("HTTP cannot be set up: {}", chain(&e))))?;
+            .map_err(|e| TransportError::SetUp(format!("HTTP cannot be set up: {}", innermost(&e))))?;
         Ok(Self { client })
     }
 }
@@ -39,7 +39,7 @@ impl Http for Reqwest {
     fn send(&self, request: HttpRequest) -> Sending<'_> {
         Box::pin(async move {
             let HttpRequest { method, url, headers, body, max_bytes, progress_timeout } = request;
-            let unreachable = |e: &reqwest::Error| TransportError::Unreachable { url: url.clone(), why: chain(e) };
+            let unreachable = |e: &reqwest::Error| TransportError::Unreachable { url: url.clone(), why: innermost(e) };
             let method = Method::from_bytes(method.as_bytes()).map_err(|e| TransportError::SetUp(e.to_string()))?;
             let mut builder = self.client.request(method, &url);
             for (name, value) in &headers {
@@ -73,17 +73,11 @@ impl Http for Reqwest {
     }
 }
 
-/// An error with its causes: reqwest's own text leaves out the one that helps.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
+/// The innermost cause: what reqwest says around it repeats the address and its own layers.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
     }
-    text
+    cause.to_string()
 }

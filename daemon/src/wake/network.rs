@@ -58,13 +58,10 @@ mod listen {
         // SAFETY: the descriptor is owned by the AsyncFd from here on, and nobody else closes it.
         let socket = unsafe { AsyncFd::register(socket()?) }?;
         loop {
-            let begun = loop {
-                let mut ready = socket.readable().await?;
-                if let Ok(result) = ready.try_io(|fd| drain(fd.as_raw_fd())) {
-                    result?;
-                }
-                break tokio::time::Instant::now();
-            };
+            if let Ok(result) = socket.readable().await?.try_io(|fd| drain(fd.as_raw_fd())) {
+                result?;
+            }
+            let begun = tokio::time::Instant::now();
             while begun.elapsed() < LONGEST_SETTLE {
                 match tokio::time::timeout(SETTLE, socket.readable()).await {
                     Ok(ready) => {
