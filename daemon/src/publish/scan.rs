@@ -13,6 +13,8 @@ pub struct Spanned {
     pub token: Token,
     /// Offset in the text.
     pub at: usize,
+    /// Offset after its last byte.
+    pub end: usize,
 }
 
 /// One statement.
@@ -27,6 +29,12 @@ impl Statement {
     pub fn at(&self) -> usize {
         self.tokens.first().map_or(0, |t| t.at)
     }
+
+    /// Its part of `text`, which it was read from, without the semicolon.
+    pub fn text<'t>(&self, text: &'t str) -> &'t str {
+        let end = self.tokens.last().map_or(0, |t| t.end);
+        text.get(self.at()..end).unwrap_or_default()
+    }
 }
 
 /// The statements of `text`. Total: what has no end is one statement up to the end.
@@ -35,7 +43,7 @@ pub fn statements(text: &str) -> Vec<Statement> {
     let mut current: Vec<Spanned> = Vec::new();
     for spanned in spanned(text) {
         let ends = spanned.token == Token::Mark(';');
-        let end = spanned.at + 1;
+        let end = spanned.end;
         if !ends {
             current.push(spanned);
             continue;
@@ -81,7 +89,7 @@ pub fn spanned(text: &str) -> Vec<Spanned> {
         let length = token_length(rest, c);
         // The words of one token are the shared tokeniser's: both must agree on what a token means.
         if let Some(token) = tokens(&rest[..length]).into_iter().next() {
-            out.push(Spanned { token, at });
+            out.push(Spanned { token, at, end: at + length });
         }
         at += length;
     }
@@ -149,6 +157,8 @@ pub enum Deed {
         table: String,
         /// The tables that `AS SELECT` reads.
         from: Vec<String>,
+        /// Whether it lives in the file with its rows.
+        kind: TableKind,
     },
     /// `DROP TABLE`
     DropTable {
@@ -242,6 +252,17 @@ pub enum Deed {
     Other,
 }
 
+/// What kind of table is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// One of the file's.
+    Ordinary,
+    /// Gone with the connection.
+    Temporary,
+    /// A virtual one: an index over rows that mostly live elsewhere.
+    Virtual,
+}
+
 /// Why an added column needs an empty table (<https://www.sqlite.org/lang_altertable.html>, section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeedsEmpty {
@@ -270,7 +291,8 @@ pub fn deed(statement: &Statement) -> Deed {
         "with" | "insert" | "replace" | "update" | "delete" => rows(statement),
         "pragma" => {
             let name = words.name();
-            let value: String = words.rest()
+            let value: String = words
+                .rest()
                 .iter()
                 .filter(|t| !matches!(t.token, Token::Mark('=' | '(' | ')')))
                 .map(|t| t.token.text().trim_matches('\'').to_lowercase())
@@ -339,19 +361,19 @@ impl<'a> Words<'a> {
 }
 
 fn create(words: &mut Words<'_>) -> Deed {
-    words.skip(&["temp", "temporary"]);
+    let temporary = words.has("temp") || words.has("temporary");
     let unique = words.has("unique");
     let kind = words.next_word();
     match kind.as_str() {
         "virtual" => {
             words.skip(&["table", "if", "not", "exists"]);
-            Deed::CreateTable { table: words.name(), from: Vec::new() }
+            Deed::CreateTable { table: words.name(), from: Vec::new(), kind: TableKind::Virtual }
         }
         "table" => {
             words.skip(&["if", "not", "exists"]);
             let table = words.name();
             let from = if words.has("as") { sources(words.rest()) } else { Vec::new() };
-            Deed::CreateTable { table, from }
+            Deed::CreateTable { table, from, kind: if temporary { TableKind::Temporary } else { TableKind::Ordinary } }
         }
         "index" if unique => {
             words.skip(&["if", "not", "exists"]);
@@ -635,7 +657,7 @@ mod tests {
         check("ALTER TABLE a RENAME b TO c", Deed::RenameColumn { table: s("a"), from: s("b"), to: s("c") });
         check(
             "CREATE TABLE x AS SELECT * FROM a, b y JOIN (SELECT 1 FROM c) z",
-            Deed::CreateTable { table: s("x"), from: vec![s("a"), s("b"), s("c")] },
+            Deed::CreateTable { table: s("x"), from: vec![s("a"), s("b"), s("c")], kind: TableKind::Ordinary },
         );
         check(
             "WITH q AS (SELECT 1 FROM z WHERE 1) UPDATE OR IGNORE a SET b = (SELECT 1 WHERE 1), \"c\" = 2",
