@@ -37,12 +37,23 @@ pub struct SchemaReader {
 /// What changed between two readings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Keys of objects that are new or differ, with their text.
-    pub made: Vec<(String, String)>,
+    /// Objects that are new or differ.
+    pub made: Vec<Made>,
     /// Keys of objects that are gone.
     pub dropped: Vec<String>,
     /// Whether an object with our prefix changed, appeared or went.
     pub ours: bool,
+}
+
+/// An object that is new or differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Its key in a [`Schema`].
+    pub key: String,
+    /// Its text.
+    pub sql: String,
+    /// Whether no object had that key before.
+    pub new: bool,
 }
 
 impl SchemaReader {
@@ -65,8 +76,8 @@ impl SchemaReader {
             let key = object_key(kind, name);
             let table = row.get_ref(2)?.as_str()?.to_lowercase();
             if !self.objects.get(&key).is_some_and(|o| o.sql == sql && o.table == table) {
-                changes.made.push((key.clone(), sql.to_owned()));
-                self.objects.insert(key.clone(), Object { kind: kind.to_owned(), table, sql: sql.to_owned() });
+                let old = self.objects.insert(key.clone(), Object { kind: kind.to_owned(), table, sql: sql.to_owned() });
+                changes.made.push(Made { key: key.clone(), sql: sql.to_owned(), new: old.is_none() });
             }
             seen.insert(key);
         }
@@ -82,7 +93,7 @@ impl SchemaReader {
             }
             self.schema.0.remove(key);
         }
-        for (key, _) in &changes.made {
+        for Made { key, .. } in &changes.made {
             let object = &self.objects[key];
             let is_table = object.kind == "table" && !starts_with_virtual(&object.sql);
             let digest = if is_table {
@@ -248,9 +259,9 @@ mod tests {
         assert_eq!(reader.read(&connection).unwrap(), Changes::default());
         connection.execute_batch("DROP TABLE a; CREATE TABLE c(x)").unwrap();
         let changes = reader.read(&connection).unwrap();
-        assert_eq!((changes.made[0].0.as_str(), changes.dropped.as_slice(), changes.ours), ("table c", &["table a".to_owned()][..], false));
+        assert_eq!((changes.made[0].key.as_str(), changes.dropped.as_slice(), changes.ours), ("table c", &["table a".to_owned()][..], false));
         assert_eq!(reader.children_of(&|t| t == "a"), ["b"]);
         connection.execute_batch("CREATE INDEX i ON _whimbrel_meta(k)").unwrap();
-        assert_eq!(reader.read(&connection).unwrap().made, [("index i".to_owned(), "CREATE INDEX i ON _whimbrel_meta(k)".to_owned())]);
+        assert_eq!(reader.read(&connection).unwrap().made[0].key, "index i");
     }
 }

@@ -1,0 +1,264 @@
+//! Why a migration did not happen: what, where, how it is retried and what can be done (DESIGN 8.9, 13).
+
+use std::{path::PathBuf, time::Duration};
+
+use rusqlite::ffi;
+use whimbrel_shared::{
+    ids::MigrationName,
+    remedy::{Remedy, here, operator, wait},
+    status::{Failure, FailureClass},
+};
+
+use super::script::ScriptError;
+
+/// Most new violations, drifted objects or broken views that a message names.
+pub const NAMED: usize = 20;
+
+/// Why one migration was not applied or reverted. Its transaction has been rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A statement failed, was refused, or did not verify.
+    #[error(transparent)]
+    Script(#[from] ScriptError),
+    /// Its `timeout` passed.
+    #[error("it ran longer than its timeout of {timeout:?} and was rolled back")]
+    Timeout {
+        /// The limit.
+        timeout: Duration,
+    },
+    /// Someone asked for it to stop.
+    #[error("it was cancelled and rolled back")]
+    Cancelled,
+    /// The application held the file for longer than we wait.
+    #[error("the application held the file for {waited:?}, longer than the {limit:?} that are waited")]
+    Busy {
+        /// How long it was waited.
+        waited: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// A reader of the application kept a finished transaction from being committed (rollback-journal mode).
+    #[error("a reader of the application kept COMMIT waiting for {waited:?}; it was rolled back so that new readers are let in")]
+    CommitBusy {
+        /// How long COMMIT was tried.
+        waited: Duration,
+    },
+    /// The manifest asks for what this binary cannot do.
+    #[error("step {step} is a {kind} step, which this whimbrel ({version}) cannot run")]
+    UnknownStep {
+        /// Its number, from 1.
+        step: usize,
+        /// Its kind.
+        kind: &'static str,
+        /// Our version.
+        version: &'static str,
+    },
+    /// `mode = "online"`.
+    #[error("it asks for mode = \"online\", which this whimbrel ({version}) cannot run")]
+    UnknownMode {
+        /// Our version.
+        version: &'static str,
+    },
+    /// It has no down step.
+    #[error("{0} has no down step, so it cannot be reverted")]
+    NoDown(MigrationName),
+    /// It left an object behind that names our tables.
+    #[error("{object} names {prefix}*, which belongs to whimbrel", prefix = super::guard::RESERVED)]
+    NamesOurs {
+        /// The object.
+        object: String,
+    },
+    /// It changed our tables.
+    #[error("it changed whimbrel's own tables")]
+    ChangedOurs,
+    /// A view or trigger no longer compiles.
+    #[error("{} no longer compile{}: {}", objects.len(), if objects.len() == 1 { "s" } else { "" }, named(objects))]
+    Broken {
+        /// Object and message.
+        objects: Vec<String>,
+    },
+    /// Rows would refer to rows that are not there.
+    #[error("{total} row{} would violate a foreign key that did not before: {}", if *total == 1 { "" } else { "s" }, named(rows))]
+    NewViolations {
+        /// The first of them.
+        rows: Vec<String>,
+        /// How many.
+        total: usize,
+    },
+    /// The schema is not what the publisher's rehearsal gave.
+    #[error("the schema after it is not what the publisher recorded: {}", named(drift))]
+    WrongSchema {
+        /// Object by object.
+        drift: Vec<String>,
+    },
+    /// SQLite failed outside the script.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// The lock file could not be used.
+    #[error("the lock file {path} cannot be used: {source}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn named(list: &[String]) -> String {
+    let mut text = list.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+    if list.len() > NAMED {
+        text.push_str(&format!("; and {} more", list.len() - NAMED));
+    }
+    text
+}
+
+/// Gives a rusqlite error its place.
+pub fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> ApplyError {
+    move |source| ApplyError::Sqlite { doing, source }
+}
+
+/// SQLite's extended result code in a rusqlite error; 0 where it has none.
+pub fn code_of(error: &rusqlite::Error) -> i32 {
+    error.sqlite_error().map_or(0, |e| e.extended_code)
+}
+
+/// How an error with this SQLite result code is retried (reference 2.9).
+pub fn class_of(code: i32) -> FailureClass {
+    match code & 0xff {
+        ffi::SQLITE_BUSY
+        | ffi::SQLITE_LOCKED
+        | ffi::SQLITE_INTERRUPT
+        | ffi::SQLITE_FULL
+        | ffi::SQLITE_NOMEM
+        | ffi::SQLITE_IOERR
+        | ffi::SQLITE_PROTOCOL
+        | ffi::SQLITE_CANTOPEN
+        | ffi::SQLITE_READONLY
+        | ffi::SQLITE_SCHEMA => FailureClass::Transient,
+        ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => FailureClass::Corrupt,
+        _ => FailureClass::Permanent,
+    }
+}
+
+/// Whether a code means that the disk is full. 4874 is what a cold WAL database answers on a full disk (reference 1.3).
+pub fn is_disk_full(code: i32) -> bool {
+    code & 0xff == ffi::SQLITE_FULL || code == ffi::SQLITE_IOERR_SHMSIZE
+}
+
+fn remedy_of(code: i32) -> Remedy {
+    match code & 0xff {
+        _ if is_disk_full(code) => here("free some disk space; it is tried again by itself"),
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED | ffi::SQLITE_PROTOCOL => wait("the application is using the file; it is tried again by itself"),
+        ffi::SQLITE_READONLY | ffi::SQLITE_CANTOPEN | ffi::SQLITE_PERM => {
+            here("let the daemon's user read and write the file and its directory; it is tried again by itself")
+        }
+        ffi::SQLITE_INTERRUPT | ffi::SQLITE_NOMEM | ffi::SQLITE_IOERR | ffi::SQLITE_SCHEMA => wait("it is tried again by itself"),
+        ffi::SQLITE_CORRUPT => here("restore the file from a backup; whimbrel leaves it alone until `whimbrel retry` says it is mended"),
+        ffi::SQLITE_NOTADB => here("the file is not an SQLite database, or it is encrypted: correct `path` in the configuration"),
+        _ => operator("publish a corrected revision, or correct the rows it stumbled over and run `whimbrel retry`"),
+    }
+}
+
+impl ApplyError {
+    /// A short stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Script(ScriptError::Sqlite { code, .. }) => code_name(*code),
+            Self::Script(ScriptError::Refused { .. }) => "refused",
+            Self::Script(ScriptError::NotTrue { .. }) => "not_verified",
+            Self::Script(ScriptError::Nul { .. }) => "nul_in_script",
+            Self::Timeout { .. } => "timeout",
+            Self::Cancelled => "cancelled",
+            Self::Busy { .. } => "app_busy",
+            Self::CommitBusy { .. } => "commit_busy",
+            Self::UnknownStep { .. } => "unknown_step",
+            Self::UnknownMode { .. } => "unknown_mode",
+            Self::NoDown(_) => "no_down",
+            Self::NamesOurs { .. } => "names_our_tables",
+            Self::ChangedOurs => "changed_our_tables",
+            Self::Broken { .. } => "does_not_compile",
+            Self::NewViolations { .. } => "new_violations",
+            Self::WrongSchema { .. } => "wrong_schema",
+            Self::Sqlite { source, .. } => code_name(code_of(source)),
+            Self::Lock { .. } => "lock_file",
+        }
+    }
+
+    /// How it is retried.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
+            Self::Sqlite { source, .. } => class_of(code_of(source)),
+            Self::Timeout { .. } | Self::Cancelled | Self::Busy { .. } | Self::CommitBusy { .. } | Self::Lock { .. } => FailureClass::Transient,
+            Self::Script(ScriptError::Refused { .. } | ScriptError::NotTrue { .. } | ScriptError::Nul { .. })
+            | Self::UnknownStep { .. }
+            | Self::UnknownMode { .. }
+            | Self::NoDown(_)
+            | Self::NamesOurs { .. }
+            | Self::ChangedOurs
+            | Self::Broken { .. }
+            | Self::NewViolations { .. }
+            | Self::WrongSchema { .. } => FailureClass::Permanent,
+        }
+    }
+
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Script(ScriptError::Sqlite { code, .. }) => remedy_of(*code),
+            Self::Sqlite { source, .. } => remedy_of(code_of(source)),
+            Self::Script(ScriptError::Refused { .. } | ScriptError::Nul { .. }) | Self::NamesOurs { .. } | Self::ChangedOurs => {
+                operator("publish a revision without that statement")
+            }
+            Self::Script(ScriptError::NotTrue { .. }) => {
+                operator("look at the rows the statement finds; correct them or publish a revision, then run `whimbrel retry`")
+            }
+            Self::Timeout { .. } => operator("it is tried again by itself; a larger `timeout` in migration.toml lets it run longer"),
+            Self::Cancelled => here("`whimbrel apply` starts it again"),
+            Self::Busy { .. } | Self::CommitBusy { .. } => wait("the application is using the file; it is tried again by itself"),
+            Self::UnknownStep { .. } | Self::UnknownMode { .. } => here("update whimbrel on this device"),
+            Self::NoDown(_) => operator("publish a new migration that undoes it"),
+            Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
+            Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
+            Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
+            Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
+        }
+    }
+
+    /// As it is kept, shown and reported.
+    pub fn failure(&self) -> Failure {
+        Failure { code: self.code().to_owned(), class: self.class(), message: self.to_string(), remedy: self.remedy() }
+    }
+
+    /// Whether a full disk caused it.
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Script(ScriptError::Sqlite { code, .. }) => is_disk_full(*code),
+            Self::Sqlite { source, .. } => is_disk_full(code_of(source)),
+            _ => false,
+        }
+    }
+}
+
+fn code_name(code: i32) -> &'static str {
+    match code & 0xff {
+        _ if is_disk_full(code) => "disk_full",
+        ffi::SQLITE_BUSY | ffi::SQLITE_LOCKED => "app_busy",
+        ffi::SQLITE_CONSTRAINT => "constraint",
+        ffi::SQLITE_CORRUPT => "corrupt",
+        ffi::SQLITE_NOTADB => "not_a_database",
+        ffi::SQLITE_READONLY | ffi::SQLITE_PERM => "read_only",
+        ffi::SQLITE_CANTOPEN => "cannot_open",
+        ffi::SQLITE_IOERR => "io_error",
+        ffi::SQLITE_NOMEM => "out_of_memory",
+        ffi::SQLITE_INTERRUPT => "interrupted",
+        ffi::SQLITE_AUTH => "refused",
+        ffi::SQLITE_TOOBIG => "too_big",
+        _ => "sql_error",
+    }
+}

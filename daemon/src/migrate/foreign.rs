@@ -1,0 +1,77 @@
+//! Foreign-key violations: those that were there before are tolerated, new ones are refused and named (DESIGN 8.5).
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+
+use super::schema::SchemaReader;
+
+/// Violations as a multiset. A violation is known by the values that refer to nothing, not by its row id: a rebuild
+/// copies rows under new ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    counts: HashMap<String, usize>,
+}
+
+/// One violation in words, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewViolation(pub String);
+
+impl Violations {
+    /// All violations of `tables`, or of every table.
+    pub fn read(connection: &Connection, schema: &SchemaReader, tables: Option<&[String]>) -> rusqlite::Result<(Self, Vec<(String, NewViolation)>)> {
+        let mut found = Self::default();
+        let mut named = Vec::new();
+        let everything = [String::new()];
+        for table in tables.unwrap_or(&everything) {
+            let pragma = if table.is_empty() {
+                "PRAGMA main.foreign_key_check".to_owned()
+            } else {
+                format!("PRAGMA main.foreign_key_check({})", quote(table))
+            };
+            let mut statement = connection.prepare(&pragma)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (child, row_id, parent, index): (String, Option<i64>, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+                let values = match row_id {
+                    Some(id) => values(connection, schema, &child, id, &parent, index)?,
+                    None => String::new(),
+                };
+                let key = format!("{values}\u{1f}{}", if row_id.is_some() { "" } else { child.as_str() });
+                let shown = row_id.map_or_else(String::new, |id| format!(" row {id}"));
+                *found.counts.entry(key.clone()).or_default() += 1;
+                named.push((key, NewViolation(format!("{child}{shown} refers to a row of {parent} that is not there"))));
+            }
+        }
+        Ok((found, named))
+    }
+
+    /// The violations of `after` that are not among these.
+    pub fn new_in(&self, after: Vec<(String, NewViolation)>) -> Vec<NewViolation> {
+        let mut left = self.counts.clone();
+        after
+            .into_iter()
+            .filter_map(|(key, violation)| match left.get_mut(&key) {
+                Some(count) if *count > 0 => {
+                    *count -= 1;
+                    None
+                }
+                Some(_) | None => Some(violation),
+            })
+            .collect()
+    }
+}
+
+/// The values of the foreign key's columns, as text that tells types apart.
+fn values(connection: &Connection, schema: &SchemaReader, child: &str, row_id: i64, parent: &str, index: i64) -> rusqlite::Result<String> {
+    let keys = schema.foreign_keys(&child.to_lowercase());
+    let Some(key) = usize::try_from(index).ok().and_then(|i| keys.get(i)).or_else(|| keys.iter().find(|k| k.parent == parent.to_lowercase())) else {
+        return Ok(String::new());
+    };
+    let columns: Vec<_> = key.columns.iter().map(|c| format!("quote({})", quote(c))).collect();
+    connection.query_row(&format!("SELECT {} FROM main.{} WHERE rowid = ?1", columns.join(" || ',' || "), quote(child)), [row_id], |row| row.get(0))
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

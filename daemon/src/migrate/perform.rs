@@ -1,0 +1,261 @@
+//! One migration's steps inside a transaction that somebody else opened: run under the guard, then judged. What decides
+//! whether it may be committed is all here, so that a device, a rehearsal and a private copy judge alike.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rusqlite::{Connection, config::DbConfig};
+use whimbrel_shared::{
+    fingerprint::Schema,
+    manifest::{ForeignKeys, Manifest, Mode, Step},
+    migration::Migration,
+    status::Operation,
+};
+
+use super::{
+    connection::Managed,
+    error::{ApplyError, sqlite},
+    foreign::Violations,
+    guard::{Instruction, RESERVED, Stopped},
+    script::{self, Reading, ScriptError},
+};
+
+/// What was known of the file before the run, so that the migration is blamed only for its own doing.
+#[derive(Clone, Debug, Default)]
+pub struct Before {
+    /// Foreign-key violations that were there. `None`: not looked at, and then any violation asks for a look.
+    pub violations: Option<Violations>,
+    /// Views and triggered tables that did not compile.
+    pub broken: BTreeSet<String>,
+}
+
+/// What a performed migration did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Performed {
+    /// Statements run.
+    pub statements: usize,
+    /// Rows changed.
+    pub rows: u64,
+}
+
+/// What is being done right now, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtStep {
+    /// Number of the step, from 1.
+    pub step: usize,
+    /// How many there are.
+    pub steps: usize,
+    /// Number of the statement in it, from 1.
+    pub statement: usize,
+}
+
+/// Runs the steps of `migration` in the open transaction and judges the result against `expected`, the chain's schema
+/// after it. On failure the transaction holds rubbish, or is gone: the caller rolls back.
+pub fn perform(
+    managed: &mut Managed,
+    migration: &Migration,
+    operation: Operation,
+    expected: Option<&Schema>,
+    before: &Before,
+    watch: &mut dyn FnMut(AtStep),
+) -> Result<Performed, ApplyError> {
+    let steps = steps(migration, operation)?;
+    let timeout = migration.manifest.timeout.get();
+    let mut performed = Performed::default();
+    let mut legacy_alter_table = false;
+
+    let on = managed.guard.on(timeout, migration.manifest.foreign_keys == ForeignKeys::On);
+    for (index, step) in steps.iter().enumerate() {
+        let (file, reading) = match step {
+            Step::Sql { file } => (file, Reading::Run),
+            Step::Verify { file } => (file, Reading::Verify),
+            Step::Backfill(_) | Step::Load(_) => unreachable!("`steps` lets only sql and verify through"),
+        };
+        let text = migration.file(file).expect("a verified migration has every file its steps name");
+        let mut open = false;
+        let ran = script::run(
+            &managed.connection,
+            &managed.guard,
+            &format!("{}/{file}", migration.name),
+            text,
+            reading,
+            |instruction| obey(instruction, &managed.connection, &mut open, &mut legacy_alter_table),
+            |statement| watch(AtStep { step: index + 1, steps: steps.len(), statement }),
+        );
+        match ran {
+            Ok(ran) => {
+                performed.statements += ran.statements;
+                performed.rows += ran.rows;
+            }
+            Err(error) => {
+                let stopped = managed.guard.stopped();
+                drop(on);
+                restore(&managed.connection, legacy_alter_table)?;
+                return Err(explain(error, stopped, timeout));
+            }
+        }
+    }
+    let touched = managed.guard.touched();
+    drop(on);
+    restore(&managed.connection, legacy_alter_table)?;
+    if touched.temporary {
+        drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
+    }
+
+    let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Default::default() };
+    if changes.ours {
+        return Err(ApplyError::ChangedOurs);
+    }
+    // A body is authorised only when it fires, in the application, which has no authorizer. SQLite's identifiers have
+    // no escapes, so looking for the prefix in the text is sound.
+    if let Some(made) = changes.made.iter().find(|m| m.sql.to_lowercase().contains(RESERVED)) {
+        return Err(ApplyError::NamesOurs { object: made.key.clone() });
+    }
+    if !changes.made.is_empty() || !changes.dropped.is_empty() {
+        let objects: Vec<String> =
+            broken(managed).into_iter().filter(|(o, _)| !before.broken.contains(o)).map(|(o, m)| format!("{o} ({m})")).collect();
+        if !objects.is_empty() {
+            return Err(ApplyError::Broken { objects });
+        }
+    }
+
+    let changed: BTreeSet<&str> = changes.made.iter().map(|m| &m.key).chain(&changes.dropped).filter_map(|k| k.strip_prefix("table ")).collect();
+    let children = managed.schema.children_of(&|table| touched.tables.contains(table) || changed.contains(table));
+    if !children.is_empty() {
+        let (_, found) = Violations::read(&managed.connection, &managed.schema, Some(&children)).map_err(sqlite("checking foreign keys"))?;
+        let new = before.violations.clone().unwrap_or_default().new_in(found);
+        if !new.is_empty() {
+            return Err(ApplyError::NewViolations { total: new.len(), rows: new.into_iter().take(super::error::NAMED + 1).map(|v| v.0).collect() });
+        }
+    }
+
+    if let Some(expected) = expected {
+        let mut drift = expected.drift(managed.schema.schema());
+        // What the chain should have dropped and is still there would pass a look at the expected objects alone.
+        drift.extend(changes.made.iter().filter(|m| m.new && !expected.0.contains_key(&m.key)).map(|m| format!("{} is not part of it", m.key)));
+        if !drift.is_empty() {
+            return Err(ApplyError::WrongSchema { drift });
+        }
+    }
+    Ok(performed)
+}
+
+/// The steps to run, all of kinds that this binary knows.
+pub fn steps(migration: &Migration, operation: Operation) -> Result<Vec<Step>, ApplyError> {
+    let version = env!("CARGO_PKG_VERSION");
+    match operation {
+        Operation::Apply => {
+            if migration.manifest.mode == Mode::Online {
+                return Err(ApplyError::UnknownMode { version });
+            }
+            let steps = migration.steps();
+            match steps.iter().position(|s| matches!(s, Step::Backfill(_) | Step::Load(_))) {
+                Some(at) => Err(ApplyError::UnknownStep { step: at + 1, kind: steps[at].kind(), version }),
+                None => Ok(steps),
+            }
+        }
+        Operation::Revert => match &migration.down {
+            Some(file) => Ok(vec![Step::Sql { file: file.clone() }]),
+            None => Err(ApplyError::NoDown(migration.name.clone())),
+        },
+    }
+}
+
+/// Views and triggered tables that do not compile, with SQLite's message. What needs a function or collation that only
+/// the application has cannot be judged here and passes.
+pub fn broken(managed: &Managed) -> Vec<(String, String)> {
+    let connection = &managed.connection;
+    let (views, triggered) = managed.schema.views_and_triggered();
+    let quote = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    let mut found = Vec::new();
+    let mut compile = |object: String, sql: &str| {
+        if let Err(error) = connection.prepare(sql) {
+            let message = error.to_string();
+            let only_the_app_knows =
+                message.contains("no such function") || message.contains("no such collation") || message.contains("unknown tokenizer");
+            // A view with a trigger for one kind of change refuses the others.
+            if !only_the_app_knows && !message.contains("cannot modify") {
+                found.push((object, message));
+            }
+        }
+    };
+    for view in views {
+        compile(format!("view {view}"), &format!("EXPLAIN SELECT * FROM main.{}", quote(view)));
+    }
+    for table in triggered {
+        let name = quote(table);
+        let object = format!("a trigger of {table}");
+        compile(object.clone(), &format!("EXPLAIN INSERT INTO main.{name} DEFAULT VALUES"));
+        compile(object.clone(), &format!("EXPLAIN DELETE FROM main.{name}"));
+        if let Some(assignments) = assignments(connection, table) {
+            compile(object, &format!("EXPLAIN UPDATE main.{name} SET {assignments}"));
+        }
+    }
+    found
+}
+
+/// `"a"="a","b"="b"` over the columns that can be written, so that every UPDATE OF trigger is compiled.
+fn assignments(connection: &Connection, table: &str) -> Option<String> {
+    let mut statement = connection.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0").ok()?;
+    let columns: Vec<String> = statement.query_map([table], |row| row.get::<_, String>(0)).ok()?.filter_map(Result::ok).collect();
+    let quoted: Vec<_> = columns.iter().map(|c| format!("\"{0}\"=\"{0}\"", c.replace('"', "\"\""))).collect();
+    (!quoted.is_empty()).then(|| quoted.join(","))
+}
+
+/// Grants what a script asks of the engine, or says why it cannot be had.
+fn obey(instruction: Instruction, connection: &Connection, open: &mut bool, legacy_alter_table: &mut bool) -> Result<(), String> {
+    match instruction {
+        // A migration is one transaction anyway; a script's own BEGIN and COMMIT have to match, or a COMMIT was smuggled in.
+        Instruction::Begin if *open => Err("it begins a transaction inside its own".to_owned()),
+        Instruction::Begin => {
+            *open = true;
+            Ok(())
+        }
+        Instruction::Commit if !*open => {
+            Err("it commits a transaction that it did not begin; a migration is committed by whimbrel, whole".to_owned())
+        }
+        Instruction::Commit => {
+            *open = false;
+            Ok(())
+        }
+        // Provided always: foreign keys do not act while it runs (they are off since before BEGIN), or they do where the
+        // manifest says so, and the result is checked before COMMIT.
+        Instruction::ForeignKeys(_) | Instruction::DeferForeignKeys(_) => Ok(()),
+        Instruction::LegacyAlterTable(on) => {
+            *legacy_alter_table = true;
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, on).map(|_| ()).map_err(|e| e.to_string())
+        }
+    }
+}
+
+fn restore(connection: &Connection, legacy_alter_table: bool) -> Result<(), ApplyError> {
+    if legacy_alter_table {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, false).map_err(sqlite("restoring legacy_alter_table"))?;
+    }
+    Ok(())
+}
+
+fn explain(error: ScriptError, stopped: Option<Stopped>, timeout: Duration) -> ApplyError {
+    match (error, stopped) {
+        (ScriptError::Sqlite { .. }, Some(Stopped::Deadline)) => ApplyError::Timeout { timeout },
+        (ScriptError::Sqlite { .. }, Some(Stopped::Cancelled)) => ApplyError::Cancelled,
+        (error, _) => ApplyError::Script(error),
+    }
+}
+
+/// Drops what a script left in the temporary schema: the next migration on this connection must not see it.
+fn drop_temporary(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement =
+        connection.prepare("SELECT type, name FROM temp.sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'")?;
+    let objects: Vec<(String, String)> = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    drop(statement);
+    for (kind, name) in objects {
+        connection.execute_batch(&format!("DROP {kind} temp.\"{}\"", name.replace('"', "\"\"")))?;
+    }
+    Ok(())
+}
+
+/// Switches foreign keys for the transaction that is about to begin: inside one the pragma is a silent no-op.
+pub fn set_foreign_keys(connection: &Connection, manifest: &Manifest) -> Result<(), ApplyError> {
+    let on = manifest.foreign_keys == ForeignKeys::On;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, on).map(|_| ()).map_err(sqlite("switching foreign keys"))
+}
