@@ -3,4 +3,5 @@
 pub mod layout;
 pub mod lint;
 pub mod listing;
+pub mod rehearse;
 pub mod scan;

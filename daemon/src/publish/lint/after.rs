@@ -95,6 +95,15 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
     findings
 }
 
+/// The finding about a way down that does not lead back, as the rehearsal says it.
+pub fn down(authored: &Authored, strictness: Strictness, what: String) -> Finding {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    let file = authored.migration.down.as_deref().unwrap_or("down.sql");
+    desk.note(Rule::Down, Weight::OursOnly, file, 0, what, "correct it, or take it away: without a way down a revert is refused before it begins");
+    findings.swap_remove(0)
+}
+
 fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
     ups.first().map_or("up.sql", |script| script.file)
 }

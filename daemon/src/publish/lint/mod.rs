@@ -16,7 +16,7 @@ use serde::Serialize;
 use whimbrel_shared::{ids::MigrationName, manifest::Step};
 
 pub use self::{
-    after::{Facts, SyncKey, after},
+    after::{Facts, SyncKey, after, down},
     ask::Ask,
 };
 use super::{

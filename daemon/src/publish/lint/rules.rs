@@ -89,8 +89,8 @@ fn schema(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &Rows) 
     let mut added: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut changed: BTreeSet<&str> = BTreeSet::new();
     let mut legacy = false;
-    let mut index = 0;
-    for (script, (statement, deed)) in ups.iter().flat_map(|script| script.done.iter().map(move |done| (script, done))) {
+    let all = ups.iter().flat_map(|script| script.done.iter().map(move |done| (script, done)));
+    for (index, (script, (statement, deed))) in all.enumerate() {
         let (file, at) = (script.file, statement.at());
         let old = |table: &str| so_far.tables.contains_key(table);
         // A table that stands at the end under its old name, and was made here, was rebuilt.
@@ -200,7 +200,6 @@ fn schema(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &Rows) 
         if matches!(deed, Deed::CreateTable { .. } | Deed::AddColumn { .. }) {
             quoted_defaults(desk, script, statement);
         }
-        index += 1;
     }
 }
 
