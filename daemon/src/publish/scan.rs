@@ -227,6 +227,8 @@ pub enum Deed {
         table: String,
         /// The columns that it sets.
         columns: Vec<String>,
+        /// The tables that it reads besides its own.
+        from: Vec<String>,
         /// Whether something limits it to a part of the rows.
         bounded: bool,
     },
@@ -482,7 +484,8 @@ fn rows(statement: &Statement) -> Deed {
         "update" => {
             words.skip(&["or", "replace", "ignore", "abort", "fail", "rollback"]);
             let table = words.name();
-            Deed::Update { table, columns: set_columns(tokens, &outer[verb..]), bounded }
+            let (columns, _) = assignments(tokens, &outer[verb..]);
+            Deed::Update { table, columns, from: sources(tokens), bounded }
         }
         "delete" => {
             words.skip(&["from"]);
@@ -511,17 +514,17 @@ fn outer(tokens: &[Spanned]) -> Vec<usize> {
     out
 }
 
-/// The columns that stand left of `=` between SET and WHERE; those of `(a, b) = …` too.
-fn set_columns(tokens: &[Spanned], outer: &[usize]) -> Vec<String> {
+/// The columns that stand left of `=` between SET and WHERE (those of `(a, b) = …` too), and the names on the right.
+fn assignments(tokens: &[Spanned], outer: &[usize]) -> (Vec<String>, Vec<String>) {
     let Some(set) = outer.iter().position(|i| tokens[*i].token.is("set")) else {
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     };
     let first = outer[set] + 1;
     let end = outer[set..]
         .iter()
         .find(|i| ["where", "from", "returning", "limit", "order"].iter().any(|w| tokens[**i].token.is(w)))
         .map_or(tokens.len(), |i| *i);
-    let mut columns = Vec::new();
+    let mut sides = (Vec::new(), Vec::new());
     let mut depth = 0i32;
     let mut left = true;
     for spanned in &tokens[first.min(end)..end] {
@@ -530,11 +533,33 @@ fn set_columns(tokens: &[Spanned], outer: &[usize]) -> Vec<String> {
             Token::Mark(')') => depth -= 1,
             Token::Mark('=') if depth == 0 => left = false,
             Token::Mark(',') if depth == 0 => left = true,
-            token @ (Token::Word(_) | Token::Quoted(_)) if left => columns.push(token.text()),
-            Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Mark(_) => {}
+            token @ (Token::Word(_) | Token::Quoted(_)) if left => sides.0.push(token.text()),
+            token @ (Token::Word(_) | Token::Quoted(_)) => sides.1.push(token.text()),
+            Token::Literal(_) | Token::Mark(_) => {}
         }
     }
-    columns
+    sides
+}
+
+/// Whether `statement` puts what it finds in `table`'s `column` somewhere: the column is dropped later, and its values
+/// are not lost. Generous: a statement that reads the column is taken to keep it.
+pub fn keeps(statement: &Statement, table: &str, column: &str) -> bool {
+    let tokens = &statement.tokens;
+    let named = |token: &Token| matches!(token, Token::Word(w) | Token::Quoted(w) if w == column);
+    match deed(statement) {
+        Deed::Insert { from, .. } | Deed::CreateTable { from, .. } if from.iter().any(|t| t == table) => {
+            let star = |pair: &[Spanned]| {
+                pair[1].token == Token::Mark('*') && (pair[0].token.is("select") || matches!(pair[0].token, Token::Mark('.' | ',')))
+            };
+            tokens.iter().any(|t| named(&t.token)) || tokens.windows(2).any(star)
+        }
+        Deed::Update { table: own, .. } if own == table => {
+            let outer = outer(tokens);
+            assignments(tokens, &outer).1.iter().any(|name| name == column)
+        }
+        Deed::Update { from, .. } if from.iter().any(|t| t == table) => tokens.iter().any(|t| named(&t.token)),
+        _ => false,
+    }
 }
 
 /// The tables after FROM and JOIN, at any depth.
@@ -661,7 +686,7 @@ mod tests {
         );
         check(
             "WITH q AS (SELECT 1 FROM z WHERE 1) UPDATE OR IGNORE a SET b = (SELECT 1 WHERE 1), \"c\" = 2",
-            Deed::Update { table: s("a"), columns: vec![s("b"), s("c")], bounded: false },
+            Deed::Update { table: s("a"), columns: vec![s("b"), s("c")], from: vec![s("z")], bounded: false },
         );
         check("DELETE FROM a", Deed::Delete { table: s("a"), bounded: false });
         check("DELETE FROM a WHERE b", Deed::Delete { table: s("a"), bounded: true });

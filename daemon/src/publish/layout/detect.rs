@@ -103,6 +103,8 @@ pub(super) fn nothing(listing: &Listing, forced: Option<Layout>) -> LayoutError 
     const SHOWN: usize = 8;
     let mut directories: Vec<&str> = listing.paths().filter_map(|path| path.split_once('/')).map(|(directory, _)| directory).collect();
     directories.dedup();
-    let below = directories.into_iter().find(|directory| !signs(&listing.below(directory)).is_empty()).map(str::to_owned);
+    // Several of them would be a layout that is not known here, and each only a part of it.
+    let mut below = directories.into_iter().filter(|directory| !signs(&listing.below(directory)).is_empty());
+    let below = below.next().filter(|_| below.next().is_none()).map(str::to_owned);
     LayoutError::Nothing { seen: listing.paths().take(SHOWN).map(str::to_owned).collect(), forced, below }
 }

@@ -71,8 +71,15 @@ pub(super) fn ours(listing: &Listing) -> Result<Vec<Draft>, LayoutError> {
                 .filter(|file| !files.contains_key(*file) && !matches!(*file, "down.sql" | "migration.toml"))
                 .map(str::to_owned)
                 .collect();
-            let draft =
-                Draft { name: name.to_owned(), order: Order::number(number), timestamp_ms: prefix::timestamp_ms(name), files, manifest, unused };
+            let draft = Draft {
+                name: name.to_owned(),
+                order: Order::number(prefix::aligned(number)),
+                timestamp_ms: prefix::timestamp_ms(name),
+                files,
+                manifest,
+                unused,
+                empty_down: None,
+            };
             Ok(draft.with_down(down))
         })
         .collect()
@@ -92,7 +99,7 @@ pub(super) fn diesel(listing: &Listing, notes: &mut Vec<String>) -> Result<Vec<D
             Some(_) => Some(Text::whole(&path("down.sql"), listing.text(&path("down.sql"))?)),
             None => None,
         };
-        drafts.push(Draft::new(name, Order::number(number), up).with_down(down));
+        drafts.push(Draft::new(name, Order::number(prefix::aligned(number)), up).with_down(down));
     }
     Ok(drafts)
 }

@@ -66,7 +66,7 @@ fn directories(listing: &Listing) -> Result<Vec<Draft>, LayoutError> {
         .map(|(directory, path)| {
             let (number, _) = prefix::dashed_number(directory).ok_or_else(|| LayoutError::NoNumber { path: directory.to_owned() })?;
             let sql = finish_statements(listing.text(path)?);
-            Ok(Draft::new(directory, Order::number(number), Text::whole(path, &sql)))
+            Ok(Draft::new(directory, Order::number(prefix::aligned(number)), Text::whole(path, &sql)))
         })
         .collect()
 }

@@ -197,6 +197,10 @@ pub fn read(listing: &Listing, forced: Option<Layout>) -> Result<Chain, LayoutEr
         }
     }
     notes.extend(gaps(&drafts));
+    let empty = drafts.iter().filter(|d| d.empty_down.is_some()).count();
+    if empty > 0 {
+        notes.push(format!("{empty} of {} ways down say nothing: those migrations cannot be reverted", drafts.len()));
+    }
     notes.extend(passed_over(listing, &drafts));
     let migrations = drafts.into_iter().map(|draft| draft.finish(layout)).collect::<Result<Vec<_>, _>>()?;
     let mut names: BTreeMap<&MigrationName, &Authored> = BTreeMap::new();
@@ -262,6 +266,8 @@ struct Draft {
     /// What `migration.toml` says, where there is one.
     manifest: Option<Manifest>,
     unused: Vec<String>,
+    /// A file or list for the way down in which nothing is said.
+    empty_down: Option<String>,
 }
 
 impl Draft {
@@ -273,13 +279,18 @@ impl Draft {
             files: BTreeMap::from([("up.sql".to_owned(), up)]),
             manifest: None,
             unused: Vec::new(),
+            empty_down: None,
         }
     }
 
     /// Adds the down, unless it says nothing: templates leave an empty one, and that takes nothing back.
     fn with_down(mut self, down: Option<Text>) -> Self {
-        if let Some(down) = down.filter(Text::says_something) {
-            self.files.insert("down.sql".to_owned(), down);
+        match down {
+            Some(down) if down.says_something() => {
+                self.files.insert("down.sql".to_owned(), down);
+            }
+            Some(empty) => self.empty_down = Some(empty.origin.path),
+            None => {}
         }
         self
     }
@@ -354,7 +365,9 @@ fn passed_over(listing: &Listing, drafts: &[Draft]) -> Option<String> {
         .iter()
         .flat_map(|d| d.files.values())
         // A list in one JSON file gives several: what stands after `#` is the place in it.
-        .filter_map(|text| text.origin.path.split('#').next())
+        .map(|text| text.origin.path.as_str())
+        .chain(drafts.iter().filter_map(|d| d.empty_down.as_deref()))
+        .filter_map(|path| path.split('#').next())
         .collect();
     let manifests = |path: &str| {
         path.ends_with("/migration.toml")

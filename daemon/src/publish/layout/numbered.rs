@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Draft, LayoutError, Order, Text, prefix, says_something};
+use super::{Draft, LayoutError, Order, Text, prefix, says_something, versioned};
 use crate::publish::listing::Listing;
 
 /// What part of a migration a file is, by its name.
@@ -19,17 +19,24 @@ pub(super) enum Part {
 /// The stem, number and part of a file in the directory itself, where it is a numbered `.sql` file.
 pub(super) fn classify(path: &str) -> Option<(&str, u128, Part)> {
     let file = strip_suffix_ignoring_case(path, ".sql")?;
-    let (stem, part) = if let Some(stem) = strip_suffix_ignoring_case(file, ".up") {
+    if file.contains('/') || versioned::classify(path).is_some() {
+        return None;
+    }
+    // golang-migrate takes any extension after the direction: `1_x.up.sql`, `1_x.up.db.sql`.
+    let directed = |word: &str| {
+        let inside = file.to_ascii_lowercase().find(&format!("{word}."));
+        strip_suffix_ignoring_case(file, word).or_else(|| inside.and_then(|at| file.get(..at)))
+    };
+    let (stem, part) = if let Some(stem) = directed(".up") {
         (stem, Part::Up)
-    } else if let Some(stem) = strip_suffix_ignoring_case(file, ".down") {
+    } else if let Some(stem) = directed(".down") {
         (stem, Part::Down)
     } else {
         (file, Part::Whole)
     };
-    if stem.contains('/') {
-        return None;
-    }
-    let (number, _) = prefix::number(stem)?;
+    // A letter in front of the number, as in `V0001.Initial.up.sql`.
+    let counted = stem.strip_prefix(['V', 'v']).filter(|_| part != Part::Whole).unwrap_or(stem);
+    let (number, _) = prefix::number(counted)?;
     Some((stem, number, part))
 }
 

@@ -28,6 +28,18 @@ pub(super) fn dashed_number(stem: &str) -> Option<(u128, &str)> {
     Some((digits.parse().ok()?, stem[stamp.len()..].trim_start_matches(['_', '-', '.', ' '])))
 }
 
+/// A stamp as a number that compares like its digits as text: diesel and Prisma sort `20240313` after `20240306170000`,
+/// and projects have both. Counters, with their leading zeros, stay what they are.
+pub(super) fn aligned(number: u128) -> u128 {
+    const DATE: u128 = 10_000_000;
+    const FULL: u128 = 10_000_000_000_000_000;
+    let mut aligned = number;
+    while (DATE..FULL).contains(&aligned) {
+        aligned *= 10;
+    }
+    aligned
+}
+
 /// Whether a stem begins with a full time stamp, as generators write it.
 pub(super) fn is_stamp(stem: &str) -> bool {
     let digits = stem.bytes().take_while(|b| b.is_ascii_digit() || *b == b'-').filter(u8::is_ascii_digit).count();
@@ -91,6 +103,15 @@ mod tests {
         ] {
             assert_eq!(dashed_number(stem), want, "{stem}");
         }
+    }
+
+    #[test]
+    fn stamps_of_different_lengths_compare_like_text_and_counters_like_numbers() {
+        let aligned = |stem: &str| aligned(dashed_number(stem).unwrap().0);
+        assert!(aligned("2024-03-06-170000_a") < aligned("2024-03-13_170000_b"));
+        assert!(aligned("2024-03-13_170000_b") < aligned("2024-06-05-131359_c"));
+        assert!(aligned("2_a") < aligned("10_b") && aligned("10_b") < aligned("20240101_c"));
+        assert!(aligned("00000000000000_setup") < aligned("2018-01-13-205510_a"));
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub(super) fn read(listing: &Listing) -> Result<Vec<Draft>, LayoutError> {
     found(listing)
         .map(|(directory, path)| {
             // Prisma takes any name, and sorts by it; those without a number come last, as letters do there.
-            let order =
-                prefix::dashed_number(directory).map_or_else(|| Order(vec![u128::MAX], directory.to_owned()), |(number, _)| Order::number(number));
+            let order = prefix::dashed_number(directory)
+                .map_or_else(|| Order(vec![u128::MAX], directory.to_owned()), |(number, _)| Order::number(prefix::aligned(number)));
             Ok(Draft::new(directory, order, Text::whole(path, listing.text(path)?)))
         })
         .collect()

@@ -4,7 +4,7 @@
 
 use whimbrel_shared::sql::{Token, tokens};
 
-use super::{Draft, LayoutError, Order, Origin, Text, numbered, says_something};
+use super::{Draft, LayoutError, Order, Origin, Text, numbered, prefix, says_something};
 use crate::publish::listing::Listing;
 
 /// Whose markers.
@@ -91,6 +91,8 @@ pub(super) fn read(listing: &Listing, marks: Marks, notes: &mut Vec<String>) -> 
         if sections.no_transaction {
             notes.push(format!("{path} asks for no transaction; here every migration has one"));
         }
+        // dbmate sorts by text; the other two by number.
+        let number = if marks == Marks::Dbmate { prefix::aligned(number) } else { number };
         drafts.push(Draft::new(stem, Order::number(number), sections.up).with_down(sections.down));
     }
     Ok(drafts)

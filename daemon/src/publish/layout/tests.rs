@@ -100,6 +100,12 @@ fn golang_migrate_and_sqlx() {
         Layout::Sqlx,
         &[("20240101120000_a", "", None), ("20240101120001_b", "  ", None)],
     );
+    check(
+        &[("V0001.First.up.sql", "A"), ("V0001.First.down.sql", "D"), ("V0002.Second.up.sql", "B")],
+        Layout::GolangMigrate,
+        &[("V0001.First", "A", Some("D")), ("V0002.Second", "B", None)],
+    );
+    check(&[("1_a.up.db.sql", "A"), ("1_a.down.db.sql", "D")], Layout::GolangMigrate, &[("1_a", "A", Some("D"))]);
     refused(&[("1_a.up.sql", "A"), ("01_b.up.sql", "B")], &["1_a.up.sql", "01_b.up.sql", "number 1"]);
     refused(&[("1_a.up.sql", "A"), ("2_b.down.sql", "B")], &["2_b.down.sql"]);
 }
@@ -121,6 +127,12 @@ fn diesel_and_rusqlite_migration() {
             ("2018-01-13-205510_create_ciphers", "A", Some("D")),
             ("2018-02-17-205753_create_collections", "B", None),
         ],
+    );
+    // diesel sorts stamps as text: a shorter one of a later day comes later.
+    check(
+        &[("2024-03-13_170000_b/up.sql", "B"), ("2024-03-06-170000_a/up.sql", "A"), ("2024-06-05-131359_c/up.sql", "C")],
+        Layout::Diesel,
+        &[("2024-03-06-170000_a", "A", None), ("2024-03-13_170000_b", "B", None), ("2024-06-05-131359_c", "C", None)],
     );
     check(&[("01-b/up.sql", "B"), ("02-a/up.sql", "A")], Layout::Diesel, &[("01-b", "B", None), ("02-a", "A", None)]);
 }

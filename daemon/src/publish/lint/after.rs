@@ -8,7 +8,7 @@ use whimbrel_shared::{
 };
 
 use super::{Deed, Desk, Finding, Rule, Script, Strictness, Weight, sql_files};
-use crate::publish::layout::Authored;
+use crate::publish::{layout::Authored, scan};
 
 /// What a rehearsal saw of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,7 +155,7 @@ fn columns(desk: &mut Desk<'_>, ups: &[Script<'_>], before: &Facts, now: &Facts)
         ups.iter().flat_map(|script| &script.done).any(|(_, deed)| match deed {
             Deed::DropColumn { table: t, column: c } | Deed::RenameColumn { table: t, from: c, .. } => t == table && c == column,
             _ => false,
-        })
+        }) || ups.iter().flat_map(|script| &script.done).any(|(statement, _)| scan::keeps(statement, table, column))
     };
     for (table, old) in &before.columns {
         let Some(new) = now.columns.get(table) else { continue };

@@ -47,9 +47,9 @@ impl Rows {
                     self.made.insert(table.clone());
                 }
             }
-            Deed::Insert { into, from } => {
+            Deed::Insert { into: table, from } | Deed::Update { table, from, .. } => {
                 let rows = self.all_of(from);
-                if let Some((_, held)) = self.holds.get_mut(into) {
+                if let Some((_, held)) = self.holds.get_mut(table) {
                     held.extend(rows);
                 }
             }

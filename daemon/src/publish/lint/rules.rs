@@ -90,6 +90,10 @@ fn schema(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &Rows) 
     let mut changed: BTreeSet<&str> = BTreeSet::new();
     let mut legacy = false;
     let all = ups.iter().flat_map(|script| script.done.iter().map(move |done| (script, done)));
+    let kept = |before: usize, table: &str, column: &str| {
+        let statements = ups.iter().flat_map(|script| &script.done).take(before);
+        statements.into_iter().any(|(statement, _)| scan::keeps(statement, table, column))
+    };
     for (index, (script, (statement, deed))) in all.enumerate() {
         let (file, at) = (script.file, statement.at());
         let old = |table: &str| so_far.tables.contains_key(table);
@@ -118,7 +122,7 @@ fn schema(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &Rows) 
                     );
                 }
             }
-            Deed::DropColumn { table, column } if !added.contains(&(table.as_str(), column.as_str())) => desk.note(
+            Deed::DropColumn { table, column } if !added.contains(&(table.as_str(), column.as_str())) && !kept(index, table, column) => desk.note(
                 Rule::DropColumn,
                 Weight::Destructive,
                 file,
@@ -229,7 +233,7 @@ fn changed_rows(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &
             Deed::AddColumn { table, column, .. } => {
                 added.insert((table, column));
             }
-            Deed::Update { table, columns, bounded: false } if old(table) => {
+            Deed::Update { table, columns, bounded: false, .. } if old(table) => {
                 let new = columns.iter().all(|column| added.contains(&(table.as_str(), column.as_str())));
                 let (weight, what) = if new {
                     (Weight::Advice, format!("every row of {table} is rewritten under one lock"))

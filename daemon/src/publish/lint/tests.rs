@@ -43,6 +43,8 @@ fn what_destroys_rows_is_an_error_in_our_layout_until_it_is_meant() {
     for (sql, code) in [
         ("DROP TABLE notes", "E001"),
         ("ALTER TABLE notes DROP COLUMN body", "E002"),
+        ("INSERT INTO tags(note) SELECT id FROM notes; ALTER TABLE notes DROP COLUMN body", "E002"),
+        ("UPDATE notes SET body = '' WHERE id = 1; ALTER TABLE notes DROP COLUMN body", "E002"),
         ("DELETE FROM notes", "E017"),
         ("UPDATE notes SET title = ''", "E009"),
         ("WITH x AS (SELECT 1 WHERE 1) UPDATE notes SET (title, body) = ('', '')", "E009"),
@@ -55,6 +57,9 @@ fn what_destroys_rows_is_an_error_in_our_layout_until_it_is_meant() {
         "CREATE TABLE scratch(x); INSERT INTO scratch SELECT 1; DELETE FROM scratch; DROP TABLE scratch",
         "CREATE TEMP TABLE scratch AS SELECT * FROM notes; DROP TABLE scratch",
         "ALTER TABLE notes ADD COLUMN x; ALTER TABLE notes DROP COLUMN x",
+        "ALTER TABLE notes ADD COLUMN text; UPDATE notes SET text = body WHERE 1; ALTER TABLE notes DROP COLUMN body",
+        "CREATE TABLE bodies(note, body); INSERT INTO bodies SELECT id, body FROM notes; ALTER TABLE notes DROP COLUMN body",
+        "ALTER TABLE notes ADD COLUMN n; UPDATE notes SET n = (SELECT count(*) FROM tags WHERE note = notes.id) WHERE 1; DROP TABLE tags",
         "DELETE FROM notes WHERE id = 1",
         "DELETE FROM sqlite_sequence",
         "DELETE FROM notes_fts; INSERT INTO notes_fts SELECT title FROM notes",

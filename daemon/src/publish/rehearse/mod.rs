@@ -123,7 +123,12 @@ impl RehearsalError {
             // What is the operator's to mend at a device is the author's to mend here.
             Self::Failed { source, .. } => match source.as_ref() {
                 ApplyError::Script(ScriptError::Refused { .. }) => here("take the statement out, or do what it does at another place"),
-                ApplyError::Script(ScriptError::Sqlite { .. }) => here("correct the statement; nothing has been published"),
+                ApplyError::Script(ScriptError::Sqlite { message, .. }) if message.contains("no such function") => {
+                    here("only the application has this function, and it is not there when a device migrates: say the same in SQLite's own functions")
+                }
+                ApplyError::Script(ScriptError::Sqlite { .. }) => {
+                    here("correct the statement (or name the directory of the migrations for SQLite, if these are for another system)")
+                }
                 ApplyError::Script(ScriptError::NotTrue { .. }) => here("correct the migration, or what is verified of it"),
                 ApplyError::UnknownStep { .. } | ApplyError::UnknownMode { .. } => {
                     here("publish with a newer whimbrel, or write it as an atomic `sql` step")
