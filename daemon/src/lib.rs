@@ -1,4 +1,10 @@
 //! Whimbrel's daemon and its command line, as a library: so that stories, benches and the demo use the same parts.
 
+pub mod ambient;
+pub mod config;
+pub mod control;
 pub mod migrate;
 pub mod publish;
+pub mod store;
+pub mod trust;
+pub mod wake;

@@ -1,1 +1,2 @@
+//! The `whimbrel` binary.
 fn main() {}

@@ -49,7 +49,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.as_millis();
-        let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| ms >= *factor && ms % factor == 0).unwrap_or(&UNITS[0]);
+        let (unit, factor) = UNITS.iter().rev().find(|(_, factor)| ms >= *factor && ms.is_multiple_of(*factor)).unwrap_or(&UNITS[0]);
         write!(f, "{}{unit}", ms / factor)
     }
 }

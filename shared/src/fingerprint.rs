@@ -159,16 +159,10 @@ fn clauses(sql: &str) -> Vec<String> {
             let through_paren = |paren: Option<usize>| paren.map_or(item.len(), |p| (matching(item, p) + 1).min(item.len()));
             let end = if item[at].is("check") || item[at].is("as") {
                 through_paren(paren)
-            } else if item[at].is("collate") || item[at].is("deferrable") || item[at].is("initially") {
-                at + 2
-            } else if item[at].is("conflict") {
+            } else if ["collate", "deferrable", "initially", "conflict"].iter().any(|k| item[at].is(k)) {
                 at + 2
             } else if item[at].is("autoincrement") {
                 at + 1
-            } else if item[at] == Token::Mark('(') {
-                // Collations and conflict clauses may stand inside (a key's column list); references do not matter.
-                at += 1;
-                continue;
             } else {
                 at += 1;
                 continue;

@@ -43,6 +43,18 @@ pub enum ApplyError {
         /// How long COMMIT was tried.
         waited: Duration,
     },
+    /// An error ended the transaction while the script ran on.
+    #[error("SQLite ended the transaction in the middle of it (a full disk or an interrupt does); nothing of it was kept")]
+    LostTransaction,
+    /// Our own tables in the file could not be used.
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+    /// The file's history changed since it was looked at.
+    #[error("the history in the file changed since it was looked at: {0}")]
+    Moved(String),
+    /// The bytes that are to run are not the ones that were accepted.
+    #[error(transparent)]
+    Trust(#[from] crate::trust::AcceptError),
     /// The manifest asks for what this binary cannot do.
     #[error("step {step} is a {kind} step, which this whimbrel ({version}) cannot run")]
     UnknownStep {
@@ -88,6 +100,12 @@ pub enum ApplyError {
     /// The schema is not what the publisher's rehearsal gave.
     #[error("the schema after it is not what the publisher recorded: {}", named(drift))]
     WrongSchema {
+        /// Object by object.
+        drift: Vec<String>,
+    },
+    /// The schema is not what the chain left behind: somebody else changed it.
+    #[error("the schema is not what the migrations before it left behind: {}", named(drift))]
+    Drift {
         /// Object by object.
         drift: Vec<String>,
     },
@@ -176,6 +194,13 @@ impl ApplyError {
             Self::Cancelled => "cancelled",
             Self::Busy { .. } => "app_busy",
             Self::CommitBusy { .. } => "commit_busy",
+            Self::LostTransaction => "lost_transaction",
+            Self::Store(error) => match error.sqlite_code() {
+                0 => "store",
+                code => code_name(code),
+            },
+            Self::Moved(_) => "moved",
+            Self::Trust(_) => "trust",
             Self::UnknownStep { .. } => "unknown_step",
             Self::UnknownMode { .. } => "unknown_mode",
             Self::NoDown(_) => "no_down",
@@ -184,6 +209,7 @@ impl ApplyError {
             Self::Broken { .. } => "does_not_compile",
             Self::NewViolations { .. } => "new_violations",
             Self::WrongSchema { .. } => "wrong_schema",
+            Self::Drift { .. } => "drift",
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::Lock { .. } => "lock_file",
         }
@@ -194,8 +220,17 @@ impl ApplyError {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
-            Self::Timeout { .. } | Self::Cancelled | Self::Busy { .. } | Self::CommitBusy { .. } | Self::Lock { .. } => FailureClass::Transient,
+            Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
+            Self::Timeout { .. }
+            | Self::Cancelled
+            | Self::Busy { .. }
+            | Self::CommitBusy { .. }
+            | Self::LostTransaction
+            | Self::Store(_)
+            | Self::Moved(_)
+            | Self::Lock { .. } => FailureClass::Transient,
             Self::Script(ScriptError::Refused { .. } | ScriptError::NotTrue { .. } | ScriptError::Nul { .. })
+            | Self::Trust(_)
             | Self::UnknownStep { .. }
             | Self::UnknownMode { .. }
             | Self::NoDown(_)
@@ -203,7 +238,8 @@ impl ApplyError {
             | Self::ChangedOurs
             | Self::Broken { .. }
             | Self::NewViolations { .. }
-            | Self::WrongSchema { .. } => FailureClass::Permanent,
+            | Self::WrongSchema { .. }
+            | Self::Drift { .. } => FailureClass::Permanent,
         }
     }
 
@@ -221,11 +257,15 @@ impl ApplyError {
             Self::Timeout { .. } => operator("it is tried again by itself; a larger `timeout` in migration.toml lets it run longer"),
             Self::Cancelled => here("`whimbrel apply` starts it again"),
             Self::Busy { .. } | Self::CommitBusy { .. } => wait("the application is using the file; it is tried again by itself"),
+            Self::LostTransaction | Self::Moved(_) => wait("it is tried again by itself"),
+            Self::Store(error) => error.remedy(),
+            Self::Trust(error) => error.remedy(),
             Self::UnknownStep { .. } | Self::UnknownMode { .. } => here("update whimbrel on this device"),
             Self::NoDown(_) => operator("publish a new migration that undoes it"),
             Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
+            Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
             Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
         }
     }

@@ -267,9 +267,7 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
         AuthAction::Savepoint { savepoint_name, .. } => {
             refuse(format!("it uses the savepoint {savepoint_name:?}, and the transaction belongs to whimbrel"))
         }
-        AuthAction::Attach { filename } if filename.is_empty() => {
-            refuse("VACUUM and ATTACH reach other files or cannot run in a transaction".to_owned())
-        }
+        AuthAction::Attach { filename: "" } => refuse("VACUUM and ATTACH reach other files or cannot run in a transaction".to_owned()),
         AuthAction::Attach { .. } => refuse("ATTACH and VACUUM INTO reach other files".to_owned()),
         AuthAction::Detach { .. } => refuse("DETACH reaches other files".to_owned()),
         AuthAction::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),

@@ -1,10 +1,14 @@
 //! From accepted migrations to a changed schema: plan, preflight, guard, apply, recover, revert, report (DESIGN 8).
 
+pub mod apply;
+pub mod chain;
 pub mod connection;
 pub mod error;
 pub mod foreign;
 pub mod guard;
+pub mod live;
 pub mod patience;
 pub mod perform;
 pub mod schema;
 pub mod script;
+pub mod transaction;

@@ -48,13 +48,21 @@ pub struct AtStep {
     pub statement: usize,
 }
 
-/// Runs the steps of `migration` in the open transaction and judges the result against `expected`, the chain's schema
-/// after it. On failure the transaction holds rubbish, or is gone: the caller rolls back.
+/// The chain's schema in front of a migration and behind it, as the publisher recorded them.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected<'a> {
+    /// In front.
+    pub from: &'a Schema,
+    /// Behind.
+    pub to: &'a Schema,
+}
+
+/// Runs the steps of `migration` in the open transaction and judges the result against `expected`. On failure the transaction holds rubbish, or is gone: the caller rolls back.
 pub fn perform(
     managed: &mut Managed,
     migration: &Migration,
     operation: Operation,
-    expected: Option<&Schema>,
+    expected: Option<Expected<'_>>,
     before: &Before,
     watch: &mut dyn FnMut(AtStep),
 ) -> Result<Performed, ApplyError> {
@@ -129,9 +137,12 @@ pub fn perform(
     }
 
     if let Some(expected) = expected {
-        let mut drift = expected.drift(managed.schema.schema());
-        // What the chain should have dropped and is still there would pass a look at the expected objects alone.
-        drift.extend(changes.made.iter().filter(|m| m.new && !expected.0.contains_key(&m.key)).map(|m| format!("{} is not part of it", m.key)));
+        let found = managed.schema.schema();
+        let mut drift = expected.to.drift(found);
+        drift.extend(
+            expected.from.0.keys().filter(|o| !expected.to.0.contains_key(*o) && found.0.contains_key(*o)).map(|o| format!("{o} is still there")),
+        );
+        drift.extend(changes.made.iter().filter(|m| m.new && !expected.to.0.contains_key(&m.key)).map(|m| format!("{} is not part of it", m.key)));
         if !drift.is_empty() {
             return Err(ApplyError::WrongSchema { drift });
         }

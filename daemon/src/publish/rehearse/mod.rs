@@ -28,7 +28,7 @@ use super::{
 use crate::migrate::{
     connection::{Managed, Missing},
     error::ApplyError,
-    perform::{AtStep, Before, Performed, perform, set_foreign_keys},
+    perform::{AtStep, Before, Expected, Performed, perform, set_foreign_keys},
     script::ScriptError,
 };
 
@@ -231,7 +231,7 @@ impl Stage {
     }
 
     /// Applies one migration in a transaction of its own. A failure leaves the file as it was.
-    fn up(&mut self, authored: &Authored, expected: Option<&Schema>) -> Result<Performed, ApplyError> {
+    fn up(&mut self, authored: &Authored, expected: Option<Expected<'_>>) -> Result<Performed, ApplyError> {
         self.within(authored, |stage| perform(&mut stage.managed, &authored.migration, Operation::Apply, expected, &stage.known, &mut |_: AtStep| {}))
     }
 

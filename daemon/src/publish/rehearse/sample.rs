@@ -3,11 +3,14 @@
 use std::{path::Path, time::Instant};
 
 use rusqlite::{Connection, OpenFlags};
-use whimbrel_shared::ids::MigrationName;
+use whimbrel_shared::{fingerprint::Schema, ids::MigrationName};
 
 use super::{Directory, Rehearsal, RehearsalError, Stage, authors_place, sqlite};
 use crate::{
-    migrate::{foreign::Violations, perform::broken},
+    migrate::{
+        foreign::Violations,
+        perform::{Expected, broken},
+    },
     publish::layout::Chain,
 };
 
@@ -40,12 +43,14 @@ pub fn rehearse_sample(chain: &Chain, rehearsal: &Rehearsal, path: &Path) -> Res
     stage.known.violations = Some(violations);
     stage.known.broken = known_broken;
 
+    let nothing = Schema::default();
     let of = chain.migrations.len();
     let mut runs = Vec::new();
     for (index, authored) in chain.migrations.iter().enumerate().skip(at) {
         let begun = Instant::now();
         let name = &authored.migration.name;
-        let expected = rehearsal.versions.get(index).map(|v| &v.schema);
+        let schema = |index: usize| rehearsal.versions.get(index).map_or(&nothing, |v| &v.schema);
+        let expected = Some(Expected { from: index.checked_sub(1).map_or(&nothing, schema), to: schema(index) });
         let performed = stage.up(authored, expected).map_err(|source| RehearsalError::Failed {
             name: name.clone(),
             version: index + 1,

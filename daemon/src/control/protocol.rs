@@ -1,0 +1,373 @@
+//! What goes over the control socket, and what `--json` prints: stable, versioned, golden-tested.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+use whimbrel_shared::{
+    ids::{AppName, ClientId, DeviceId, MigrationName, RequestId},
+    protocol::{poll::Order, state::HealthItem},
+    remedy::Remedy,
+    status::{Event, Failure, Status},
+};
+
+use crate::migrate::live::Picture;
+
+/// Number of this protocol. A command line and a daemon one apart understand each other.
+pub const CONTROL_PROTOCOL: u32 = 1;
+/// Longest request or reply line, in bytes.
+pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Which databases a request is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Selector(
+    /// Path, file name, or the beginning of a client id; none means all.
+    pub Option<String>,
+);
+
+/// What the command line asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Who is there. Answered with [`Reply::Hello`].
+    Hello {
+        /// [`CONTROL_PROTOCOL`] of the asking side.
+        protocol: u32,
+    },
+    /// [`Reply::Status`].
+    Status,
+    /// A stream of [`Reply::Status`] whenever something changed, and of [`Reply::Event`].
+    Watch,
+    /// [`Reply::History`].
+    History {
+        /// Which databases.
+        database: Selector,
+        /// At most so many.
+        limit: u32,
+    },
+    /// [`Reply::Plan`]: what would happen. Writes nothing.
+    Plan {
+        /// Which databases.
+        database: Selector,
+    },
+    /// [`Reply::Accepted`], then, with `wait`, [`Reply::Status`] while it works and [`Reply::Finished`].
+    Order {
+        /// Which databases.
+        database: Selector,
+        /// What is wanted.
+        order: PersonOrder,
+        /// Whether to stay until it is done.
+        wait: bool,
+    },
+    /// [`Reply::Outcome`] of an earlier order.
+    Outcome {
+        /// Its id.
+        request_id: RequestId,
+    },
+    /// [`Reply::Doctor`].
+    Doctor,
+    /// Remember the application's build. [`Reply::Done`].
+    AppVersion {
+        /// The app.
+        app: AppName,
+        /// Its version.
+        version: Option<String>,
+        /// Version of its SQLite library.
+        sqlite: Option<String>,
+    },
+    /// Look at the server now. [`Reply::Done`].
+    Poll,
+}
+
+/// What a person wants done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum PersonOrder {
+    /// Apply what is pending now, whatever the window says; up to a migration, or all that the plan allows.
+    Apply {
+        /// Name or version of the last one.
+        to: Option<String>,
+    },
+    /// Clear a failure and try again.
+    Retry,
+    /// Revert one migration and all after it, or down to a version; then hold the database.
+    Revert {
+        /// Name of the migration that is to go.
+        migration: Option<String>,
+        /// The version to stay at.
+        to: Option<u32>,
+    },
+    /// Apply nothing until released, or until a time (milliseconds since 1970).
+    Hold {
+        /// When it ends by itself.
+        until_ms: Option<i64>,
+    },
+    /// End a hold.
+    Release,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// Who is there.
+    Hello {
+        /// [`CONTROL_PROTOCOL`].
+        protocol: u32,
+        /// Version of the daemon.
+        version: String,
+        /// Its process id.
+        pid: u32,
+    },
+    /// How everything stands.
+    Status(Box<Snapshot>),
+    /// Something happened to a migration.
+    Event(Box<Event>),
+    /// Newest first.
+    History {
+        /// The events.
+        events: Vec<Event>,
+    },
+    /// One per database.
+    Plan {
+        /// The plans.
+        plans: Vec<PlanView>,
+    },
+    /// An order was kept and will be carried out, even after a restart.
+    Accepted {
+        /// For `Request::Outcome`.
+        request_id: RequestId,
+    },
+    /// An order was carried out.
+    Finished {
+        /// How it went.
+        summary: Summary,
+    },
+    /// What became of an order; none while it is open.
+    Outcome {
+        /// How it went.
+        summary: Option<Summary>,
+    },
+    /// What is looked at, and how it is.
+    Doctor {
+        /// The checks.
+        checks: Vec<Check>,
+    },
+    /// Done.
+    Done,
+    /// It cannot be done.
+    Refused {
+        /// Why.
+        message: String,
+        /// What to do.
+        remedy: Remedy,
+    },
+}
+
+/// Sum over databases: the seed systems' words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Databases looked at.
+    pub total: u32,
+    /// Databases at their planned version.
+    pub completed: u32,
+    /// Databases that failed.
+    pub failed: u32,
+    /// Databases that wait for something.
+    pub skipped: u32,
+    /// Migrations that were applied or reverted.
+    pub migrations: u32,
+    /// Why, for those that failed or wait.
+    pub errors: Vec<SummaryError>,
+}
+
+/// One database that failed or waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SummaryError {
+    /// The file.
+    pub database: PathBuf,
+    /// The migration, where it is one's fault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration: Option<MigrationName>,
+    /// A short stable code.
+    pub code: String,
+    /// What.
+    pub message: String,
+    /// What to do.
+    pub remedy: Remedy,
+    /// Whether it only waits.
+    pub waiting: bool,
+}
+
+/// How everything stands. `whimbrel status --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// `whimbrel.status/1`.
+    pub schema: String,
+    /// The daemon.
+    pub daemon: DaemonView,
+    /// The server.
+    pub server: ServerView,
+    /// The databases, by path.
+    pub databases: Vec<DatabaseView>,
+    /// What concerns the whole device.
+    pub health: Vec<HealthItem>,
+}
+
+/// The `schema` of a [`Snapshot`].
+pub const STATUS_SCHEMA: &str = "whimbrel.status/1";
+
+/// The daemon itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonView {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in milliseconds since 1970.
+    pub started_at_ms: i64,
+    /// What it is doing: `idle`, `polling`, `applying`, `reporting`.
+    pub activity: String,
+    /// Cycles so far.
+    pub cycles: u64,
+}
+
+/// The server as the daemon sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Its address.
+    pub url: Option<String>,
+    /// Who we are to it.
+    pub device_id: Option<DeviceId>,
+    /// How the last exchange went: `online`, `offline`, `not_enrolled`, `refused`, `unknown`.
+    pub state: String,
+    /// `none`.
+    pub trust: String,
+    /// When something was last exchanged.
+    pub last_exchange_ms: Option<i64>,
+    /// Failed tries in a row.
+    pub failures: u32,
+    /// When it is tried again at the latest.
+    pub next_poll_ms: Option<i64>,
+    /// Reports that the server does not have yet.
+    pub reports_unsent: u64,
+    /// Why the last exchange failed.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub remedy: Option<Remedy>,
+}
+
+/// One database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseView {
+    /// The file.
+    pub path: PathBuf,
+    /// Its app.
+    pub app: AppName,
+    /// Who it is; none before it was first opened.
+    pub client_id: Option<ClientId>,
+    /// How often the file went back, from 1.
+    pub epoch: u32,
+    /// Highest version in place.
+    pub version: u32,
+    /// Newest version that was accepted.
+    pub latest: u32,
+    /// What the plan allows.
+    pub order: Option<Order>,
+    /// Versions that the plan allows and that are not in place.
+    pub pending: u32,
+    /// The worst of its migrations' statuses.
+    pub status: Status,
+    /// What is being done now.
+    pub now: Picture,
+    /// How long it has been waiting for the application, in milliseconds, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_ms: Option<u64>,
+    /// The migration that stopped the chain, and why.
+    pub failure: Option<MigrationFailure>,
+    /// When a transient failure is tried again.
+    pub next_try_ms: Option<i64>,
+    /// The application's build, where it is known.
+    pub app_version: Option<String>,
+    /// What is wrong or waited for.
+    pub health: Vec<HealthItem>,
+    /// Every migration of the chain.
+    pub migrations: Vec<MigrationView>,
+}
+
+/// The migration that stopped a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationFailure {
+    /// Its name.
+    pub migration: Option<MigrationName>,
+    /// Its version.
+    pub version: u32,
+    /// Why.
+    pub failure: Failure,
+}
+
+/// One migration of a database's chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrationView {
+    /// Its place.
+    pub version: u32,
+    /// Its name.
+    pub name: MigrationName,
+    /// Where it stands.
+    pub status: Status,
+    /// How often it was begun.
+    pub attempts: u32,
+    /// When it was completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at_ms: Option<i64>,
+}
+
+/// What would happen to one database. `whimbrel plan --json` prints a list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The file.
+    pub path: PathBuf,
+    /// Its app.
+    pub app: AppName,
+    /// Version in place.
+    pub version: u32,
+    /// Why nothing would happen now, if so.
+    pub waits_for: Vec<HealthItem>,
+    /// What would run, in order.
+    pub steps: Vec<PlannedMigration>,
+    /// Free bytes on the file's disk.
+    pub free_bytes: Option<u64>,
+}
+
+/// One migration that would run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedMigration {
+    /// Its place.
+    pub version: u32,
+    /// Its name.
+    pub name: MigrationName,
+    /// `apply` or `revert`.
+    pub operation: whimbrel_shared::status::Operation,
+    /// Its files with their statements.
+    pub files: BTreeMap<String, String>,
+    /// Rows it would touch, about.
+    pub rows: u64,
+    /// How long it would hold the write lock, about.
+    pub lock_ms: u64,
+    /// Bytes it would write, about.
+    pub write_bytes: u64,
+}
+
+/// One thing that `doctor` looks at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// A short stable code.
+    pub code: String,
+    /// `ok`, `info`, `warning`, `error`.
+    pub result: String,
+    /// What was found.
+    pub message: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Remedy>,
+}

@@ -1,0 +1,572 @@
+//! Runs a stretch of the chain on one file, exactly once whatever happens in between (DESIGN 4, invariants 2 and 3).
+//!
+//! One intent covers the stretch and is committed before it begins. Each migration then commits together with its
+//! history row, its event and the intent's next step: one sync a migration, or one a group. A crash leaves the intent,
+//! and the next run reads from it which migration was being worked on.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use whimbrel_shared::{
+    fingerprint::Schema,
+    ids::{Digest, MigrationName},
+    remedy::here,
+    status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
+    trust::VerifiedMigration,
+};
+
+use super::{
+    chain::Chain,
+    connection::Managed,
+    error::{ApplyError, sqlite},
+    foreign::Violations,
+    live::{Live, Phase},
+    perform::{Before, Expected, broken, perform},
+    transaction::{Terms, write},
+};
+use crate::{
+    ambient::Ambient,
+    store::managed::{self, FileIdentity, Intent, MigrationRow},
+    trust::AcceptError,
+};
+
+/// Longest that a group of migrations holds the write lock: short enough that no application notices, long enough for
+/// a hundred small migrations.
+const GROUP_HOLD: Duration = Duration::from_millis(100);
+
+/// Reads an accepted migration back, verified.
+pub type Load<'a> = dyn Fn(u32, u32) -> Result<VerifiedMigration, AcceptError> + 'a;
+
+/// What is to be run, and how.
+pub struct Job<'a> {
+    /// Who the file is.
+    pub identity: &'a FileIdentity,
+    /// The accepted chain.
+    pub chain: &'a Chain,
+    /// Reads its migrations.
+    pub load: &'a Load<'a>,
+    /// Which way.
+    pub operation: Operation,
+    /// First version to run. Reverting, the highest.
+    pub from: u32,
+    /// Last version to run. Reverting, the lowest.
+    pub to: u32,
+    /// Who asked.
+    pub by: AskedBy,
+    /// How the device wants it.
+    pub policy: Policy,
+    /// Clock and dice.
+    pub ambient: &'a Ambient,
+    /// For whoever watches.
+    pub live: &'a Live,
+}
+
+/// How a device wants its migrations run.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// Crashes in a row without progress before a person is asked; 0: never.
+    pub max_attempts: u32,
+    /// Whether several migrations may share a transaction.
+    pub grouping: bool,
+    /// How long the application is waited for.
+    pub wait_for_app: Duration,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// Versions that were committed, in order.
+    pub done: Vec<u32>,
+    /// What stopped it.
+    pub stopped: Option<Stopped>,
+    /// The longest that the write lock was held.
+    pub longest_hold: Duration,
+    /// Transactions committed.
+    pub commits: u32,
+}
+
+/// What stopped a run. What was committed before it stays.
+#[derive(Debug)]
+pub struct Stopped {
+    /// Where.
+    pub version: u32,
+    /// The migration.
+    pub name: Option<MigrationName>,
+    /// Why.
+    pub failure: Failure,
+    /// Whether a full disk caused it.
+    pub disk_full: bool,
+}
+
+/// Runs it. The caller holds the lock file. Nothing half done is left behind: each migration is in the file whole, with
+/// its history and its report, or not at all.
+pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
+    let mut ran = Ran::default();
+    let mut at = job.from;
+    let runner = Runner { file, job, ran: &mut ran, before: Before::default(), expected: None, alone: None, crashed: false };
+    if let Err(error) = runner.run(&mut at) {
+        ran.stopped = Some(Stopped {
+            version: at,
+            name: job.chain.newest(at).map(|e| e.custom.name.clone()),
+            disk_full: error.is_disk_full(),
+            failure: error.failure(),
+        });
+    }
+    job.live.set(Phase::Idle);
+    ran
+}
+
+struct Runner<'r, 'a> {
+    file: &'r mut Managed,
+    job: &'r Job<'a>,
+    ran: &'r mut Ran,
+    before: Before,
+    /// The chain's schema in front of the next migration; none where it is not known.
+    expected: Option<Schema>,
+    /// A version that has to run in a transaction of its own: something went wrong with it in a group.
+    alone: Option<u32>,
+    /// Whether crashes are on record, to be cleared by progress.
+    crashed: bool,
+}
+
+impl Runner<'_, '_> {
+    fn run(mut self, at: &mut u32) -> Result<(), ApplyError> {
+        self.look()?;
+        if !self.begin()? {
+            *at = self.next().unwrap_or(self.job.from);
+            return Ok(());
+        }
+        while let Some(next) = self.next() {
+            *at = next;
+            let grouped =
+                if self.job.policy.grouping && self.job.operation == Operation::Apply && self.alone != Some(next) { self.group(next)? } else { 0 };
+            if grouped == 0
+                && let Err(error) = self.one(next)
+            {
+                self.fail(next, &error)?;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// The version after the last that was committed.
+    fn next(&self) -> Option<u32> {
+        let (from, to) = (self.job.from, self.job.to);
+        match (self.job.operation, self.ran.done.last()) {
+            (_, None) => Some(from),
+            (_, Some(last)) if *last == to => None,
+            (Operation::Apply, Some(last)) => Some(last + 1),
+            (Operation::Revert, Some(last)) => Some(last - 1),
+        }
+    }
+
+    fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
+        let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On);
+        Terms { wait: self.job.policy.wait_for_app, foreign_keys: on }
+    }
+
+    /// What is broken before is not this run's doing.
+    fn look(&mut self) -> Result<(), ApplyError> {
+        self.job.live.set(Phase::Preflight);
+        self.file.patience.set_limit(self.job.policy.wait_for_app);
+        self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
+        self.file.patience.over();
+        self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
+        self.expected = match self.job.operation {
+            Operation::Apply => self.job.chain.schema_at(self.job.from - 1),
+            Operation::Revert => self.job.chain.schema_at(self.job.from),
+        };
+        Ok(())
+    }
+
+    /// Commits the intent, having read the history again under the lock. `false`: there is nothing to do any more.
+    fn begin(&mut self) -> Result<bool, ApplyError> {
+        let (job, terms) = (self.job, self.terms(None));
+        job.live.set(Phase::Waiting);
+        let now_ms = job.ambient.now_ms();
+        let ((go, crashed), _) = write(self.file, terms, |file| {
+            let connection = &file.connection;
+            let row = managed::migration(connection, job.from)?;
+            let in_place = row.as_ref().is_some_and(|r| r.status.is_in_place());
+            let wanted = match job.operation {
+                Operation::Apply => !in_place,
+                Operation::Revert => in_place,
+            };
+            if !wanted {
+                return Ok((false, false));
+            }
+            let below_in_place = job.from == 1 || managed::migration(connection, job.from - 1)?.is_some_and(|r| r.status.is_in_place());
+            if job.operation == Operation::Apply && !below_in_place {
+                return Err(ApplyError::Moved(format!("version {} is not in place", job.from - 1)));
+            }
+            let entry = job.entry(job.from, row.as_ref())?;
+            let attempts = row.as_ref().map_or(0, |r| r.attempts) + 1;
+            managed::put_intent(
+                connection,
+                &Intent { operation: job.operation, from: job.from, to: job.to, next: job.from, by: job.by, started_at_ms: now_ms },
+            )?;
+            if job.operation == Operation::Apply {
+                managed::put_migration(connection, &job.row(&entry, Status::Running, attempts, now_ms, None, None))?;
+            }
+            managed::append_event(connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
+            Ok((true, managed::crashes(connection, job.from)? > 0))
+        })?;
+        self.ran.commits += 1;
+        self.crashed = crashed;
+        if crashed {
+            self.alone = Some(job.from);
+        }
+        Ok(go)
+    }
+
+    /// As many migrations as fit into one short transaction, a savepoint each. Returns how many were committed; with 0,
+    /// the next one has to run alone.
+    fn group(&mut self, first: u32) -> Result<usize, ApplyError> {
+        let (job, terms) = (self.job, self.terms(None));
+        let start = self.expected.clone();
+        let (before, crashed) = (self.before.clone(), self.crashed);
+        job.live.set(Phase::Waiting);
+        let attempt = write(self.file, terms, |file| {
+            let locked = Instant::now();
+            let mut expected = start.clone();
+            let mut done = Vec::new();
+            job.check_intent(file, first)?;
+            file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+            let mut next = first;
+            while next <= job.to && locked.elapsed() < GROUP_HOLD {
+                let migration = (job.load)(next, job.entry(next, None)?.revision)?;
+                if migration.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On {
+                    break; // foreign keys can only be switched between transactions
+                }
+                file.connection.execute_batch("SAVEPOINT whimbrel").map_err(sqlite("setting a savepoint"))?;
+                let mut after = expected.clone();
+                match job.one_inside(file, &migration, &mut after, &before, next == first && crashed) {
+                    Ok(()) => {
+                        file.connection.execute_batch("RELEASE whimbrel").map_err(sqlite("releasing a savepoint"))?;
+                        expected = after;
+                        done.push(next);
+                        next += 1;
+                    }
+                    // Gone as a whole: the caller goes on one by one.
+                    Err(_) if file.connection.is_autocommit() => return Err(ApplyError::LostTransaction),
+                    Err(_) => {
+                        // The good prefix is kept. This one runs again, alone, and there its error is judged.
+                        file.connection.execute_batch("ROLLBACK TO whimbrel; RELEASE whimbrel").map_err(sqlite("going back to a savepoint"))?;
+                        file.schema.forget();
+                        break;
+                    }
+                }
+            }
+            Ok((done, expected))
+        });
+        match attempt {
+            Ok(((done, expected), held)) => {
+                if done.is_empty() {
+                    self.alone = Some(first);
+                } else {
+                    self.committed(&done, held);
+                    self.expected = expected;
+                    if let Some(next) = self.next() {
+                        // A group that ended on its time goes on as a group; one that ended on an error does not, and
+                        // finds that out by one more try alone.
+                        self.alone = (held < GROUP_HOLD).then_some(next);
+                    }
+                }
+                Ok(done.len())
+            }
+            Err(error @ (ApplyError::Cancelled | ApplyError::Busy { .. } | ApplyError::Moved(_))) => {
+                self.abandon()?;
+                Err(error)
+            }
+            Err(_) => {
+                self.alone = Some(first);
+                Ok(0)
+            }
+        }
+    }
+
+    /// One migration in a transaction of its own.
+    fn one(&mut self, version: u32) -> Result<(), ApplyError> {
+        let job = self.job;
+        let row = managed::migration(&self.file.connection, version)?;
+        let migration = (job.load)(version, job.entry(version, row.as_ref())?.revision)?;
+        let terms = self.terms(Some(&migration));
+        let start = self.expected.clone();
+        loop {
+            let before = self.before.clone();
+            let mut expected = start.clone();
+            job.live.set(Phase::Waiting);
+            let outcome = write(self.file, terms, |file| {
+                job.check_intent(file, version)?;
+                file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+                expected = start.clone();
+                job.one_inside(file, &migration, &mut expected, &before, self.crashed)
+            });
+            match outcome {
+                Ok(((), held)) => {
+                    self.expected = expected;
+                    self.committed(&[version], held);
+                    return Ok(());
+                }
+                // Which of them are new can only be told by those that were there before. Looked at outside the lock.
+                Err(ApplyError::NewViolations { .. }) if self.before.violations.is_none() => {
+                    self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
+                    let (found, _) = Violations::read(&self.file.connection, &self.file.schema, None).map_err(sqlite("checking foreign keys"))?;
+                    self.before.violations = Some(found);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn committed(&mut self, versions: &[u32], held: Duration) {
+        self.ran.done.extend_from_slice(versions);
+        self.ran.longest_hold = self.ran.longest_hold.max(held);
+        self.ran.commits += 1;
+        self.crashed = false;
+        self.job.live.progress(self.ran.done.len() as u32, self.job.from.abs_diff(self.job.to) + 1);
+    }
+
+    /// Records what went wrong, and ends the run. What cannot be recorded leaves the intent for the next start.
+    fn fail(&mut self, version: u32, error: &ApplyError) -> Result<(), ApplyError> {
+        let (job, terms, failure) = (self.job, self.terms(None), error.failure());
+        match failure.class {
+            // Nothing is written to a damaged file.
+            FailureClass::Corrupt => return Ok(()),
+            FailureClass::Transient => return self.abandon(),
+            FailureClass::Permanent | FailureClass::Crash => {}
+        }
+        let now_ms = job.ambient.now_ms();
+        write(self.file, terms, |file| {
+            let row = managed::migration(&file.connection, version)?;
+            let entry = job.entry(version, row.as_ref())?;
+            let attempts = row.as_ref().map_or(1, |r| r.attempts.max(1));
+            let status = match job.operation {
+                Operation::Apply => Status::Failed,
+                Operation::Revert => row.as_ref().map_or(Status::Completed, |r| r.status),
+            };
+            let completed = row.as_ref().and_then(|r| r.completed_at_ms);
+            managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, completed, Some(failure.clone())))?;
+            let mut event = job.event(&entry, EventKind::Failed, status, attempts, now_ms);
+            event.failure = Some(failure.clone());
+            managed::append_event(&file.connection, &event)?;
+            managed::clear_intent(&file.connection)?;
+            Ok(())
+        })
+        .map(|_| ())
+    }
+
+    /// Ends the run without a verdict: it will be tried again, and no attempt is counted.
+    fn abandon(&mut self) -> Result<(), ApplyError> {
+        let (job, terms) = (self.job, Terms { wait: Duration::from_secs(5), foreign_keys: false });
+        let next = self.next();
+        // The cancel that brought us here must not stop this last small write.
+        let done = write(self.file, terms, |file| {
+            if let Some(row) = next.map(|v| managed::migration(&file.connection, v)).transpose()?.flatten()
+                && row.status == Status::Running
+            {
+                managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, attempts: row.attempts.saturating_sub(1), ..row })?;
+            }
+            managed::clear_intent(&file.connection)?;
+            Ok(())
+        });
+        match done {
+            // The intent stays, and the next run takes it up: not a crash of the migration, since nobody died in it.
+            Err(error) => {
+                tracing::warn!(%error, database.client_id = %job.identity.client_id, "could not record that the run was abandoned");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// Everything of one migration that has to be true together, inside the open transaction.
+    fn one_inside(
+        &self,
+        file: &mut Managed,
+        migration: &VerifiedMigration,
+        expected: &mut Option<Schema>,
+        before: &Before,
+        crashed: bool,
+    ) -> Result<(), ApplyError> {
+        let link = migration.link();
+        let (version, begun, now_ms) = (link.version, Instant::now(), self.ambient.now_ms());
+        if let Some(schema) = expected.as_ref() {
+            let drift = schema.drift(file.schema.schema());
+            if !drift.is_empty() {
+                return Err(ApplyError::Drift { drift });
+            }
+        }
+        let from = expected.take();
+        *expected = match self.operation {
+            Operation::Apply => from.clone().and_then(|mut schema| {
+                link.schema.as_ref().map(|change| {
+                    schema.apply(change);
+                    schema
+                })
+            }),
+            Operation::Revert => self.chain.schema_at(version - 1),
+        };
+        let wanted = from.as_ref().zip(expected.as_ref()).map(|(from, to)| Expected { from, to });
+        self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
+        let performed = perform(file, migration.migration(), self.operation, wanted, before, &mut |at| self.live.at(at))?;
+        tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
+
+        self.live.set(Phase::Committing);
+        let connection = &file.connection;
+        let row = managed::migration(connection, version)?;
+        let attempts = row.as_ref().filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
+        let entry = Entry { name: link.name.clone(), version, revision: link.revision, digest: migration.digest() };
+        let (kind, status) = match self.operation {
+            Operation::Apply => (EventKind::Completed, Status::Completed),
+            Operation::Revert => (EventKind::Reverted, Status::Reverted),
+        };
+        let ended_ms = self.ambient.now_ms();
+        managed::put_migration(connection, &self.row(&entry, status, attempts, now_ms, (status == Status::Completed).then_some(ended_ms), None))?;
+        let mut event = self.event(&entry, kind, status, attempts, ended_ms);
+        event.took_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        event.fingerprint = expected.as_ref().map(Schema::digest);
+        managed::append_event(connection, &event)?;
+        if version == self.to {
+            managed::clear_intent(connection)?;
+        } else {
+            let next = match self.operation {
+                Operation::Apply => version + 1,
+                Operation::Revert => version - 1,
+            };
+            managed::put_intent(
+                connection,
+                &Intent { operation: self.operation, from: self.from, to: self.to, next, by: self.by, started_at_ms: now_ms },
+            )?;
+        }
+        if crashed {
+            managed::count_crash(connection, None)?;
+        }
+        Ok(())
+    }
+
+    /// The history is read again under the lock: what was decided before it may be true no longer.
+    fn check_intent(&self, file: &Managed, next: u32) -> Result<(), ApplyError> {
+        match managed::intent(&file.connection)? {
+            Some(intent) if intent.next == next && intent.operation == self.operation => Ok(()),
+            Some(intent) => Err(ApplyError::Moved(format!("it stands before version {}, not {next}", intent.next))),
+            None => Err(ApplyError::Moved("the intent is gone".to_owned())),
+        }
+    }
+
+    /// Which revision runs: the newest, or, reverting, the one that ran.
+    fn entry(&self, version: u32, row: Option<&MigrationRow>) -> Result<Entry, ApplyError> {
+        let missing = || ApplyError::Trust(AcceptError::Missing { app: self.identity.app.clone(), version, revision: row.map_or(1, |r| r.revision) });
+        let entry = match (self.operation, row) {
+            (Operation::Revert, Some(row)) => self.chain.revisions(version).iter().find(|e| e.digest() == row.digest),
+            (Operation::Apply | Operation::Revert, _) => self.chain.newest(version),
+        }
+        .ok_or_else(missing)?;
+        Ok(Entry { name: entry.custom.name.clone(), version, revision: entry.custom.revision, digest: entry.digest() })
+    }
+
+    fn row(&self, entry: &Entry, status: Status, attempts: u32, started: i64, completed: Option<i64>, failure: Option<Failure>) -> MigrationRow {
+        MigrationRow {
+            version: entry.version,
+            revision: entry.revision,
+            name: entry.name.clone(),
+            digest: entry.digest,
+            status,
+            attempts,
+            started_at_ms: Some(started),
+            completed_at_ms: completed,
+            failure,
+        }
+    }
+
+    fn event(&self, entry: &Entry, kind: EventKind, status: Status, attempt: u32, at_ms: i64) -> Event {
+        Event {
+            event_id: self.ambient.event_id(),
+            client_id: self.identity.client_id,
+            app: self.identity.app.clone(),
+            kind,
+            operation: self.operation,
+            migration: entry.name.clone(),
+            version: entry.version,
+            revision: entry.revision,
+            digest: entry.digest,
+            status,
+            attempt,
+            by: self.by,
+            at_ms,
+            took_ms: None,
+            failure: None,
+            fingerprint: None,
+        }
+    }
+}
+
+/// Which bytes run, where.
+struct Entry {
+    name: MigrationName,
+    version: u32,
+    revision: u32,
+    digest: Digest,
+}
+
+/// Takes up what a dead process left behind. The caller holds the lock file, so an intent that is there belongs to
+/// nobody. Returns the failure when the limit of crashes is reached.
+pub fn recover(file: &mut Managed, identity: &FileIdentity, chain: &Chain, ambient: &Ambient, policy: Policy) -> Result<Option<Failure>, ApplyError> {
+    if managed::intent(&file.connection)?.is_none() {
+        return Ok(None);
+    }
+    let now_ms = ambient.now_ms();
+    let live = Live::default();
+    let load = |_, _| unreachable!("recovery runs nothing");
+    let terms = Terms { wait: policy.wait_for_app, foreign_keys: false };
+    let (failure, _) = write(file, terms, |file| {
+        let Some(intent) = managed::intent(&file.connection)? else { return Ok(None) };
+        let job = Job {
+            identity,
+            chain,
+            load: &load,
+            operation: intent.operation,
+            from: intent.from,
+            to: intent.to,
+            by: AskedBy::Recovery,
+            policy,
+            ambient,
+            live: &live,
+        };
+        let row = managed::migration(&file.connection, intent.next)?;
+        managed::count_crash(&file.connection, Some(intent.next))?;
+        let crashes = managed::crashes(&file.connection, intent.next)?;
+        let gave_up = policy.max_attempts > 0 && crashes >= policy.max_attempts;
+        let failure = Failure {
+            code: "crashed".to_owned(),
+            class: FailureClass::Crash,
+            message: format!("the daemon died {crashes} time{} in a row while it ran", if crashes == 1 { "" } else { "s" }),
+            remedy: if gave_up {
+                here("look at the system's log for what killed it (memory, power), then run `whimbrel retry`")
+            } else {
+                whimbrel_shared::remedy::wait("it is tried again by itself")
+            },
+        };
+        if let Ok(entry) = job.entry(intent.next, row.as_ref()) {
+            let attempts = row.as_ref().map_or(0, |r| r.attempts).max(1);
+            let status = match (intent.operation, gave_up) {
+                (Operation::Apply, true) => Status::Failed,
+                (Operation::Apply, false) => Status::Pending,
+                (Operation::Revert, _) => Status::Completed,
+            };
+            let kept = gave_up.then(|| failure.clone());
+            managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, row.and_then(|r| r.completed_at_ms), kept))?;
+            let mut event = job.event(&entry, EventKind::Crashed, status, attempts, now_ms);
+            event.failure = Some(failure.clone());
+            managed::append_event(&file.connection, &event)?;
+        }
+        managed::clear_intent(&file.connection)?;
+        Ok(gave_up.then_some(failure))
+    })?;
+    Ok(failure)
+}

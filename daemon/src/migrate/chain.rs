@@ -1,0 +1,57 @@
+//! The accepted chain of one app, in memory. Pure.
+
+use whimbrel_shared::{fingerprint::Schema, migration::TargetEntry};
+
+/// Accepted entries, by version, then revision.
+#[derive(Clone, Debug, Default)]
+pub struct Chain {
+    versions: Vec<Vec<TargetEntry>>,
+}
+
+impl Chain {
+    /// From entries in chain order. Stops at the first gap: what comes after it cannot be applied.
+    pub fn new(entries: Vec<TargetEntry>) -> Self {
+        let mut versions: Vec<Vec<TargetEntry>> = Vec::new();
+        for entry in entries {
+            let version = entry.custom.version as usize;
+            if version == versions.len() + 1 {
+                versions.push(vec![entry]);
+            } else if version == versions.len() && version > 0 {
+                versions[version - 1].push(entry);
+            } else {
+                break;
+            }
+        }
+        Self { versions }
+    }
+
+    /// The newest version.
+    pub fn latest(&self) -> u32 {
+        self.versions.len() as u32
+    }
+
+    /// The newest revision of a version.
+    pub fn newest(&self, version: u32) -> Option<&TargetEntry> {
+        self.revisions(version).last()
+    }
+
+    /// All revisions of a version, oldest first.
+    pub fn revisions(&self, version: u32) -> &[TargetEntry] {
+        version.checked_sub(1).and_then(|at| self.versions.get(at as usize)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The chain's objects after `version`; none where a link up to it was published without a rehearsal.
+    pub fn schema_at(&self, version: u32) -> Option<Schema> {
+        let mut schema = Schema::default();
+        for at in 1..=version {
+            self.extend(&mut schema, at)?;
+        }
+        Some(schema)
+    }
+
+    /// Takes `schema` from the version before `version` to `version`.
+    pub fn extend(&self, schema: &mut Schema, version: u32) -> Option<()> {
+        schema.apply(self.newest(version)?.custom.schema.as_ref()?);
+        Some(())
+    }
+}

@@ -1,0 +1,73 @@
+//! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
+
+pub mod device;
+pub mod managed;
+mod words;
+
+/// Why one of our own stores could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite failed.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// A later whimbrel wrote it.
+    #[error("{what} was written by a later whimbrel (schema {found}, this one knows {known})")]
+    TooNew {
+        /// Which store.
+        what: String,
+        /// Its schema number.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// A value of ours is not what we write.
+    #[error("{what} holds a value that whimbrel did not write: {detail}")]
+    Damaged {
+        /// Which table.
+        what: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The directory or file could not be made.
+    #[error("{path}: {source}")]
+    Io {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl StoreError {
+    /// What can be done.
+    pub fn remedy(&self) -> whimbrel_shared::remedy::Remedy {
+        use whimbrel_shared::remedy::{here, wait};
+        match self {
+            Self::Sqlite { source, .. } if crate::migrate::error::is_disk_full(crate::migrate::error::code_of(source)) => {
+                here("free some disk space; it is tried again by itself")
+            }
+            Self::Sqlite { .. } => wait("it is tried again by itself; if it stays, look at the disk"),
+            Self::TooNew { .. } => here("update whimbrel to the version that wrote it, or a later one"),
+            Self::Damaged { .. } => here("restore the file from a backup, and report this: it should not happen"),
+            Self::Io { .. } => here("let the daemon's user read and write there"),
+        }
+    }
+
+    /// SQLite's extended code, 0 where it has none.
+    pub fn sqlite_code(&self) -> i32 {
+        match self {
+            Self::Sqlite { source, .. } => crate::migrate::error::code_of(source),
+            Self::TooNew { .. } | Self::Damaged { .. } | Self::Io { .. } => 0,
+        }
+    }
+}
+
+/// Gives a rusqlite error its place.
+pub(crate) fn at(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> StoreError {
+    move |source| StoreError::Sqlite { doing, source }
+}

@@ -1,0 +1,89 @@
+//! What may run. For now `trust = "none"`: the chain must be whole, bytes must be those of their entry, and what was
+//! accepted once never changes; nobody's signature is asked for. Everything that runs comes through here, so that the
+//! signatures (DESIGN 6) have one place to stand.
+
+use whimbrel_shared::{
+    ids::AppName,
+    migration::{TargetEntry, Targets},
+    remedy::{Remedy, here},
+    trust::{TrustError, VerifiedMigration, check_chain, verify},
+};
+
+use crate::store::{
+    StoreError,
+    device::{DeviceStore, StoredTarget},
+};
+
+/// Why something was not accepted, or may not run.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// The chain or its bytes are not right.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// `device.db` failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It was accepted and is not there any more.
+    #[error("version {version} revision {revision} of {app} is not in device.db")]
+    Missing {
+        /// The app.
+        app: AppName,
+        /// Which.
+        version: u32,
+        /// Which.
+        revision: u32,
+    },
+}
+
+impl AcceptError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Trust(error) => error.remedy(),
+            Self::Store(error) => error.remedy(),
+            Self::Missing { .. } => here("connect to the server once, so that it is fetched again"),
+        }
+    }
+}
+
+/// Judges an offered chain against what was accepted before: returns the entries that are new, in order. What was
+/// accepted and is offered with other bytes, or not at all, is an error, and the accepted one stays.
+pub fn judge(accepted: &[TargetEntry], offered: &Targets) -> Result<Vec<TargetEntry>, TrustError> {
+    let chain = check_chain(offered)?;
+    for known in accepted {
+        let name = known.custom.name.to_string();
+        let same_place = chain.iter().find(|e| e.custom.version == known.custom.version && e.custom.revision == known.custom.revision);
+        match same_place {
+            Some(entry) if entry.digest() == known.digest() => {}
+            Some(entry) => return Err(TrustError::Changed { name, known: known.digest(), offered: entry.digest() }),
+            None => {
+                return Err(TrustError::BrokenChain { version: known.custom.version, why: format!("{name} was accepted and is no longer offered") });
+            }
+        }
+    }
+    Ok(chain
+        .into_iter()
+        .filter(|e| !accepted.iter().any(|k| k.custom.version == e.custom.version && k.custom.revision == e.custom.revision))
+        .cloned()
+        .collect())
+}
+
+/// Accepts fetched targets: all in one transaction, or none.
+pub fn accept(store: &mut DeviceStore, app: &AppName, fetched: &[(TargetEntry, Vec<u8>)], now_ms: i64) -> Result<(), AcceptError> {
+    for (entry, body) in fetched {
+        verify(entry, body)?;
+    }
+    store.atomically(|store| {
+        fetched.iter().try_for_each(|(entry, body)| {
+            store.accept(app, &StoredTarget { entry: entry.clone(), body: body.clone(), accepted_at_ms: now_ms }).map(|_| ())
+        })
+    })?;
+    Ok(())
+}
+
+/// Reads an accepted migration back, and verifies its bytes again: what lies on a disk is not what was accepted until
+/// it is shown to be (DESIGN 4, invariant 4).
+pub fn load(store: &DeviceStore, app: &AppName, version: u32, revision: u32) -> Result<VerifiedMigration, AcceptError> {
+    let stored = store.target(app, version, revision)?.ok_or_else(|| AcceptError::Missing { app: app.clone(), version, revision })?;
+    Ok(verify(&stored.entry, &stored.body)?)
+}

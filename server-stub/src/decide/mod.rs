@@ -1,0 +1,6 @@
+//! What the server decides, apart from how it learns the facts and what it does about them. Pure, all of it.
+
+pub(crate) mod place;
+pub(crate) mod plan;
+pub(crate) mod publish;
+pub(crate) mod seed;

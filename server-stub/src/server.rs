@@ -1,0 +1,158 @@
+//! A running server: opens the store, opens the door, flushes last-seen times, and drains when told to stop.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum_server::Handle;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tracing::{info, warn};
+use whimbrel_shared::remedy::{Remedy, here, wait};
+
+use crate::{
+    api::{self, App},
+    door,
+    seen::FLUSH_EVERY,
+    store::{Store, StoreError, sqlite::SqliteStore},
+};
+
+/// Longest that requests under way may take once the server was told to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Where a store is: `sqlite:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreAt {
+    /// A SQLite file; made when it is not there.
+    Sqlite(PathBuf),
+}
+
+impl FromStr for StoreAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(path.into())),
+            Some(_) | None => Err("a store is written sqlite:PATH".to_owned()),
+        }
+    }
+}
+
+impl StoreAt {
+    /// Opens it, as [`SqliteStore::open`] does.
+    pub fn open(&self) -> Result<Box<dyn Store>, StoreError> {
+        match self {
+            Self::Sqlite(path) => Ok(Box::new(SqliteStore::open(path)?)),
+        }
+    }
+}
+
+/// What a server needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Where its store is.
+    pub store: StoreAt,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address is taken or not ours.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It ended by itself.
+    #[error("the server ended: {0}")]
+    Ended(String),
+}
+
+impl ServeError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Listen { .. } => here("choose another address with `--listen`, or stop what listens there"),
+            Self::Store(error) => error.remedy(),
+            Self::Ended(_) => wait("start it again; its log says more"),
+        }
+    }
+}
+
+/// A server that serves until [`Server::stop`].
+pub struct Server {
+    addr: SocketAddr,
+    handle: Handle<SocketAddr>,
+    door: JoinHandle<std::io::Result<()>>,
+    stop_flushing: oneshot::Sender<()>,
+    flusher: JoinHandle<()>,
+}
+
+/// Starts a server. It answers requests when this returns. Nothing is left running on failure.
+pub async fn serve(config: Config) -> Result<Server, ServeError> {
+    let refused = |source| ServeError::Listen { addr: config.listen, source };
+    let store = config.store.open()?;
+    let listener = TcpListener::bind(config.listen).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let addr = listener.local_addr().map_err(refused)?;
+    let app = Arc::new(App { store, seen: Default::default(), failures: Default::default() });
+    let handle = Handle::new();
+    let router = api::router(app.clone());
+    let door = tokio::spawn(door::open(listener, handle.clone(), router));
+    let (stop_flushing, stopped) = oneshot::channel();
+    let flusher = tokio::spawn(flush(app, stopped));
+    Ok(Server { addr, handle, door, stop_flushing, flusher })
+}
+
+impl Server {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Takes no new connections, lets requests under way finish (at most 10 s), and writes what is in memory.
+    pub async fn stop(mut self) -> Result<(), ServeError> {
+        info!("draining {} connections", self.handle.connection_count());
+        self.handle.graceful_shutdown(Some(DRAIN));
+        let door = (&mut self.door).await;
+        // After the door: the last requests are seen too.
+        let _ = self.stop_flushing.send(());
+        if self.flusher.await.is_err() {
+            warn!("the last-seen times of the last seconds are lost");
+        }
+        match door {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => Err(ServeError::Ended(e.to_string())),
+            Err(e) => Err(ServeError::Ended(e.to_string())),
+        }
+    }
+
+    /// Returns when the server ended by itself, which it never should.
+    pub async fn ended(&mut self) -> ServeError {
+        match (&mut self.door).await {
+            Ok(Ok(())) => ServeError::Ended("the door was closed".to_owned()),
+            Ok(Err(e)) => ServeError::Ended(e.to_string()),
+            Err(e) => ServeError::Ended(e.to_string()),
+        }
+    }
+}
+
+async fn flush(app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
+    loop {
+        let last = tokio::time::timeout(FLUSH_EVERY, &mut stopped).await.is_ok();
+        app.seen.flush(app.store.as_ref()).await;
+        if last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Devices, their databases and what they may do, in SQLite.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{OptionalExtension, Transaction};
+use whimbrel_shared::{
+    PROTOCOL,
+    ids::{AppName, ClientId, DeviceId, Digest},
+    protocol::{
+        poll::{Order, Plan, PollResponse, RepositoryHead},
+        state::{DatabaseState, MAX_DATABASES, StateRequest},
+    },
+};
+
+use super::{json_or_null, natural, parsed, to_json};
+use crate::{
+    decide::plan,
+    secrets,
+    store::{ClientRef, Device, Enrolled, Enrolment, Refusal, StoreError},
+};
+
+pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, StoreError> {
+    let (token_id, app, uses_left, expires_at_ms, stored) = tx
+        .query_row(
+            "SELECT id, app, uses_left, expires_at_ms, token_hash FROM enrolment_token
+             WHERE token_hash = ?1 AND revoked_at_ms IS NULL",
+            [ask.token.to_string()],
+            |row| Ok((row.get::<_, i64>(0)?, parsed::<AppName>(row, 1)?, row.get::<_, u32>(2)?, row.get::<_, i64>(3)?, parsed::<Digest>(row, 4)?)),
+        )
+        .optional()?
+        .ok_or(Refusal::UnknownEnrolment)?;
+    if !secrets::same(&stored, &ask.token) {
+        return Err(Refusal::UnknownEnrolment.into());
+    }
+    if expires_at_ms <= ask.now_ms {
+        return Err(Refusal::EnrolmentExpired.into());
+    }
+    if let Some((known, token)) = &ask.known {
+        let device = device(tx, token)?.filter(|d| d.device_id == *known);
+        let device = device.ok_or(Refusal::UnknownDevice(*known))?;
+        if device.apps.contains(&app) {
+            let device_id = *known;
+            return Ok(Enrolled { device_id, app });
+        }
+    }
+    if uses_left == 0 {
+        return Err(Refusal::EnrolmentUsedUp.into());
+    }
+    tx.execute("UPDATE enrolment_token SET uses_left = uses_left - 1 WHERE id = ?1", [token_id])?;
+    let device_id = match &ask.known {
+        Some((known, _)) => *known,
+        None => ask.fresh.0,
+    };
+    if ask.known.is_none() {
+        tx.execute(
+            "INSERT INTO device (device_id, token_hash, name, daemon_version, labels, enrolled_at_ms, last_seen_ms)
+             VALUES (?1, ?2, ?3, ?4, '{}', ?5, ?5)",
+            (device_id.to_string(), ask.fresh.1.to_string(), &ask.name, &ask.daemon_version, ask.now_ms),
+        )?;
+    }
+    tx.execute("INSERT INTO device_app (device_id, app) VALUES (?1, ?2)", (device_id.to_string(), app.as_str()))?;
+    Ok(Enrolled { device_id, app })
+}
+
+pub(super) fn device(tx: &Transaction<'_>, token: &Digest) -> Result<Option<Device>, StoreError> {
+    let found = tx
+        .prepare_cached("SELECT device_id, token_hash FROM device WHERE token_hash = ?1")?
+        .query_row([token.to_string()], |row| Ok((parsed::<DeviceId>(row, 0)?, parsed::<Digest>(row, 1)?)))
+        .optional()?
+        .filter(|(_, stored)| secrets::same(stored, token));
+    found.map(|(device_id, _)| Ok(Device { device_id, apps: apps(tx, device_id)? })).transpose()
+}
+
+pub(super) fn apps(tx: &Transaction<'_>, device: DeviceId) -> Result<BTreeSet<AppName>, StoreError> {
+    let mut query = tx.prepare_cached("SELECT app FROM device_app WHERE device_id = ?1")?;
+    let rows = query.query_map([device.to_string()], |row| parsed(row, 0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn clients_of(tx: &Transaction<'_>, device: DeviceId) -> Result<Vec<ClientRef>, StoreError> {
+    let mut query = tx.prepare_cached("SELECT client_id, app FROM client WHERE device_id = ?1 ORDER BY client_id")?;
+    let rows = query.query_map([device.to_string()], |row| Ok(ClientRef { client_id: parsed(row, 0)?, app: parsed(row, 1)? }))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn add_client(tx: &Transaction<'_>, device: DeviceId, fresh: ClientRef) -> Result<ClientRef, StoreError> {
+    let there = clients_of(tx, device)?.into_iter().find(|c| c.app == fresh.app);
+    match there {
+        Some(client) => Ok(client),
+        None => {
+            insert_client(tx, device, &fresh)?;
+            Ok(fresh)
+        }
+    }
+}
+
+pub(super) fn save_seen(tx: &Transaction<'_>, seen: &[(DeviceId, i64)]) -> Result<(), StoreError> {
+    let mut update = tx.prepare_cached("UPDATE device SET last_seen_ms = max(last_seen_ms, ?2) WHERE device_id = ?1")?;
+    for (device, at_ms) in seen {
+        update.execute((device.to_string(), at_ms))?;
+    }
+    Ok(())
+}
+
+pub(super) fn save_state(tx: &Transaction<'_>, device: DeviceId, request: &StateRequest) -> Result<(), StoreError> {
+    tx.execute(
+        "UPDATE device SET daemon_version = ?2, labels = ?3 WHERE device_id = ?1",
+        (device.to_string(), &request.daemon_version, to_json(&request.labels)?),
+    )?;
+    let apps = apps(tx, device)?;
+    for database in &request.databases {
+        claim(tx, device, &apps, database.client_id, &database.app)?;
+        save_database(tx, database)?;
+    }
+    within_limit(tx, device)
+}
+
+fn save_database(tx: &Transaction<'_>, database: &DatabaseState) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "UPDATE client SET state = ?2, reported_version = ?3, version = ?3,
+                state_seq = (SELECT coalesce(max(seq), 0) FROM event)
+         WHERE client_id = ?1",
+    )?
+    .execute((database.client_id.to_string(), to_json(database)?, database.version))?;
+    Ok(())
+}
+
+/// Makes sure that `client` is a database of `app` on `device`: makes it when nobody has it.
+pub(super) fn claim(tx: &Transaction<'_>, device: DeviceId, apps: &BTreeSet<AppName>, client: ClientId, app: &AppName) -> Result<(), StoreError> {
+    if !apps.contains(app) {
+        return Err(Refusal::NotEnrolled(app.clone()).into());
+    }
+    let owner = tx
+        .prepare_cached("SELECT device_id, app FROM client WHERE client_id = ?1")?
+        .query_row([client.to_string()], |row| Ok((parsed::<DeviceId>(row, 0)?, parsed::<AppName>(row, 1)?)))
+        .optional()?;
+    match owner {
+        Some((of, its_app)) if of == device && its_app == *app => Ok(()),
+        Some(_) => Err(Refusal::ClientTaken(client).into()),
+        None => {
+            let app = app.clone();
+            let client_id = client;
+            insert_client(tx, device, &ClientRef { client_id, app })
+        }
+    }
+}
+
+fn insert_client(tx: &Transaction<'_>, device: DeviceId, client: &ClientRef) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO client (client_id, device_id, app, reported_version, state_seq, version, plan_seq)
+         VALUES (?1, ?2, ?3, 0, 0, 0, 0)",
+    )?
+    .execute((client.client_id.to_string(), device.to_string(), client.app.as_str()))?;
+    Ok(())
+}
+
+/// Refuses a deed after which a device has too many databases. Once per deed: counting is not free.
+pub(super) fn within_limit(tx: &Transaction<'_>, device: DeviceId) -> Result<(), StoreError> {
+    let there: i64 = tx.prepare_cached("SELECT count(*) FROM client WHERE device_id = ?1")?.query_row([device.to_string()], |row| row.get(0))?;
+    if there > MAX_DATABASES as i64 {
+        return Err(Refusal::TooManyClients.into());
+    }
+    Ok(())
+}
+
+pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(DeviceId, PollResponse)>, StoreError> {
+    let Some(device) = device(tx, token)? else {
+        return Ok(None);
+    };
+    let mut query = tx.prepare_cached(
+        "SELECT c.client_id, c.app, a.plan_seq + c.plan_seq, c.plan, a.plan, a.latest
+         FROM client c JOIN app a ON a.name = c.app WHERE c.device_id = ?1 ORDER BY c.client_id",
+    )?;
+    let plans = query.query_map([device.device_id.to_string()], |row| {
+        let own: Option<Order> = json_or_null(row, 3)?;
+        Ok(Plan {
+            client_id: parsed(row, 0)?,
+            app: parsed(row, 1)?,
+            plan_seq: natural(row, 2)?,
+            order: plan::order(own, json_or_null(row, 4)?, row.get(5)?),
+        })
+    })?;
+    let plans = plans.collect::<Result<_, _>>()?;
+    let mut repository = BTreeMap::new();
+    let mut query = tx.prepare_cached("SELECT targets_version, targets_digest FROM app WHERE name = ?1")?;
+    for app in device.apps {
+        let head = query.query_row([app.as_str()], |row| Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)? }))?;
+        repository.insert(app, head);
+    }
+    let answer = PollResponse { protocol: PROTOCOL, plans, repository };
+    Ok(Some((device.device_id, answer)))
+}

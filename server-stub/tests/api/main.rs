@@ -1,0 +1,8 @@
+//! The real server on a real port, asked over a plain socket.
+
+mod command_line;
+mod devices;
+mod door;
+mod publishing;
+mod reports;
+mod support;
