@@ -7,6 +7,7 @@ pub mod cycle;
 pub mod daemon;
 pub mod enroll;
 pub mod migrate;
+pub mod publish;
 pub mod store;
 pub mod transport;
 pub mod trust;

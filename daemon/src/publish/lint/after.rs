@@ -1,0 +1,182 @@
+//! The rules that need the schema as a rehearsal left it. Pure: the facts come in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use whimbrel_shared::{
+    fingerprint::Schema,
+    manifest::{Direction, SyncTable},
+};
+
+use super::{Deed, Desk, Finding, Rule, Script, Strictness, Weight, sql_files};
+use crate::publish::{layout::Authored, scan};
+
+/// What a rehearsal saw of one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The schema.
+    pub schema: Schema,
+    /// Columns by table, both in lower case.
+    pub columns: BTreeMap<String, BTreeSet<String>>,
+    /// Tables with a foreign key to a table that is not there: child and parent.
+    pub dangling: BTreeSet<(String, String)>,
+    /// Tables whose key SQLite assigns by itself: one INTEGER PRIMARY KEY column, or none at all.
+    pub keys: BTreeMap<String, SyncKey>,
+}
+
+/// How a table's rows are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncKey {
+    /// By a key that the application makes.
+    Own,
+    /// By a number that SQLite assigns, the same on two devices for different rows.
+    Assigned,
+    /// Not at all.
+    Missing,
+}
+
+/// Judges what one migration did to the schema. `synced`: the tables that exchange rows from this version on.
+pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &Facts, synced: &BTreeMap<String, SyncTable>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    let migration = &authored.migration;
+    let steps = migration.steps();
+    let ups: Vec<Script<'_>> = sql_files(&steps).into_iter().map(|file| Script::read(&migration.files, file)).collect();
+    lost(&mut desk, &ups, before, now);
+    columns(&mut desk, &ups, before, now);
+    for (child, parent) in now.dangling.difference(&before.dangling) {
+        desk.note(
+            Rule::DanglingKey,
+            Weight::Advice,
+            first_file(&ups),
+            0,
+            format!("afterwards {child} refers to {parent}, and there is no such table: with foreign keys on, every insert into {child} fails"),
+            "if the table was renamed before it was rebuilt, make the new one under another name and rename that at the end",
+        );
+    }
+    for (table, sync) in synced {
+        let Some(key) = now.keys.get(table) else {
+            if migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table) {
+                desk.note(
+                    Rule::SyncKeys,
+                    Weight::Always,
+                    first_file(&ups),
+                    0,
+                    format!("[sync.{table}] is said of a table that is not there"),
+                    "correct the name in migration.toml",
+                );
+            }
+            continue;
+        };
+        let said_here = migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table);
+        if !said_here || sync.direction != Direction::Both {
+            continue;
+        }
+        match key {
+            SyncKey::Own => {}
+            SyncKey::Assigned if sync.keys.is_some() => {}
+            SyncKey::Assigned => desk.note(
+                Rule::SyncKeys,
+                Weight::Always,
+                first_file(&ups),
+                0,
+                format!("SQLite assigns the keys of {table}, so two devices give one number to different rows"),
+                format!("use a UUID or a natural key, or say in [sync.{table}] what happens then: keys = \"renumber\" (or \"global\")"),
+            ),
+            SyncKey::Missing => desk.note(
+                Rule::SyncKeys,
+                Weight::Always,
+                first_file(&ups),
+                0,
+                format!("{table} has no primary key, so its rows cannot be told apart"),
+                "give it a primary key",
+            ),
+        }
+    }
+    findings
+}
+
+/// The finding about a way down that does not lead back, as the rehearsal says it.
+pub fn down(authored: &Authored, strictness: Strictness, what: String) -> Finding {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    let file = authored.migration.down.as_deref().unwrap_or("down.sql");
+    desk.note(Rule::Down, Weight::OursOnly, file, 0, what, "correct it, or take it away: without a way down a revert is refused before it begins");
+    findings.swap_remove(0)
+}
+
+fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
+    ups.first().map_or("up.sql", |script| script.file)
+}
+
+/// Indexes and triggers that went without being named: DROP TABLE takes them along, and a rebuild has to make them again.
+fn lost(desk: &mut Desk<'_>, ups: &[Script<'_>], before: &Facts, now: &Facts) {
+    let named: BTreeSet<String> = ups
+        .iter()
+        .flat_map(|script| &script.done)
+        .filter_map(|(_, deed)| match deed {
+            Deed::DropObject { kind, name } => Some(format!("{kind} {name}")),
+            _ => None,
+        })
+        .collect();
+    let rebuilt: Vec<(&Script<'_>, usize, &String)> = ups
+        .iter()
+        .flat_map(|script| script.done.iter().map(move |(statement, deed)| (script, statement.at(), deed)))
+        .filter_map(|(script, at, deed)| match deed {
+            Deed::DropTable { table } if now.columns.contains_key(table) => Some((script, at, table)),
+            _ => None,
+        })
+        .collect();
+    let Some((script, at, _)) = rebuilt.first() else {
+        return;
+    };
+    let gone: Vec<&str> = before
+        .schema
+        .0
+        .keys()
+        .filter(|object| object.starts_with("index ") || object.starts_with("trigger "))
+        .filter(|object| !now.schema.0.contains_key(*object) && !named.contains(*object))
+        .map(String::as_str)
+        .collect();
+    if !gone.is_empty() {
+        desk.note(
+            Rule::LostObject,
+            Weight::Advice,
+            script.file,
+            *at,
+            format!("dropping the table takes along what nobody names: {}", gone.join(", ")),
+            "make it again after the rename, or drop it by name if it is not wanted any more",
+        );
+    }
+}
+
+/// Columns that a rebuild left out.
+fn columns(desk: &mut Desk<'_>, ups: &[Script<'_>], before: &Facts, now: &Facts) {
+    let named = |table: &str, column: &str| {
+        ups.iter().flat_map(|script| &script.done).any(|(_, deed)| match deed {
+            Deed::DropColumn { table: t, column: c } | Deed::RenameColumn { table: t, from: c, .. } => t == table && c == column,
+            _ => false,
+        }) || ups.iter().flat_map(|script| &script.done).any(|(statement, _)| scan::keeps(statement, table, column))
+    };
+    for (table, old) in &before.columns {
+        let Some(new) = now.columns.get(table) else { continue };
+        let gone: Vec<&str> = old.difference(new).map(String::as_str).filter(|column| !named(table, column)).collect();
+        if gone.is_empty() {
+            continue;
+        }
+        let at = ups.iter().find_map(|script| {
+            let (statement, _) = script.done.iter().find(|(_, deed)| matches!(deed, Deed::DropTable { table: t } if t == table))?;
+            Some((script.file, statement.at()))
+        });
+        let (file, at) = at.unwrap_or((first_file(ups), 0));
+        // What came instead may hold the old values under a new name: then it is for a person to see.
+        let weight = if new.is_subset(old) { Weight::Destructive } else { Weight::Advice };
+        desk.note(
+            Rule::DropColumn,
+            weight,
+            file,
+            at,
+            format!("the rebuilt {table} has no {} any more", gone.join(", ")),
+            "copy the values, or say that it is meant: destructive = true in migration.toml",
+        );
+    }
+}

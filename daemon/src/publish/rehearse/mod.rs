@@ -1,0 +1,345 @@
+//! Runs a whole chain for real before anyone else does: on an empty database, down and up again, in the seed form, and
+//! on a private copy of a sample. It uses the devices' own engine, so that what passes here passes there.
+
+mod facts;
+mod min_sqlite;
+mod sample;
+mod seed;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use rusqlite::Connection;
+use whimbrel_shared::{
+    fingerprint::Schema,
+    ids::MigrationName,
+    manifest::SyncTable,
+    protocol::publish::SeedQueries,
+    remedy::{Remedy, here},
+    status::Operation,
+};
+
+pub use self::sample::{SampleRun, rehearse_sample};
+use super::{
+    layout::{Authored, Chain},
+    lint::{self, Facts, Finding, Strictness},
+};
+use crate::migrate::{
+    connection::{Managed, Missing},
+    error::ApplyError,
+    perform::{AtStep, Before, Expected, Performed, perform, set_foreign_keys},
+    script::ScriptError,
+};
+
+/// Nobody else has a rehearsal's database open.
+const NO_WAIT: Duration = Duration::from_secs(1);
+
+/// What a version was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// The schema it leaves, object by object.
+    pub schema: Schema,
+    /// Oldest SQLite that can read it, such as `3.37.0`; none where any can.
+    pub min_sqlite: Option<String>,
+    /// Its statements for clients of the seed form.
+    pub seed: SeedQueries,
+    /// What it did on the empty database.
+    pub performed: Performed,
+}
+
+/// A chain that ran from end to end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rehearsal {
+    /// Version 1, 2, 3 …
+    pub versions: Vec<Rehearsed>,
+    /// What the run showed that no text does.
+    pub findings: Vec<Finding>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Why a chain did not run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearsalError {
+    /// A migration failed.
+    #[error("{name} (number {version} of {of}) failed: {source}")]
+    Failed {
+        /// The migration.
+        name: MigrationName,
+        /// Its version.
+        version: usize,
+        /// How many there are.
+        of: usize,
+        /// Why, with the place in the author's own file.
+        source: Box<ApplyError>,
+    },
+    /// The same statements in the seed form leave another schema.
+    #[error("{name}: in the seed form it does not do the same: {what}")]
+    Seed {
+        /// The migration.
+        name: MigrationName,
+        /// How it differs.
+        what: String,
+    },
+    /// The sample's schema is none of the chain's.
+    #[error("{path} is at no version of this chain; it comes closest to {closest}, from which it differs: {drift}")]
+    SampleUnknown {
+        /// The sample.
+        path: String,
+        /// The version whose schema it is most like.
+        closest: String,
+        /// How it differs.
+        drift: String,
+    },
+    /// The sample cannot be copied.
+    #[error("{path} cannot be copied: {source}")]
+    SampleCopy {
+        /// The sample.
+        path: String,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// SQLite failed outside a migration.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+    /// The engine failed outside a migration.
+    #[error("preparing the rehearsal: {0}")]
+    Engine(#[from] ApplyError),
+    /// There is nowhere to rehearse.
+    #[error("a temporary directory cannot be made: {0}")]
+    NoRoom(std::io::Error),
+}
+
+impl RehearsalError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            // What is the operator's to mend at a device is the author's to mend here.
+            Self::Failed { source, .. } => match source.as_ref() {
+                ApplyError::Script(ScriptError::Refused { .. }) => here("take the statement out, or do what it does at another place"),
+                ApplyError::Script(ScriptError::Sqlite { message, .. }) if message.contains("no such function") => {
+                    here("only the application has this function, and it is not there when a device migrates: say the same in SQLite's own functions")
+                }
+                ApplyError::Script(ScriptError::Sqlite { .. }) => {
+                    here("correct the statement (or name the directory of the migrations for SQLite, if these are for another system)")
+                }
+                ApplyError::Script(ScriptError::NotTrue { .. }) => here("correct the migration, or what is verified of it"),
+                ApplyError::UnknownStep { .. } | ApplyError::UnknownMode { .. } => {
+                    here("publish with a newer whimbrel, or write it as an atomic `sql` step")
+                }
+                ApplyError::Broken { .. } => here("drop or make these objects again in the same migration"),
+                ApplyError::NewViolations { .. } => here("keep the rows that others refer to, or delete those others too"),
+                ApplyError::Timeout { .. } => here("a larger `timeout` in migration.toml lets it run longer"),
+                other => here(other.remedy().sentence()),
+            },
+            Self::Seed { .. } => here("this should not happen: please report it with the migration"),
+            Self::SampleUnknown { .. } => here("take a sample from a device at a known version, or add the migration that explains the difference"),
+            Self::SampleCopy { .. } => here("name an SQLite database that you may read"),
+            Self::Sqlite { .. } | Self::Engine(_) | Self::NoRoom(_) => here("check that the temporary directory has room"),
+        }
+    }
+}
+
+/// What is going on, for whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// A migration begins: its version and how many there are.
+    Up(&'a MigrationName, usize, usize),
+    /// It goes down and up again.
+    Down(&'a MigrationName, usize, usize),
+}
+
+fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> RehearsalError {
+    move |source| RehearsalError::Sqlite { doing, source }
+}
+
+/// Rehearses `chain` on an empty database. Fails at the first migration that fails; a way down that fails is a finding.
+pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Rehearsal, RehearsalError> {
+    let strictness = Strictness { layout: chain.layout, strict };
+    let of = chain.migrations.len();
+    let mut stage = Stage::empty()?;
+    let mut seeds = seed::Seeds::new()?;
+    let mut rehearsal = Rehearsal { versions: Vec::with_capacity(of), findings: Vec::new(), notes: Vec::new() };
+    let mut before = Facts::default();
+    let mut synced: BTreeMap<String, SyncTable> = BTreeMap::new();
+    for (index, authored) in chain.migrations.iter().enumerate() {
+        let (version, migration) = (index + 1, &authored.migration);
+        progress(Progress::Up(&migration.name, version, of));
+        let failed = |source| RehearsalError::Failed { name: migration.name.clone(), version, of, source: Box::new(authors_place(authored, source)) };
+        let performed = stage.up(authored, None).map_err(failed)?;
+        let now = stage.facts(&before)?;
+        synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
+        rehearsal.findings.extend(lint::after(authored, strictness, &before, &now, &synced));
+        if migration.down.is_some() {
+            progress(Progress::Down(&migration.name, version, of));
+            if let Err(what) = stage.down_and_up(authored, &before.schema, &now.schema)? {
+                rehearsal.findings.push(lint::down(authored, strictness, what));
+            }
+        }
+        let min_sqlite = min_sqlite::of(&stage.managed.connection).map_err(sqlite("reading the schema"))?;
+        let seed = seeds.of(authored, version, &now.schema, &mut rehearsal.notes)?;
+        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, performed });
+        before = now;
+    }
+    Ok(rehearsal)
+}
+
+/// An error of the engine, at the place where the author has the text.
+fn authors_place(authored: &Authored, error: ApplyError) -> ApplyError {
+    let ApplyError::Script(mut error) = error else { return error };
+    match &mut error {
+        ScriptError::Sqlite { place, .. } | ScriptError::Refused { place, .. } | ScriptError::NotTrue { place, .. } => {
+            let file = place.file.rsplit('/').next().unwrap_or_default();
+            let (path, line) = authored.place(file, u32::try_from(place.line).unwrap_or(u32::MAX));
+            place.file = path;
+            place.line = usize::try_from(line).unwrap_or(usize::MAX);
+        }
+        ScriptError::Nul { .. } => {}
+    }
+    ApplyError::Script(error)
+}
+
+/// A database to rehearse on.
+struct Stage {
+    managed: Managed,
+    /// What to blame nobody for.
+    known: Before,
+    /// Goes with its files.
+    _directory: Option<Directory>,
+}
+
+impl Stage {
+    /// An empty file, as a device would have it.
+    fn empty() -> Result<Self, RehearsalError> {
+        let directory = Directory::new().map_err(RehearsalError::NoRoom)?;
+        let path = directory.0.join("rehearsal.db");
+        Self::open(&path, Some(directory))
+    }
+
+    fn open(path: &Path, directory: Option<Directory>) -> Result<Self, RehearsalError> {
+        let mut managed = Managed::open(path, Missing::Create, NO_WAIT, Arc::default())?;
+        // Nothing here has to outlive a power cut.
+        managed.connection.pragma_update(None, "synchronous", "OFF").map_err(sqlite("preparing the rehearsal"))?;
+        managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
+        Ok(Self { managed, known: Before::default(), _directory: directory })
+    }
+
+    /// Applies one migration in a transaction of its own. A failure leaves the file as it was.
+    fn up(&mut self, authored: &Authored, expected: Option<Expected<'_>>) -> Result<Performed, ApplyError> {
+        self.within(authored, |stage| perform(&mut stage.managed, &authored.migration, Operation::Apply, expected, &stage.known, &mut |_: AtStep| {}))
+    }
+
+    /// Reverts and applies it again; `Ok(Err)` says in words what did not come back. The file is left as it was found.
+    fn down_and_up(&mut self, authored: &Authored, before: &Schema, now: &Schema) -> Result<Result<(), String>, RehearsalError> {
+        let result = self.within(authored, |stage| {
+            let mut run = |operation| {
+                perform(&mut stage.managed, &authored.migration, operation, None, &stage.known, &mut |_: AtStep| {})
+                    .map_err(|error| authors_place(authored, error).to_string())
+                    .map(|_| stage.managed.schema.schema().clone())
+            };
+            let there = run(Operation::Revert).map_err(|error| format!("its way down fails: {error}"))?;
+            differs(before, &there).map_or(Ok(()), |how| Err(Fell::Said(format!("its way down does not lead back: {how}"))))?;
+            let again = run(Operation::Apply).map_err(|error| format!("it cannot be applied again after its way down: {error}"))?;
+            differs(now, &again).map_or(Ok(()), |how| Err(Fell::Said(format!("applied again after its way down it leaves something else: {how}"))))
+        });
+        match result {
+            Ok(()) => Ok(Ok(())),
+            Err(Fell::Said(what)) => Ok(Err(what)),
+            Err(Fell::Engine(error)) => Err(error.into()),
+        }
+    }
+
+    /// Runs `work` in a transaction with the foreign keys that the migration wants, and rolls back when it fails.
+    fn within<T, E: From<ApplyError>>(&mut self, authored: &Authored, work: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
+        use crate::migrate::error::sqlite;
+        set_foreign_keys(&self.managed.connection, &authored.migration.manifest)?;
+        self.managed.connection.execute_batch("BEGIN IMMEDIATE").map_err(sqlite("beginning"))?;
+        let result = work(self);
+        if result.is_ok() {
+            self.managed.connection.execute_batch("COMMIT").map_err(sqlite("committing"))?;
+        } else {
+            if !self.managed.connection.is_autocommit() {
+                self.managed.connection.execute_batch("ROLLBACK").map_err(sqlite("rolling back"))?;
+            }
+            self.managed.schema.forget();
+            self.managed.schema.read(&self.managed.connection).map_err(sqlite("reading the schema"))?;
+        }
+        result
+    }
+
+    fn facts(&self, before: &Facts) -> Result<Facts, RehearsalError> {
+        let schema = self.managed.schema.schema();
+        if *schema == before.schema {
+            return Ok(before.clone());
+        }
+        facts::read(&self.managed.connection, schema).map_err(sqlite("reading the schema"))
+    }
+}
+
+/// Why a step of the rehearsal fell through: a finding, or a fault of the stage.
+enum Fell {
+    Said(String),
+    Engine(ApplyError),
+}
+
+impl From<ApplyError> for Fell {
+    fn from(error: ApplyError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+impl From<String> for Fell {
+    fn from(what: String) -> Self {
+        Self::Said(what)
+    }
+}
+
+/// How `found` differs from `wanted`, whole and not only in what is expected; none where it does not.
+fn differs(wanted: &Schema, found: &Schema) -> Option<String> {
+    let mut lines = wanted.drift(found);
+    lines.extend(found.0.keys().filter(|object| !wanted.0.contains_key(*object)).map(|object| format!("{object} is left over")));
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+/// A directory of our own that goes with its files when it is dropped.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new() -> std::io::Result<Self> {
+        let mut dice = [0u8; 8];
+        getrandom::fill(&mut dice).map_err(std::io::Error::other)?;
+        let path = std::env::temp_dir().join(format!("whimbrel-rehearsal-{:016x}", u64::from_be_bytes(dice)));
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            // A sample holds somebody's rows.
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(0o700);
+        }
+        builder.create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left is a temporary file for the system to sweep; there is nobody to tell.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// All rows of a query without parameters, through one closure.
+fn each(connection: &Connection, sql: &str, mut row: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(found) = rows.next()? {
+        row(found)?;
+    }
+    Ok(())
+}
