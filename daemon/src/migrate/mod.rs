@@ -13,6 +13,7 @@ pub mod live;
 pub mod patience;
 pub mod perform;
 pub mod plan;
+pub mod recover;
 pub mod schema;
 pub mod script;
 pub mod transaction;

@@ -29,6 +29,7 @@ use super::{
     gate::{self, Known, item, unusable},
     live::Live,
     plan::{self, History, Next, Wish},
+    recover,
     transaction::{Terms, write},
 };
 use crate::{
@@ -148,7 +149,7 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     if !managed::is_prepared(&file.connection)? {
         let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.cancel)?;
         let identity = files::new_identity(ClientId::from_dice(shared.ambient.dice()), &site.rule.app, place);
-        write(&mut file, terms(LOOK_PATIENCE), |file| Ok(managed::prepare(&file.connection, &identity)?))?;
+        write(&mut file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::prepare(&file.connection, &identity)?))?;
     }
     let identity = recognise(shared, site, &mut file, place)?;
 
@@ -156,7 +157,7 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
         // Nobody holds the lock file: somebody died. Somebody holds it: they are at work, and what they do is theirs.
         match LockFile::hold(&site.path, Duration::ZERO, &shared.cancel) {
             Ok(_lock) => {
-                if let Some(failure) = apply::recover(&mut file, &identity, chain, &shared.ambient, shared.policy)? {
+                if let Some(failure) = recover::recover(&mut file, &identity, chain, &shared.ambient, shared.policy)? {
                     tracing::error!(database.path = %site.path.display(), "{}", failure.message);
                 } else {
                     tracing::warn!(database.path = %site.path.display(), "taking up what an interrupted run left behind");
@@ -171,10 +172,6 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let position = plan::position(&history);
     let (fingerprint, drift) = fingerprint(site, &mut file, chain, place, position)?;
     Ok(Looked { identity, history, position, fingerprint, drift })
-}
-
-fn terms(wait: Duration) -> Terms {
-    Terms { wait, foreign_keys: false }
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
@@ -206,7 +203,7 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
     }
     if identity != found {
         let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.cancel)?;
-        write(file, terms(LOOK_PATIENCE), |file| Ok(managed::set_identity(&file.connection, &identity)?))?;
+        write(file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::set_identity(&file.connection, &identity)?))?;
     }
     let copied = known.filter(|k| identity.client_id == k.identity.client_id && identity.epoch == k.identity.epoch);
     let (copied_seq, copied_id) = match copied {
@@ -417,7 +414,7 @@ fn clear_failure(shared: &Shared, file: &mut Managed, looked: &Looked) -> Result
     if failed.is_empty() {
         return Ok(());
     }
-    write(file, terms(shared.policy.wait_for_app), |file| {
+    write(file, Terms::ours(shared.policy.wait_for_app), |file| {
         for row in &failed {
             managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, failure: None, ..row.clone() })?;
             managed::append_event(
