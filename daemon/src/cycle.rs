@@ -112,6 +112,8 @@ pub struct ServerState {
     pub alarms: Vec<HealthItem>,
     /// Whether the server has only the seed's two endpoints.
     pub seed: bool,
+    /// Before when it asked not to be asked again.
+    pub not_before: Option<Instant>,
 }
 
 /// An open request of a person.
@@ -426,6 +428,9 @@ impl Core {
     /// Reports, says how things are, asks what is allowed, and accepts what is new. The outer error is ours, the inner
     /// one the exchange's.
     async fn exchange(&mut self) -> Result<Result<(), TransportError>, StoreError> {
+        if let Some(left) = self.server.not_before.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero()) {
+            return Ok(Err(TransportError::AskedToWait { left }));
+        }
         if !self.server.seed {
             match self.tell().await? {
                 Ok(()) => {}
@@ -691,12 +696,16 @@ impl Core {
                 if self.server.failures > 0 {
                     tracing::info!("the server answers again");
                 }
-                self.server.failures = 0;
+                (self.server.failures, self.server.not_before) = (0, None);
                 self.server.last_exchange_ms = Some(self.shared.ambient.now_ms());
                 (self.server.error, self.server.remedy, self.server.state) = (None, None, "online");
             }
-            Ok(()) => {}
+            Ok(()) | Err(TransportError::AskedToWait { .. }) => {}
             Err(error) => {
+                if let Some(asked) = error.retry_after() {
+                    let pause = crate::wake::pace::pause(0, self.shared.ambient.chance(), Some(asked));
+                    self.server.not_before = Some(Instant::now() + pause);
+                }
                 self.server.failures = self.server.failures.saturating_add(1);
                 let refused = matches!(error, TransportError::Refused { status: 400..=499, .. });
                 if self.server.failures == 1 {

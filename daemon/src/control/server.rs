@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use tokio::sync::{broadcast, watch};
@@ -172,6 +172,13 @@ impl Desk {
             }
             store.put_request(id, &body, now_ms)
         })?;
+        if matches!(order, PersonOrder::Hold { .. }) {
+            // What is running there is rolled back: a hold means now.
+            let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+            for live in chosen.iter().filter_map(|d| lives.get(&d.path)) {
+                live.hold.store(true, Ordering::Relaxed);
+            }
+        }
         self.bell.ring(Why::Person);
         Ok(Reply::Accepted { request_id: id })
     }

@@ -109,6 +109,9 @@ pub enum ApplyError {
         /// Object by object.
         drift: Vec<String>,
     },
+    /// SQLite's own check found the file damaged.
+    #[error("the file is damaged: {0}")]
+    Damaged(String),
     /// SQLite failed outside the script.
     #[error("{doing}: {source}")]
     Sqlite {
@@ -216,6 +219,7 @@ impl ApplyError {
             Self::NewViolations { .. } => "new_violations",
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
+            Self::Damaged(_) => "corrupt",
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::OtherRunner { .. } => "other_runner",
             Self::Lock { .. } => "lock_file",
@@ -227,6 +231,7 @@ impl ApplyError {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
+            Self::Damaged(_) => FailureClass::Corrupt,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
             Self::Timeout { .. }
             | Self::Cancelled
@@ -273,6 +278,7 @@ impl ApplyError {
             Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
+            Self::Damaged(_) => remedy_of(ffi::SQLITE_CORRUPT),
             Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
             Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
         }

@@ -1,5 +1,6 @@
 //! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
 
+pub mod ballast;
 pub mod device;
 pub mod managed;
 mod words;
