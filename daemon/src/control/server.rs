@@ -22,6 +22,7 @@ use crate::{
         live::Live,
         work::{self, Looked, Shared, Site, Task},
     },
+    store::settings,
     trust,
     wake::bell::{Bell, Why},
 };
@@ -98,9 +99,9 @@ impl Desk {
             Request::Doctor => Reply::Doctor { checks: self.doctor() },
             Request::AppVersion { app, version, sqlite } => {
                 self.shared.store().atomically(|store| {
-                    store.set_setting(&format!("app_version:{app}"), version.as_deref())?;
+                    store.set_setting(&settings::app_version(&app), version.as_deref())?;
                     match &sqlite {
-                        Some(sqlite) => store.set_setting(&format!("app_sqlite:{app}"), Some(sqlite)),
+                        Some(sqlite) => store.set_setting(&settings::app_sqlite(&app), Some(sqlite)),
                         None => Ok(()),
                     }
                 })?;

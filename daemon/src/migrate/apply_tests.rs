@@ -1,3 +1,5 @@
+//! The engine on real files.
+
 use std::{collections::BTreeMap, path::PathBuf};
 
 use rusqlite::Connection;

@@ -10,6 +10,7 @@ use whimbrel_shared::{
 };
 
 use super::script::ScriptError;
+use crate::store::{code_of, is_disk_full};
 
 /// Most new violations, drifted objects or broken views that a message names.
 pub const NAMED: usize = 20;
@@ -149,11 +150,6 @@ pub fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> ApplyError
     move |source| ApplyError::Sqlite { doing, source }
 }
 
-/// SQLite's extended result code in a rusqlite error; 0 where it has none.
-pub fn code_of(error: &rusqlite::Error) -> i32 {
-    error.sqlite_error().map_or(0, |e| e.extended_code)
-}
-
 /// How an error with this SQLite result code is retried (reference 2.9).
 pub fn class_of(code: i32) -> FailureClass {
     match code & 0xff {
@@ -170,11 +166,6 @@ pub fn class_of(code: i32) -> FailureClass {
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => FailureClass::Corrupt,
         _ => FailureClass::Permanent,
     }
-}
-
-/// Whether a code means that the disk is full. 4874 is what a cold WAL database answers on a full disk (reference 1.3).
-pub fn is_disk_full(code: i32) -> bool {
-    code & 0xff == ffi::SQLITE_FULL || code == ffi::SQLITE_IOERR_SHMSIZE
 }
 
 fn remedy_of(code: i32) -> Remedy {
