@@ -9,6 +9,7 @@ pub mod enroll;
 pub mod migrate;
 pub mod publish;
 pub mod store;
+pub mod telemetry;
 pub mod transport;
 pub mod trust;
 pub mod wake;
