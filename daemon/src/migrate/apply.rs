@@ -12,7 +12,6 @@ use std::{
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{Digest, MigrationName},
-    remedy::here,
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
     trust::VerifiedMigration,
 };
@@ -35,6 +34,9 @@ use crate::{
 /// Longest that a group of migrations holds the write lock: short enough that no application notices, long enough for
 /// a hundred small migrations.
 const GROUP_HOLD: Duration = Duration::from_millis(100);
+
+/// Files up to this size are checked before every run: about 80 ms.
+const CHECKED_BYTES: i64 = 32 * 1024 * 1024;
 
 /// Reads an accepted migration back, verified.
 pub type Load<'a> = dyn Fn(u32, u32) -> Result<VerifiedMigration, AcceptError> + 'a;
@@ -140,6 +142,10 @@ impl Runner<'_, '_> {
         }
         while let Some(next) = self.next() {
             *at = next;
+            if self.file.guard.halt().no_more() {
+                self.abandon()?;
+                return Err(ApplyError::Cancelled);
+            }
             let grouped =
                 if self.job.policy.grouping && self.job.operation == Operation::Apply && self.alone != Some(next) { self.group(next)? } else { 0 };
             if grouped == 0
@@ -165,7 +171,7 @@ impl Runner<'_, '_> {
 
     fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
         let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On);
-        Terms { wait: self.job.policy.wait_for_app, foreign_keys: on }
+        Terms { wait: self.job.policy.wait_for_app, foreign_keys: on, stoppable: true }
     }
 
     /// What is broken before is not this run's doing.
@@ -174,12 +180,26 @@ impl Runner<'_, '_> {
         self.file.patience.set_limit(self.job.policy.wait_for_app);
         self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
         self.file.patience.over();
+        self.check_file()?;
         self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
         self.expected = match self.job.operation {
             Operation::Apply => self.job.chain.schema_at(self.job.from - 1),
             Operation::Revert => self.job.chain.schema_at(self.job.from),
         };
         Ok(())
+    }
+
+    /// A damaged file is not made worse. Small files are checked each time; large ones after something went wrong, since
+    /// a check reads them from end to end (1.1 s for 492 MB, reference 2.4).
+    fn check_file(&self) -> Result<(), ApplyError> {
+        let connection = &self.file.connection;
+        let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite("reading the file's size"));
+        let size_bytes = number("page_count")?.saturating_mul(number("page_size")?);
+        if size_bytes > CHECKED_BYTES && managed::crashes(connection, self.job.from)? == 0 {
+            return Ok(());
+        }
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite("checking the file"))?;
+        if found == "ok" { Ok(()) } else { Err(ApplyError::Damaged(found)) }
     }
 
     /// Commits the intent, having read the history again under the lock. `false`: there is nothing to do any more.
@@ -332,7 +352,8 @@ impl Runner<'_, '_> {
 
     /// Records what went wrong, and ends the run. What cannot be recorded leaves the intent for the next start.
     fn fail(&mut self, version: u32, error: &ApplyError) -> Result<(), ApplyError> {
-        let (job, terms, failure) = (self.job, self.terms(None), error.failure());
+        let (job, failure) = (self.job, error.failure());
+        let terms = Terms { stoppable: false, ..self.terms(None) };
         match failure.class {
             // Nothing is written to a damaged file.
             FailureClass::Corrupt => return Ok(()),
@@ -361,7 +382,7 @@ impl Runner<'_, '_> {
 
     /// Ends the run without a verdict: it will be tried again, and no attempt is counted.
     fn abandon(&mut self) -> Result<(), ApplyError> {
-        let (job, terms) = (self.job, Terms { wait: Duration::from_secs(5), foreign_keys: false });
+        let (job, terms) = (self.job, Terms { stoppable: false, ..Terms::ours(Duration::from_secs(5)) });
         let next = self.next();
         // The cancel that brought us here must not stop this last small write.
         let done = write(self.file, terms, |file| {
@@ -460,7 +481,7 @@ impl Job<'_> {
     }
 
     /// Which revision runs: the newest, or, reverting, the one that ran.
-    fn entry(&self, version: u32, row: Option<&MigrationRow>) -> Result<Entry, ApplyError> {
+    pub(super) fn entry(&self, version: u32, row: Option<&MigrationRow>) -> Result<Entry, ApplyError> {
         let missing = || ApplyError::Trust(AcceptError::Missing { app: self.identity.app.clone(), version, revision: row.map_or(1, |r| r.revision) });
         let entry = match (self.operation, row) {
             (Operation::Revert, Some(row)) => self.chain.revisions(version).iter().find(|e| e.digest() == row.digest),
@@ -470,7 +491,15 @@ impl Job<'_> {
         Ok(Entry { name: entry.custom.name.clone(), version, revision: entry.custom.revision, digest: entry.digest() })
     }
 
-    fn row(&self, entry: &Entry, status: Status, attempts: u32, started: i64, completed: Option<i64>, failure: Option<Failure>) -> MigrationRow {
+    pub(super) fn row(
+        &self,
+        entry: &Entry,
+        status: Status,
+        attempts: u32,
+        started: i64,
+        completed: Option<i64>,
+        failure: Option<Failure>,
+    ) -> MigrationRow {
         MigrationRow {
             version: entry.version,
             revision: entry.revision,
@@ -484,7 +513,7 @@ impl Job<'_> {
         }
     }
 
-    fn event(&self, entry: &Entry, kind: EventKind, status: Status, attempt: u32, at_ms: i64) -> Event {
+    pub(super) fn event(&self, entry: &Entry, kind: EventKind, status: Status, attempt: u32, at_ms: i64) -> Event {
         Event {
             event_id: self.ambient.event_id(),
             client_id: self.identity.client_id,
@@ -507,66 +536,13 @@ impl Job<'_> {
 }
 
 /// Which bytes run, where.
-struct Entry {
-    name: MigrationName,
-    version: u32,
-    revision: u32,
-    digest: Digest,
+pub(super) struct Entry {
+    pub(super) name: MigrationName,
+    pub(super) version: u32,
+    pub(super) revision: u32,
+    pub(super) digest: Digest,
 }
 
-/// Takes up what a dead process left behind. The caller holds the lock file, so an intent that is there belongs to
-/// nobody. Returns the failure when the limit of crashes is reached.
-pub fn recover(file: &mut Managed, identity: &FileIdentity, chain: &Chain, ambient: &Ambient, policy: Policy) -> Result<Option<Failure>, ApplyError> {
-    if managed::intent(&file.connection)?.is_none() {
-        return Ok(None);
-    }
-    let now_ms = ambient.now_ms();
-    let live = Live::default();
-    let load = |_, _| unreachable!("recovery runs nothing");
-    let terms = Terms { wait: policy.wait_for_app, foreign_keys: false };
-    let (failure, _) = write(file, terms, |file| {
-        let Some(intent) = managed::intent(&file.connection)? else { return Ok(None) };
-        let job = Job {
-            identity,
-            chain,
-            load: &load,
-            operation: intent.operation,
-            from: intent.from,
-            to: intent.to,
-            by: AskedBy::Recovery,
-            policy,
-            ambient,
-            live: &live,
-        };
-        let row = managed::migration(&file.connection, intent.next)?;
-        managed::count_crash(&file.connection, Some(intent.next))?;
-        let crashes = managed::crashes(&file.connection, intent.next)?;
-        let gave_up = policy.max_attempts > 0 && crashes >= policy.max_attempts;
-        let failure = Failure {
-            code: "crashed".to_owned(),
-            class: FailureClass::Crash,
-            message: format!("the daemon died {crashes} time{} in a row while it ran", if crashes == 1 { "" } else { "s" }),
-            remedy: if gave_up {
-                here("look at the system's log for what killed it (memory, power), then run `whimbrel retry`")
-            } else {
-                whimbrel_shared::remedy::wait("it is tried again by itself")
-            },
-        };
-        if let Ok(entry) = job.entry(intent.next, row.as_ref()) {
-            let attempts = row.as_ref().map_or(0, |r| r.attempts).max(1);
-            let status = match (intent.operation, gave_up) {
-                (Operation::Apply, true) => Status::Failed,
-                (Operation::Apply, false) => Status::Pending,
-                (Operation::Revert, _) => Status::Completed,
-            };
-            let kept = gave_up.then(|| failure.clone());
-            managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, row.and_then(|r| r.completed_at_ms), kept))?;
-            let mut event = job.event(&entry, EventKind::Crashed, status, attempts, now_ms);
-            event.failure = Some(failure.clone());
-            managed::append_event(&file.connection, &event)?;
-        }
-        managed::clear_intent(&file.connection)?;
-        Ok(gave_up.then_some(failure))
-    })?;
-    Ok(failure)
-}
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -22,6 +22,15 @@ pub struct Terms {
     pub wait: Duration,
     /// Whether foreign keys act.
     pub foreign_keys: bool,
+    /// Whether a cancel keeps it from beginning. What records a cancel must not be stopped by it.
+    pub stoppable: bool,
+}
+
+impl Terms {
+    /// For small writes of our own: waits up to `wait`.
+    pub fn ours(wait: Duration) -> Self {
+        Self { wait, foreign_keys: false, stoppable: true }
+    }
 }
 
 /// Runs `work` in one transaction and commits it. `work` may run more than once: each time but the last has been rolled
@@ -37,7 +46,7 @@ pub fn write<T>(
     loop {
         let left = terms.wait.saturating_sub(begun.elapsed());
         let gave_up = || ApplyError::Busy { waited: begun.elapsed(), limit: terms.wait };
-        if managed.guard.cancelled() {
+        if terms.stoppable && managed.guard.halt().no_more() {
             return Err(ApplyError::Cancelled);
         }
         // Inside a transaction the pragma would be a silent no-op.
@@ -47,7 +56,7 @@ pub fn write<T>(
         match managed.connection.execute_batch(if alone { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" }) {
             Ok(()) => {}
             Err(error) if is_busy(&error) => {
-                if managed.guard.cancelled() {
+                if terms.stoppable && managed.guard.halt().no_more() {
                     return Err(ApplyError::Cancelled);
                 }
                 if !alone || left.is_zero() {

@@ -1,7 +1,192 @@
 //! From a migrations directory to published links: read it in any tool's layout, lint it, rehearse it, upload it.
 
+pub mod compare;
 pub mod layout;
 pub mod lint;
 pub mod listing;
 pub mod rehearse;
 pub mod scan;
+pub mod template;
+pub mod upload;
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+use whimbrel_shared::{
+    ids::BadId,
+    remedy::{Remedy, here},
+};
+
+use self::{
+    compare::CompareError,
+    layout::{Chain, Layout, LayoutError},
+    lint::{Ask, Finding, Level, Rule},
+    listing::{Listing, ListingError},
+    rehearse::RehearsalError,
+    upload::UploadError,
+};
+use crate::transport::TransportError;
+
+/// Why a publisher's command stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The directory cannot be read.
+    #[error(transparent)]
+    Listing(#[from] ListingError),
+    /// It is not one chain.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// Lint refuses it; the findings have been shown.
+    #[error("{errors} finding{} of lint refuse{} it; nothing was published", if *errors == 1 { "" } else { "s" }, if *errors == 1 { "s" } else { "" })]
+    Findings {
+        /// How many are errors.
+        errors: usize,
+    },
+    /// A migration failed.
+    #[error(transparent)]
+    Rehearsal(#[from] RehearsalError),
+    /// The server has something else, or cannot be reached.
+    #[error(transparent)]
+    Upload(#[from] UploadError),
+    /// A new migration cannot be made there.
+    #[error("{path} cannot be written: {source}", path = path.display())]
+    Write {
+        /// What.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The directory belongs to another tool.
+    #[error("{directory} has migrations of {layout}", directory = directory.display())]
+    OthersDirectory {
+        /// The directory.
+        directory: std::path::PathBuf,
+        /// Whose.
+        layout: Layout,
+    },
+    /// A name that cannot be used.
+    #[error(transparent)]
+    BadName(#[from] BadId),
+    /// No key was given.
+    #[error("WHIMBREL_API_KEY is not set")]
+    NoKey,
+    /// SQLite or the runtime could not be set up.
+    #[error("{0}")]
+    SetUp(String),
+}
+
+impl PublishError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Listing(error) => error.remedy(),
+            Self::Layout(error) => error.remedy(),
+            Self::Findings { .. } => here("each finding says how it is mended"),
+            Self::Rehearsal(error) => error.remedy(),
+            Self::Upload(error) => error.remedy(),
+            Self::Write { .. } => here("check the path and its permissions"),
+            Self::OthersDirectory { layout, .. } => {
+                here(format!("make the new one with that tool ({layout} publishes as it is), or name another directory with --dir"))
+            }
+            Self::BadName(_) => here("choose another name"),
+            Self::NoKey => here("set it to a key that may publish; the server's operator issues one"),
+            Self::SetUp(_) => here("this should not happen: please report it"),
+        }
+    }
+
+    /// The exit code of the command (DESIGN 12).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Findings { .. } | Self::Rehearsal(RehearsalError::Failed { .. } | RehearsalError::Seed { .. }) => 4,
+            Self::NoKey => 77,
+            Self::Upload(UploadError::Transport(error)) => match (error, error.status()) {
+                (_, Some(401 | 403)) => 77,
+                (TransportError::Unreachable { .. } | TransportError::Stalled { .. }, _) | (_, Some(429 | 500..)) => 75,
+                _ => 2,
+            },
+            Self::Upload(UploadError::Compare(CompareError::Trust(_))) => 75,
+            Self::Listing(_)
+            | Self::Layout(_)
+            | Self::Rehearsal(_)
+            | Self::Upload(UploadError::Compare(_))
+            | Self::Write { .. }
+            | Self::OthersDirectory { .. }
+            | Self::BadName(_)
+            | Self::SetUp(_) => 2,
+        }
+    }
+}
+
+/// Reads and lints a directory.
+pub fn read(directory: &Path, layout: Option<Layout>, strict: bool) -> Result<(Chain, Vec<Finding>), PublishError> {
+    let listing = Listing::read(directory)?;
+    let chain = layout::read(&listing, layout)?;
+    let ask = Ask::new().map_err(|error| PublishError::SetUp(format!("SQLite cannot be set up: {error}")))?;
+    let findings = lint::lint(&chain, strict, &|statement| ask.refused(statement));
+    Ok((chain, findings))
+}
+
+/// Refuses when a finding is an error. `published`: how many migrations were published already, about which nothing can
+/// be done any more.
+pub fn judge(chain: &Chain, findings: &[Finding], published: usize) -> Result<(), PublishError> {
+    let old: Vec<_> = chain.migrations.iter().take(published).map(|m| &m.migration.name).collect();
+    let errors = findings.iter().filter(|f| f.level == Level::Error && !old.contains(&&f.migration)).count();
+    if errors == 0 { Ok(()) } else { Err(PublishError::Findings { errors }) }
+}
+
+/// What was read and found, for people (`Display`) and for machines.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// As which layout.
+    pub layout: &'static str,
+    /// How many migrations.
+    pub migrations: usize,
+    /// How many of them can be reverted.
+    pub downs: usize,
+    /// What a person should know.
+    pub notes: Vec<String>,
+    /// What lint and rehearsal found.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Over a chain.
+    pub fn new(chain: &Chain, findings: Vec<Finding>) -> Self {
+        Self {
+            layout: chain.layout.name(),
+            migrations: chain.migrations.len(),
+            downs: chain.migrations.iter().filter(|m| m.migration.down.is_some()).count(),
+            notes: chain.notes.clone(),
+            findings,
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        /// A rule that an old project breaks a hundred times is understood after a few.
+        const SHOWN: usize = 5;
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        writeln!(f, "read {} migration{} as {}, {} with a way down", self.migrations, s(self.migrations), self.layout, self.downs)?;
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        let mut counts: BTreeMap<(Rule, Level), usize> = BTreeMap::new();
+        for finding in &self.findings {
+            let count = counts.entry((finding.code, finding.level)).or_default();
+            *count += 1;
+            // Errors are all shown: each has to be mended.
+            if finding.level == Level::Error || *count <= SHOWN {
+                writeln!(f, "{finding}")?;
+            }
+        }
+        for ((rule, level), count) in &counts {
+            if *level == Level::Warning && *count > SHOWN {
+                writeln!(f, "warning[{}]: and {} more of these (--json shows all)", rule.code(), count - SHOWN)?;
+            }
+        }
+        let errors = self.findings.iter().filter(|x| x.level == Level::Error).count();
+        let warnings = self.findings.len() - errors;
+        write!(f, "{errors} error{}, {warnings} warning{}", s(errors), s(warnings))
+    }
+}

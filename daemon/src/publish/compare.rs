@@ -1,0 +1,343 @@
+//! What a server has of a chain, against the directory it came from. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use whimbrel_shared::{
+    fingerprint::Schema,
+    ids::{AppName, MigrationName},
+    migration::{Link, Migration, TargetEntry, Targets},
+    protocol::publish::PublishLink,
+    remedy::{Remedy, here},
+    trust::{self, TrustError},
+};
+
+use super::{
+    layout::{Authored, Chain},
+    rehearse::Rehearsal,
+};
+
+/// Why a directory is not the continuation of what was published.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The server's chain is none.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    /// The directory has not got what was published.
+    #[error("{name}, published as version {version}, is not in the directory")]
+    Lacks {
+        /// The migration.
+        name: MigrationName,
+        /// Its version.
+        version: u32,
+    },
+    /// Another migration stands where a published one has its place.
+    #[error("{found} ({path}) stands at place {version}, which belongs to {published}: that is published")]
+    Order {
+        /// The migration that stands there.
+        found: MigrationName,
+        /// Its file.
+        path: String,
+        /// The place.
+        version: u32,
+        /// The migration that was published there.
+        published: MigrationName,
+        /// Whether the one that stands there is published itself.
+        moved: bool,
+    },
+    /// A published migration has another text now.
+    #[error("{path}{}: {name} was published with another text: {what}", line.map_or_else(String::new, |l| format!(":{l}")))]
+    Changed {
+        /// The migration.
+        name: MigrationName,
+        /// Its file.
+        path: String,
+        /// The first line that differs, where lines can be told.
+        line: Option<u32>,
+        /// How it differs.
+        what: String,
+    },
+    /// The metadata would be longer than devices read.
+    #[error("the list of targets would have {size_bytes} bytes; devices read at most {MAX_TARGETS_BYTES}")]
+    TooLong {
+        /// Its size.
+        size_bytes: u64,
+    },
+}
+
+/// What devices read of targets metadata.
+const MAX_TARGETS_BYTES: u64 = 5 * 1024 * 1024;
+
+impl CompareError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Trust(error) => error.remedy(),
+            Self::Lacks { .. } => here("bring it back: what is published stays in the chain; if this is another app's directory, say --app"),
+            Self::Order { moved: true, .. } => here("restore the order: published migrations keep their places"),
+            Self::Order { moved: false, published, .. } => {
+                here(format!("give it a number after those that are published; {published} keeps its place"))
+            }
+            Self::Changed { .. } => here("restore its text, and put the change into a new migration after it"),
+            Self::TooLong { .. } => here("squash the oldest migrations into one first migration under a new app name"),
+        }
+    }
+}
+
+/// The entries whose bodies decide: their digest is not that of the directory's own bytes, which may still be the same
+/// text with other line endings.
+pub fn bodies_needed<'t>(chain: &Chain, targets: &'t Targets) -> Vec<&'t TargetEntry> {
+    targets
+        .chain()
+        .into_iter()
+        .filter(|entry| {
+            let version = usize::try_from(entry.custom.version).unwrap_or(usize::MAX);
+            let local = version.checked_sub(1).and_then(|index| chain.migrations.get(index));
+            local.is_some_and(|local| TargetEntry::new(&local.migration.to_bytes(), entry.custom.clone()).digest() != entry.digest())
+        })
+        .collect()
+}
+
+/// How many of the chain's migrations are published already. `bodies`: those that [`bodies_needed`] named, by path.
+pub fn compare(chain: &Chain, targets: &Targets, bodies: &BTreeMap<String, Migration>) -> Result<usize, CompareError> {
+    let published = trust::check_chain(targets)?;
+    let names: BTreeSet<&MigrationName> = published.iter().map(|entry| &entry.custom.name).collect();
+    let mut versions: BTreeMap<u32, Vec<&TargetEntry>> = BTreeMap::new();
+    for entry in published {
+        versions.entry(entry.custom.version).or_default().push(entry);
+    }
+    for (index, (version, revisions)) in versions.iter().enumerate() {
+        let published = revisions.iter().map(|r| &r.custom.name).next().expect("a version has at least one revision");
+        let lacks = || CompareError::Lacks { name: published.clone(), version: *version };
+        let local = chain.migrations.get(index).ok_or_else(lacks)?;
+        let name = &local.migration.name;
+        if name != published {
+            // If the published one is nowhere, that is the news; where the others went follows from it.
+            if !chain.migrations.iter().any(|m| m.migration.name == *published) {
+                return Err(lacks());
+            }
+            let (path, _) = first_place(local);
+            return Err(CompareError::Order {
+                found: name.clone(),
+                path,
+                version: *version,
+                published: published.clone(),
+                moved: names.contains(name),
+            });
+        }
+        same(local, revisions, bodies)?;
+    }
+    Ok(versions.len())
+}
+
+/// The newest revision counts; an older one is fine too, for a directory that has not been corrected yet.
+fn same(local: &Authored, revisions: &[&TargetEntry], bodies: &BTreeMap<String, Migration>) -> Result<(), CompareError> {
+    let digest = whimbrel_shared::ids::Digest::of(&local.migration.to_bytes());
+    let is = |entry: &&TargetEntry| entry.digest() == digest || bodies.get(&entry.path()).is_some_and(|body| body.same_source(&local.migration));
+    if revisions.iter().any(is) {
+        return Ok(());
+    }
+    let newest = revisions.last().and_then(|entry| bodies.get(&entry.path()));
+    Err(match newest {
+        Some(published) => difference(local, published),
+        None => {
+            let (path, _) = first_place(local);
+            CompareError::Changed { name: local.migration.name.clone(), path, line: None, what: "its digest is another".to_owned() }
+        }
+    })
+}
+
+fn first_place(local: &Authored) -> (String, u32) {
+    let file = local.migration.files.keys().next_back().map_or("up.sql", String::as_str);
+    local.place(file, 1)
+}
+
+/// The first thing by which the directory's text differs from what was published.
+fn difference(local: &Authored, published: &Migration) -> CompareError {
+    let name = local.migration.name.clone();
+    let changed = |path: String, line: Option<u32>, what: String| CompareError::Changed { name: name.clone(), path, line, what };
+    let files: BTreeSet<&String> = local.migration.files.keys().chain(published.files.keys()).collect();
+    for file in files {
+        let (path, first) = local.place(file, 1);
+        let (now, then) = match (local.migration.file(file), published.file(file)) {
+            (Some(now), Some(then)) => (now, then),
+            (Some(_), None) => return changed(path, None, "the file was not part of it".to_owned()),
+            (None, _) => return changed(path, None, "the file is gone".to_owned()),
+        };
+        let lines =
+            |text: &str| -> Vec<String> { text.trim_start_matches('\u{feff}').replace("\r\n", "\n").split('\n').map(str::to_owned).collect() };
+        let (now, then) = (lines(now), lines(then));
+        let at = now.iter().zip(&then).position(|(a, b)| a != b).or_else(|| (now.len() != then.len()).then(|| now.len().min(then.len())));
+        if let Some(at) = at {
+            let shown = |lines: &[String]| lines.get(at).map_or_else(|| "nothing".to_owned(), |line| format!("{:?}", excerpt(line.trim())));
+            let line = first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
+            return changed(path, Some(line), format!("there is {} where it said {}", shown(&now), shown(&then)));
+        }
+    }
+    let (path, _) = local.place("migration.toml", 1);
+    let keys = |m: &Migration| serde_json::to_value(&m.manifest).unwrap_or_default();
+    let (now, then) = (keys(&local.migration), keys(published));
+    let key = now
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key)
+        .chain(then.as_object().into_iter().flatten().map(|(key, _)| key))
+        .find(|key| now.get(key.as_str()) != then.get(key.as_str()));
+    let what = key.map_or_else(
+        || "its way down came or went".to_owned(),
+        |key| {
+            let said = |value: Option<&serde_json::Value>| value.map_or_else(|| "nothing".to_owned(), |v| excerpt(&v.to_string()));
+            format!("`{key}` is {} and was {}", said(now.get(key)), said(then.get(key)))
+        },
+    );
+    changed(path, None, what)
+}
+
+fn excerpt(line: &str) -> String {
+    const SHOWN: usize = 80;
+    if line.chars().count() <= SHOWN { line.to_owned() } else { format!("{}…", line.chars().take(SHOWN).collect::<String>()) }
+}
+
+/// The links that continue what is published: all of the chain after its first `published` migrations.
+pub fn links(
+    chain: &Chain,
+    rehearsal: &Rehearsal,
+    app: &AppName,
+    published: usize,
+    targets: Option<&Targets>,
+) -> Result<Vec<PublishLink>, CompareError> {
+    // The slot before the first new link is as published: its bytes may differ from ours in line endings.
+    let mut previous = targets
+        .into_iter()
+        .flat_map(Targets::chain)
+        .filter(|entry| entry.custom.revision == 1)
+        .map(TargetEntry::digest)
+        .nth(published.wrapping_sub(1));
+    let mut before = recorded(targets).or_else(|| Some(rehearsal.versions.get(published.checked_sub(1)?)?.schema.clone())).unwrap_or_default();
+    let mut all = targets.cloned().unwrap_or_else(|| Targets { app: app.clone(), version: 0, targets: BTreeMap::new() });
+    let mut links = Vec::new();
+    for (index, (authored, rehearsed)) in chain.migrations.iter().zip(&rehearsal.versions).enumerate().skip(published) {
+        let bytes = authored.migration.to_bytes();
+        let custom = Link {
+            name: authored.migration.name.clone(),
+            version: u32::try_from(index + 1).unwrap_or(u32::MAX),
+            revision: 1,
+            previous,
+            mends: None,
+            schema: Some(before.change_to(&rehearsed.schema)),
+            min_sqlite: rehearsed.min_sqlite.clone(),
+        };
+        before.clone_from(&rehearsed.schema);
+        let target = TargetEntry::new(&bytes, custom);
+        previous = Some(target.digest());
+        all.targets.insert(target.path(), target.clone());
+        let body = String::from_utf8(bytes).expect("JSON is UTF-8");
+        links.push(PublishLink { target, body, seed: rehearsed.seed.clone() });
+    }
+    trust::check_chain(&all)?;
+    let size_bytes = serde_json::to_vec(&all).map_or(u64::MAX, |bytes| bytes.len() as u64);
+    if size_bytes > MAX_TARGETS_BYTES { Err(CompareError::TooLong { size_bytes }) } else { Ok(links) }
+}
+
+/// The schema that devices expect after what is published: the changes are signed one on top of the other, so the next
+/// one must begin where they end, and not where this rehearsal would. None where a version has none recorded.
+fn recorded(targets: Option<&Targets>) -> Option<Schema> {
+    let mut schema = Schema::default();
+    for entry in targets?.chain().into_iter().filter(|entry| entry.custom.revision == 1) {
+        schema.apply(entry.custom.schema.as_ref()?);
+    }
+    Some(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::{
+        layout::{self, Layout},
+        listing::{Listing, content},
+        rehearse::rehearse,
+    };
+
+    fn chain(files: &[(&str, &str)]) -> Chain {
+        let listing = Listing { files: files.iter().map(|(p, t)| ((*p).to_owned(), content(t.as_bytes().to_vec()))).collect() };
+        layout::read(&listing, Some(Layout::Whimbrel)).unwrap()
+    }
+
+    fn app() -> AppName {
+        "notes".parse().unwrap()
+    }
+
+    /// What a server has after `chain` was published after `before`.
+    fn publish(chain: &Chain, before: Option<(Targets, BTreeMap<String, Migration>)>) -> (Targets, BTreeMap<String, Migration>) {
+        let rehearsal = rehearse(chain, false, &mut |_| {}).unwrap();
+        let (mut targets, mut bodies) = before.unwrap_or_else(|| (Targets { app: app(), version: 0, targets: BTreeMap::new() }, BTreeMap::new()));
+        let had = compare(chain, &targets, &bodies).unwrap();
+        for link in links(chain, &rehearsal, &app(), had, Some(&targets)).unwrap() {
+            trust::verify(&link.target, link.body.as_bytes()).unwrap();
+            bodies.insert(link.target.path(), Migration::from_bytes(link.body.as_bytes()).unwrap());
+            targets.targets.insert(link.target.path(), link.target);
+        }
+        (targets, bodies)
+    }
+
+    const ONE: (&str, &str) = ("0001_a/up.sql", "CREATE TABLE a(x);\nCREATE TABLE b(y);\n");
+    const TWO: (&str, &str) = ("0002_b/up.sql", "CREATE TABLE c(x);\n");
+    const THREE: (&str, &str) = ("0003_c/up.sql", "CREATE TABLE d(x);\n");
+
+    #[test]
+    fn publishing_twice_changes_nothing_and_new_links_follow_the_published_ones() {
+        let two = chain(&[ONE, TWO]);
+        let server = publish(&two, None);
+        assert_eq!(server.0.targets.len(), 2);
+        assert!(bodies_needed(&two, &server.0).is_empty());
+        assert_eq!(publish(&two, Some(server.clone())).0, server.0);
+
+        // A checkout with other line endings is the same text, and the chain goes on from the published digest.
+        let windows = chain(&[("0001_a/up.sql", "CREATE TABLE a(x);\r\nCREATE TABLE b(y);\r\n"), ("0002_b/up.sql", "CREATE TABLE c(x);\r\n"), THREE]);
+        assert_eq!(bodies_needed(&windows, &server.0).len(), 2);
+        let after = publish(&windows, Some(server.clone())).0;
+        let chain = trust::check_chain(&after).unwrap();
+        assert_eq!(chain[2].custom.previous, Some(server.0.chain()[1].digest()));
+        assert_eq!(chain[2].custom.schema.as_ref().unwrap().0.keys().collect::<Vec<_>>(), ["table d"]);
+        assert_eq!(recorded(Some(&after)).unwrap(), rehearse(&windows, false, &mut |_| {}).unwrap().versions[2].schema);
+    }
+
+    fn refused(local: &Chain, words: &[&str]) {
+        refused_after(&chain(&[ONE, TWO]), local, words);
+    }
+
+    fn refused_after(published: &Chain, local: &Chain, words: &[&str]) {
+        let server = publish(published, None);
+        let error = compare(local, &server.0, &server.1).unwrap_err();
+        let said = format!("{error}; {}", error.remedy().sentence());
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+    }
+
+    #[test]
+    fn a_changed_text_is_refused_with_its_file_and_first_line() {
+        refused(
+            &chain(&[("0001_a/up.sql", "CREATE TABLE a(x);\nCREATE TABLE bb(y);\n"), TWO]),
+            &["0001_a/up.sql:2", "\"CREATE TABLE bb(y);\" where it said \"CREATE TABLE b(y);\"", "restore its text"],
+        );
+        refused(
+            &chain(&[("0001_a/up.sql", "CREATE TABLE a(x);\nCREATE TABLE b(y);\n-- more\n"), TWO]),
+            &["0001_a/up.sql:3", "\"-- more\" where it said \"\""],
+        );
+        refused(&chain(&[ONE, TWO, ("0002_b/down.sql", "DROP TABLE c")]), &["0002_b/down.sql", "not part of it"]);
+        refused(
+            &chain(&[ONE, TWO, ("0002_b/migration.toml", "timeout = \"1m\"")]),
+            &["0002_b/migration.toml", "`timeout` is \"1m\" and was \"10m\""],
+        );
+    }
+
+    #[test]
+    fn a_chain_that_lacks_or_reorders_published_ones_is_refused() {
+        refused(&chain(&[ONE]), &["0002_b, published as version 2, is not in the directory", "bring it back"]);
+        refused(&chain(&[TWO, THREE]), &["0001_a, published as version 1"]);
+        refused(&chain(&[ONE, THREE]), &["0002_b, published as version 2"]);
+        refused_after(&chain(&[ONE, THREE]), &chain(&[ONE, TWO, THREE]), &["0002_b (0002_b/up.sql) stands at place 2", "belongs to 0003_c"]);
+        refused(&chain(&[("0000_new/up.sql", ""), ONE, TWO]), &["0000_new (0000_new/up.sql) stands at place 1", "belongs to 0001_a", "after those"]);
+    }
+}
