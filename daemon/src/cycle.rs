@@ -26,7 +26,6 @@ use whimbrel_shared::{
 use crate::{
     config::{AppVersion, Config},
     control::protocol::{MigrationFailure, PersonOrder, Selector, Summary, SummaryError},
-    enroll,
     migrate::{
         chain::Chain,
         connection::Missing,
@@ -35,7 +34,7 @@ use crate::{
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
     },
-    store::{StoreError, device::StoredTarget},
+    store::{StoreError, device::StoredTarget, settings},
     transport::{
         Http, TransportError,
         server::{Credential, Fresh, Server},
@@ -43,13 +42,6 @@ use crate::{
     trust::{self, AcceptError},
     wake::cron,
 };
-
-/// Settings in `device.db`.
-pub(crate) const POLL_ETAG: &str = "poll_etag";
-const POLL_BODY: &str = "poll_body";
-pub(crate) const STATE_DIGEST: &str = "state_digest";
-const STATE_SENT_MS: &str = "state_sent_ms";
-const PENDING_ETAG: &str = "pending_etag";
 
 /// The state goes up at least so often, changed or not.
 const STATE_AT_LEAST_MS: i64 = 24 * 3_600_000;
@@ -112,6 +104,8 @@ pub struct ServerState {
     pub alarms: Vec<HealthItem>,
     /// Whether the server has only the seed's two endpoints.
     pub seed: bool,
+    /// Before when it asked not to be asked again.
+    pub not_before: Option<Instant>,
 }
 
 /// An open request of a person.
@@ -271,7 +265,7 @@ impl Core {
     /// The application's build: what a person said, else what the configuration says.
     fn app_version(&self, path: &PathBuf) -> Result<Option<String>, StoreError> {
         let rule = &self.sites[path].site.rule;
-        if let Some(said) = self.shared.store().setting(&format!("app_version:{}", rule.app))? {
+        if let Some(said) = self.shared.store().setting(&settings::app_version(&rule.app))? {
             return Ok(Some(said));
         }
         Ok(match &rule.app_version {
@@ -298,7 +292,7 @@ impl Core {
             let window = self.window();
             let app_sqlite = {
                 let rule = &self.sites[&path].site.rule;
-                self.shared.store().setting(&format!("app_sqlite:{}", rule.app))?.or_else(|| rule.app_sqlite.clone())
+                self.shared.store().setting(&settings::app_sqlite(&rule.app))?.or_else(|| rule.app_sqlite.clone())
             };
             let state = self.sites.get_mut(&path).expect("its own key");
             state.latest = chain.latest();
@@ -418,14 +412,17 @@ impl Core {
 
     fn connect(&self) -> Result<Option<Server>, StoreError> {
         let store = self.shared.store();
-        let Some(url) = self.config.server.clone().map_or_else(|| store.setting(enroll::SERVER), |u| Ok(Some(u)))? else { return Ok(None) };
-        let credential = store.setting(enroll::DEVICE_TOKEN)?.map_or(Credential::None, Credential::Device);
+        let Some(url) = self.config.server.clone().map_or_else(|| store.setting(settings::SERVER), |u| Ok(Some(u)))? else { return Ok(None) };
+        let credential = store.setting(settings::DEVICE_TOKEN)?.map_or(Credential::None, Credential::Device);
         Ok(Some(Server::new(self.http.clone(), url, credential, self.shared.ambient.clone())))
     }
 
     /// Reports, says how things are, asks what is allowed, and accepts what is new. The outer error is ours, the inner
     /// one the exchange's.
     async fn exchange(&mut self) -> Result<Result<(), TransportError>, StoreError> {
+        if let Some(left) = self.server.not_before.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero()) {
+            return Ok(Err(TransportError::AskedToWait { left }));
+        }
         if !self.server.seed {
             match self.tell().await? {
                 Ok(()) => {}
@@ -440,11 +437,11 @@ impl Core {
             return Ok(Ok(()));
         };
         if !self.server.seed {
-            let etag = self.shared.store().setting(POLL_ETAG)?;
+            let etag = self.shared.store().setting(settings::POLL_ETAG)?;
             match server.poll(etag.as_deref()).await {
                 Ok(Fresh::AsBefore) => {
                     // An accept that failed half-way is tried again although the server has nothing new to say.
-                    let kept = self.shared.store().setting(POLL_BODY)?;
+                    let kept = self.shared.store().setting(settings::POLL_BODY)?;
                     if let Some(poll) = kept.and_then(|b| serde_json::from_str(&b).ok()) {
                         return self.accept(&server, &poll).await;
                     }
@@ -456,8 +453,8 @@ impl Core {
                         for plan in &poll.plans {
                             store.put_plan(plan)?;
                         }
-                        store.set_setting(POLL_BODY, Some(&body))?;
-                        store.set_setting(POLL_ETAG, etag.as_deref())
+                        store.set_setting(settings::POLL_BODY, Some(&body))?;
+                        store.set_setting(settings::POLL_ETAG, etag.as_deref())
                     })?;
                     return self.accept(&server, &poll).await;
                 }
@@ -483,7 +480,7 @@ impl Core {
         let digest = Digest::of(&serde_json::to_vec(&state).expect("a state has text keys")).to_string();
         let (last, sent_ms) = {
             let store = self.shared.store();
-            (store.setting(STATE_DIGEST)?, store.setting(STATE_SENT_MS)?.and_then(|t| t.parse::<i64>().ok()).unwrap_or(0))
+            (store.setting(settings::STATE_DIGEST)?, store.setting(settings::STATE_SENT_MS)?.and_then(|t| t.parse::<i64>().ok()).unwrap_or(0))
         };
         let due = last.as_deref() != Some(&digest) || now_ms.abs_diff(sent_ms) > STATE_AT_LEAST_MS.unsigned_abs();
         if due && !state.databases.is_empty() {
@@ -491,8 +488,8 @@ impl Core {
                 return Ok(Err(error));
             }
             let store = self.shared.store();
-            store.set_setting(STATE_DIGEST, Some(&digest))?;
-            store.set_setting(STATE_SENT_MS, Some(&now_ms.to_string()))?;
+            store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
+            store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
         }
         loop {
             let reports = self.shared.store().unsent(MAX_REPORTS)?;
@@ -548,7 +545,7 @@ impl Core {
     /// Accepts what the server's repository has and we have not. An offer that contradicts what was accepted is an alarm.
     async fn accept(&mut self, server: &Server, poll: &PollResponse) -> Result<Result<(), TransportError>, StoreError> {
         for (app, head) in &poll.repository {
-            let setting = format!("targets:{app}");
+            let setting = settings::targets(app);
             if self.shared.store().setting(&setting)?.as_deref() == Some(&head.digest.to_string()) {
                 continue;
             }
@@ -601,7 +598,7 @@ impl Core {
         if told.is_err() {
             return Ok(told);
         }
-        let etag = self.shared.store().setting(PENDING_ETAG)?;
+        let etag = self.shared.store().setting(settings::PENDING_ETAG)?;
         let (pending, etag) = match server.seed_pending(etag.as_deref()).await {
             Ok(Fresh::AsBefore) => return Ok(Ok(())),
             Ok(Fresh::New(pending, etag)) => (pending, etag),
@@ -610,7 +607,7 @@ impl Core {
         // Such a server knows no apps: what it lists is for the app of the first database.
         let Some(app) = self.config.databases.first().map(|d| d.app.clone()) else { return Ok(Ok(())) };
         match self.take_seed(&app, pending)? {
-            Ok(()) => self.shared.store().set_setting(PENDING_ETAG, etag.as_deref())?,
+            Ok(()) => self.shared.store().set_setting(settings::PENDING_ETAG, etag.as_deref())?,
             Err(error) => self.alarm(&app, &error),
         }
         Ok(Ok(()))
@@ -619,7 +616,7 @@ impl Core {
     /// Gives seed migrations their place in a chain: behind what was accepted, by timestamp.
     fn take_seed(&mut self, app: &AppName, mut pending: Vec<SeedMigration>) -> Result<Result<(), AcceptError>, StoreError> {
         pending.sort_by(|a, b| (a.timestamp, a.migration_name.as_str()).cmp(&(b.timestamp, b.migration_name.as_str())));
-        let newest = format!("seed_timestamp:{app}");
+        let newest = settings::seed_timestamp(app);
         let now_ms = self.shared.ambient.now_ms();
         for seed in pending {
             let body = seed.to_migration().to_bytes();
@@ -691,12 +688,16 @@ impl Core {
                 if self.server.failures > 0 {
                     tracing::info!("the server answers again");
                 }
-                self.server.failures = 0;
+                (self.server.failures, self.server.not_before) = (0, None);
                 self.server.last_exchange_ms = Some(self.shared.ambient.now_ms());
                 (self.server.error, self.server.remedy, self.server.state) = (None, None, "online");
             }
-            Ok(()) => {}
+            Ok(()) | Err(TransportError::AskedToWait { .. }) => {}
             Err(error) => {
+                if let Some(asked) = error.retry_after() {
+                    let pause = crate::wake::pace::pause(0, self.shared.ambient.chance(), Some(asked));
+                    self.server.not_before = Some(Instant::now() + pause);
+                }
                 self.server.failures = self.server.failures.saturating_add(1);
                 let refused = matches!(error, TransportError::Refused { status: 400..=499, .. });
                 if self.server.failures == 1 {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{Notify, broadcast, watch},
     time::Instant,
 };
 use whimbrel_shared::{
@@ -32,11 +32,12 @@ use crate::{
     cycle::{Core, Outcome},
     migrate::{
         apply::Policy,
+        halt::Halt,
         live::{Live, PULSE},
         work::Shared,
     },
     store::{
-        StoreError,
+        StoreError, ballast,
         device::{DeviceStore, make_private_dir},
     },
     transport::{TransportError, http::Reqwest},
@@ -49,6 +50,8 @@ use crate::{
 
 /// Events that a slow watcher may be behind.
 const EVENTS_BEHIND: usize = 256;
+/// How long a transaction that is open at a stop may go on. Below systemd's own limit of 90 s.
+const STOP_GRACE: Duration = Duration::from_secs(60);
 /// Longest that a hook may run.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -106,13 +109,34 @@ pub struct Ended {
 }
 
 /// Runs until it is told to stop (SIGTERM, SIGINT), or for one cycle. A stop finishes the transaction that is open and
-/// starts no other.
-pub async fn run(config: Config, once: bool) -> Result<Ended, DaemonError> {
+/// starts no other. SIGHUP reads the configuration again; one that is wrong is logged, and the old one stays.
+pub async fn run(mut config: Config, once: bool) -> Result<Ended, DaemonError> {
+    let halt = Halt::default();
+    let stop = Stop::listen(&halt);
+    loop {
+        match run_as(config.clone(), once, &halt, &stop).await? {
+            Run::Ended(ended) => return Ok(ended),
+            Run::Reload => match Config::read(&config.file) {
+                Ok(new) => {
+                    tracing::info!("the configuration was read again");
+                    config = new;
+                }
+                Err(error) => tracing::error!("the configuration stays as it was: {error}; {}", error.remedy().sentence()),
+            },
+        }
+    }
+}
+
+/// Why a run with one configuration ended.
+enum Run {
+    Ended(Ended),
+    Reload,
+}
+
+async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<Run, DaemonError> {
     make_private_dir(&config.state_dir).map_err(|source| DaemonError::Io { path: config.state_dir.clone(), source })?;
-    let cancel = Arc::new(AtomicBool::new(false));
-    let mut stop = Stop::listen(cancel.clone());
-    let Some(_lock) = alone(&config.state_dir, &mut stop).await? else {
-        return Ok(Ended { summary: Summary::default(), exchange: Ok(()) });
+    let Some(_lock) = alone(&config.state_dir, stop).await? else {
+        return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
     };
     let store = DeviceStore::open(&config.state_dir)?;
     let ambient = Ambient::real();
@@ -121,7 +145,7 @@ pub async fn run(config: Config, once: bool) -> Result<Ended, DaemonError> {
         state_dir: config.state_dir.clone(),
         ambient: ambient.clone(),
         policy: Policy { max_attempts: config.apply.max_attempts, grouping: config.apply.grouping, wait_for_app: config.apply.wait_for_app.get() },
-        cancel,
+        halt: halt.clone(),
     };
     let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
     tracing::warn!("trust = \"none\": whatever the server says is run");
@@ -145,11 +169,20 @@ pub async fn run(config: Config, once: bool) -> Result<Ended, DaemonError> {
         events: broadcast::channel(EVENTS_BEHIND).0,
         bell: bell.clone(),
     };
-    let mut looper =
-        Loop { core, desk: desk.clone(), picture, daemon, told: Vec::new(), last_event: None, next_poll_ms: None, watchdog: Watchdog::new() };
+    let mut looper = Loop {
+        core,
+        desk: desk.clone(),
+        picture,
+        daemon,
+        told: Vec::new(),
+        last_event: None,
+        next_poll_ms: None,
+        degraded: 0,
+        watchdog: Watchdog::new(),
+    };
 
     let control = tokio::spawn(serve(desk));
-    let ended = if once { looper.once().await } else { looper.forever(&bell, &mut stop).await };
+    let ended = if once { looper.once().await.map(Run::Ended) } else { looper.forever(&bell, stop).await };
     control.abort();
     ended
 }
@@ -170,7 +203,7 @@ async fn serve(desk: Desk) {
 
 /// One daemon for one state directory. Another one there (a second `run --once`, or one that is just ending) is waited
 /// for; none when a stop came first.
-async fn alone(state_dir: &std::path::Path, stop: &mut Stop) -> Result<Option<File>, DaemonError> {
+async fn alone(state_dir: &std::path::Path, stop: &Stop) -> Result<Option<File>, DaemonError> {
     let path = state_dir.join("lock");
     let io = |source| DaemonError::Io { path: path.clone(), source };
     let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
@@ -203,6 +236,8 @@ struct Loop {
     /// Newest event that watchers were shown.
     last_event: Option<whimbrel_shared::ids::EventId>,
     next_poll_ms: Option<i64>,
+    /// Cycles in a row that our own store could not keep.
+    degraded: u32,
     watchdog: Watchdog,
 }
 
@@ -212,44 +247,47 @@ impl Loop {
         Ok(Ended { summary, exchange })
     }
 
-    async fn forever(&mut self, bell: &Bell, stop: &mut Stop) -> Result<Ended, DaemonError> {
+    async fn forever(&mut self, bell: &Bell, stop: &Stop) -> Result<Run, DaemonError> {
         let schedule = self.core.config.schedule.poll.clone();
         let ringer = Ringer::start(&schedule, bell.clone()).await.map_err(|e| DaemonError::Schedule(e.to_string()))?;
         let network = tokio::spawn(network::listen(bell.clone()));
         let expression = cron::parse(&schedule).map_err(DaemonError::Schedule)?;
-        notify_ready();
+        notify(&[State::Ready, State::Status("started")]);
 
         let mut rings = Rings::default();
-        let mut last_clock = clocks();
+        let mut slept = time_asleep();
         let ended = loop {
-            let forced = rings.has(Why::Person) || rings.has(Why::Network) || rings.has(Why::Resumed);
-            let Outcome { summary, exchange } = tokio::select! {
-                outcome = self.cycle(forced) => outcome?,
-                // The work in the threads sees the cancel and ends; what is committed is committed.
-                () = stop.wanted() => break Ended { summary: Summary::default(), exchange: Ok(()) },
-            };
             let begun = Instant::now();
-            let mut deadline = begun + self.rest(&expression, &exchange);
-            self.say_next(deadline);
+            let worked = tokio::select! {
+                worked = self.cycle(rings.is_urgent()) => worked,
+                // The threads see the stop: they finish their transaction and start no other.
+                () = stop.wanted() => break Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }),
+            };
+            let (rest, allowed) = match &worked {
+                Ok(outcome) => (self.rest(&expression, &outcome.exchange), !matches!(&outcome.exchange, Err(e) if e.retry_after().is_some())),
+                Err(error) => (self.degrade(error), false),
+            };
+            let mut deadline = Instant::now() + rest;
+            self.say_next(rest);
             rings = loop {
                 tokio::select! {
                     () = stop.wanted() => break Rings::default(),
+                    () = stop.reload_wanted() => break Rings::default(),
                     () = tokio::time::sleep_until(deadline) => break bell.take(),
                     () = self.watchdog.tick() => {
-                        // Suspended time shows as boot time running ahead of monotonic time.
-                        let now = clocks();
-                        if now.saturating_sub(last_clock) > Duration::from_secs(2) {
+                        let now = time_asleep();
+                        if now.saturating_sub(slept) > Duration::from_secs(2) {
                             tracing::info!("the machine slept; looking at the server");
                             bell.ring(Why::Resumed);
                         }
-                        last_clock = now;
+                        slept = now;
                     }
                     () = bell.heard() => {
-                        let heard = bell.take().and(rings_none());
-                        if heard.has(Why::Person) || heard.has(Why::Network) || heard.has(Why::Resumed) {
+                        let heard = bell.take();
+                        if heard.is_urgent() {
                             break heard;
                         }
-                        if heard.has(Why::Schedule) && exchange_allows(&exchange) {
+                        if heard.has(Why::Schedule) && allowed {
                             // A fleet that shares a schedule must not share the second.
                             let spread = pace::spread(interval(&expression, self.core.shared.ambient.now_ms()), self.core.shared.ambient.chance());
                             deadline = deadline.min(Instant::now() + spread);
@@ -258,15 +296,44 @@ impl Loop {
                 }
             };
             if stop.is_wanted() {
-                break Ended { summary, exchange };
+                let ended = worked.map_or_else(|_| (Summary::default(), Ok(())), |o| (o.summary, o.exchange));
+                break Run::Ended(Ended { summary: ended.0, exchange: ended.1 });
+            }
+            if stop.take_reload() {
+                notify_reloading();
+                break Run::Reload;
             }
             // However often somebody rings, the server and the files get a breath.
             tokio::time::sleep_until(begun + pace::SHORTEST).await;
         };
-        notify_stopping();
+        if matches!(ended, Run::Ended(_)) {
+            notify(&[State::Stopping]);
+        }
         ringer.stop().await;
         network.abort();
         Ok(ended)
+    }
+
+    /// Our own store failed: a full disk, most likely. The daemon stays, frees its ballast so that what happened can be
+    /// recorded, and tries again. Returns the pause.
+    fn degrade(&mut self, error: &DaemonError) -> Duration {
+        self.degraded = self.degraded.saturating_add(1);
+        if self.degraded == 1 {
+            tracing::error!("degraded: {error}; {}", error.remedy().sentence());
+        }
+        ballast::free(&self.core.config.state_dir);
+        let mut picture = (**self.desk.picture.borrow()).clone();
+        picture.health.retain(|h| h.code != "degraded");
+        picture.health.push(crate::migrate::gate::item(
+            "degraded",
+            whimbrel_shared::protocol::state::Severity::Error,
+            error.to_string(),
+            error.remedy(),
+        ));
+        self.picture.send_replace(Arc::new(picture));
+        notify(&[State::Status(&format!("degraded: {error}"))]);
+        // A disk is freed by people: looking every few seconds costs little, and they wait for it.
+        Duration::from_secs(5)
     }
 
     /// How long the loop rests after a cycle, if nobody rings.
@@ -286,10 +353,12 @@ impl Loop {
         self.core.next_try().map_or(exchange, |next| next.max(pace::SHORTEST).min(exchange))
     }
 
-    fn say_next(&mut self, deadline: Instant) {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        self.next_poll_ms = Some(self.core.shared.ambient.now_ms() + i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
-        self.publish("idle");
+    fn say_next(&mut self, rest: Duration) {
+        self.next_poll_ms = Some(self.core.shared.ambient.now_ms() + i64::try_from(rest.as_millis()).unwrap_or(i64::MAX));
+        if self.degraded == 0 {
+            self.daemon.activity = "idle".to_owned();
+            show(&self.core, &self.desk, &self.picture, &self.daemon, self.next_poll_ms);
+        }
     }
 
     /// One cycle, with a picture at each stage and the watchdog fed while it makes progress.
@@ -317,15 +386,15 @@ impl Loop {
             }
         };
         Watchdog::feed();
+        if self.degraded > 0 {
+            tracing::info!("the daemon's own store works again");
+            self.degraded = 0;
+        }
+        ballast::keep(&self.core.config.state_dir);
         self.announce()?;
         self.hook();
         notify_status(&self.desk.snapshot());
         Ok(outcome)
-    }
-
-    fn publish(&mut self, activity: &str) {
-        self.daemon.activity = activity.to_owned();
-        show(&self.core, &self.desk, &self.picture, &self.daemon, self.next_poll_ms);
     }
 
     /// Shows new events to whoever watches.
@@ -417,20 +486,8 @@ fn interval(expression: &croner::Cron, now_ms: i64) -> Duration {
     }
 }
 
-/// A schedule does not overrule a server that asked to be left alone.
-fn exchange_allows(exchange: &Result<(), TransportError>) -> bool {
-    match exchange {
-        Ok(()) => true,
-        Err(error) => error.retry_after().is_none(),
-    }
-}
-
-fn rings_none() -> Rings {
-    Rings::default()
-}
-
-/// Boot time minus monotonic time: what the machine slept since it was started.
-fn clocks() -> Duration {
+/// What the machine slept since it was started: boot time runs on while it sleeps, monotonic time does not.
+fn time_asleep() -> Duration {
     #[cfg(target_os = "linux")]
     {
         let read = |id| {
@@ -447,33 +504,63 @@ fn clocks() -> Duration {
     Duration::ZERO
 }
 
-/// Stop means: finish this transaction, start no other.
-struct Stop(watch::Receiver<bool>);
+/// Stop means: finish this transaction, start no other. After [`STOP_GRACE`] the transaction is rolled back; a second
+/// signal ends the process at once.
+struct Stop {
+    stop: watch::Receiver<bool>,
+    reload: Arc<Notify>,
+    reloads: Arc<AtomicBool>,
+}
 
 impl Stop {
-    /// Listens for SIGTERM and SIGINT; a second one ends the process at once.
-    fn listen(cancel: Arc<AtomicBool>) -> Self {
-        let (send, receive) = watch::channel(false);
+    /// Listens for SIGTERM, SIGINT and SIGHUP.
+    fn listen(halt: &Halt) -> Self {
+        let (send, stop) = watch::channel(false);
+        let halt = halt.clone();
         tokio::spawn(async move {
             signal().await;
             tracing::info!("stopping: the transaction that is open is finished, no other is started");
-            cancel.store(true, Ordering::Relaxed);
+            halt.stop.store(true, Ordering::Relaxed);
             send.send_replace(true);
-            signal().await;
-            std::process::exit(1);
+            tokio::select! { () = signal() => std::process::exit(1), () = tokio::time::sleep(STOP_GRACE) => {} }
+            halt.kill.store(true, Ordering::Relaxed);
         });
-        Self(receive)
+        let (reload, reloads) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+        tokio::spawn(hang_up(reload.clone(), reloads.clone()));
+        Self { stop, reload, reloads }
     }
 
-    async fn wanted(&mut self) {
-        if self.0.wait_for(|wanted| *wanted).await.is_err() {
+    async fn wanted(&self) {
+        if self.stop.clone().wait_for(|wanted| *wanted).await.is_err() {
             std::future::pending::<()>().await;
         }
     }
 
     fn is_wanted(&self) -> bool {
-        *self.0.borrow()
+        *self.stop.borrow()
     }
+
+    async fn reload_wanted(&self) {
+        self.reload.notified().await;
+    }
+
+    fn take_reload(&self) -> bool {
+        self.reloads.swap(false, Ordering::SeqCst)
+    }
+}
+
+async fn hang_up(reload: Arc<Notify>, reloads: Arc<AtomicBool>) {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut hup) = signal(SignalKind::hangup()) else { return };
+        while hup.recv().await.is_some() {
+            reloads.store(true, Ordering::SeqCst);
+            reload.notify_one();
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (reload, reloads);
 }
 
 async fn signal() {
@@ -551,12 +638,12 @@ fn notify(states: &[State<'_>]) {
     let _ = states;
 }
 
-fn notify_ready() {
-    notify(&[State::Ready, State::Status("started")]);
-}
-
-fn notify_stopping() {
-    notify(&[State::Stopping]);
+/// A reload without the time it began at is taken for a failure by systemd 253 and later.
+fn notify_reloading() {
+    #[cfg(unix)]
+    if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]);
+    }
 }
 
 fn notify_status(snapshot: &Snapshot) {

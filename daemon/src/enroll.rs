@@ -11,18 +11,13 @@ use whimbrel_shared::{
 use crate::{
     ambient::Ambient,
     config::{Config, check_server},
-    store::{StoreError, device::DeviceStore},
+    store::{StoreError, device::DeviceStore, settings},
     transport::{
         TransportError,
         http::Reqwest,
         server::{Credential, Server},
     },
 };
-
-/// Settings in `device.db` that enrolment writes.
-pub(crate) const SERVER: &str = "server";
-pub(crate) const DEVICE_ID: &str = "device_id";
-pub(crate) const DEVICE_TOKEN: &str = "device_token";
 
 /// What became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,24 +83,24 @@ pub async fn enroll(config: &Config, url: &str, token: &str) -> Result<Enrolled,
         return Err(EnrollError::OtherServer { configured: configured.clone(), asked: url });
     }
     let mut store = DeviceStore::open(&config.state_dir)?;
-    let same_server = store.setting(SERVER)?.is_none_or(|s| s == url);
+    let same_server = store.setting(settings::SERVER)?.is_none_or(|s| s == url);
     let known = |key| if same_server { store.setting(key) } else { Ok(None) };
     let request = EnrollRequest {
         token: token.trim().to_owned(),
-        device_id: known(DEVICE_ID)?.and_then(|id| id.parse().ok()),
-        device_token: known(DEVICE_TOKEN)?,
+        device_id: known(settings::DEVICE_ID)?.and_then(|id| id.parse().ok()),
+        device_token: known(settings::DEVICE_TOKEN)?,
         name: host_name(),
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
     let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await?;
     store.atomically(|store| {
-        store.set_setting(SERVER, Some(&url))?;
-        store.set_setting(DEVICE_ID, Some(&response.device_id.to_string()))?;
-        store.set_setting(DEVICE_TOKEN, Some(&response.device_token))?;
+        store.set_setting(settings::SERVER, Some(&url))?;
+        store.set_setting(settings::DEVICE_ID, Some(&response.device_id.to_string()))?;
+        store.set_setting(settings::DEVICE_TOKEN, Some(&response.device_token))?;
         // What was learnt as somebody else is asked again.
-        store.set_setting(crate::cycle::POLL_ETAG, None)?;
-        store.set_setting(crate::cycle::STATE_DIGEST, None)
+        store.set_setting(settings::POLL_ETAG, None)?;
+        store.set_setting(settings::STATE_DIGEST, None)
     })?;
     Ok(Enrolled { device_id: response.device_id, app: response.app, server: url })
 }

@@ -1,2 +1,5 @@
 //! The `whimbrel` binary.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    whimbrel::cli::main(std::env::args_os()).number().into()
+}

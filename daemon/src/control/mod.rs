@@ -1,5 +1,9 @@
 //! The control socket: how the command line asks the daemon. One JSON request a line, JSON replies a line each.
 
+pub mod client;
 pub mod protocol;
 pub mod server;
 pub mod snapshot;
+
+#[cfg(all(test, unix))]
+pub(crate) mod fake;

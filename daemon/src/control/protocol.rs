@@ -322,7 +322,7 @@ pub struct MigrationView {
     pub completed_at_ms: Option<i64>,
 }
 
-/// What would happen to one database. `whimbrel plan --json` prints a list of these.
+/// What would happen to one database. `whimbrel plan --json` prints a list of these as `plans`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
     /// The file.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use tokio::sync::{broadcast, watch};
@@ -22,6 +22,7 @@ use crate::{
         live::Live,
         work::{self, Looked, Shared, Site, Task},
     },
+    store::settings,
     trust,
     wake::bell::{Bell, Why},
 };
@@ -98,9 +99,9 @@ impl Desk {
             Request::Doctor => Reply::Doctor { checks: self.doctor() },
             Request::AppVersion { app, version, sqlite } => {
                 self.shared.store().atomically(|store| {
-                    store.set_setting(&format!("app_version:{app}"), version.as_deref())?;
+                    store.set_setting(&settings::app_version(&app), version.as_deref())?;
                     match &sqlite {
-                        Some(sqlite) => store.set_setting(&format!("app_sqlite:{app}"), Some(sqlite)),
+                        Some(sqlite) => store.set_setting(&settings::app_sqlite(&app), Some(sqlite)),
                         None => Ok(()),
                     }
                 })?;
@@ -172,6 +173,13 @@ impl Desk {
             }
             store.put_request(id, &body, now_ms)
         })?;
+        if matches!(order, PersonOrder::Hold { .. }) {
+            // What is running there is rolled back: a hold means now.
+            let lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
+            for live in chosen.iter().filter_map(|d| lives.get(&d.path)) {
+                live.hold.store(true, Ordering::Relaxed);
+            }
+        }
         self.bell.ring(Why::Person);
         Ok(Reply::Accepted { request_id: id })
     }

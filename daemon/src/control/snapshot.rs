@@ -3,9 +3,8 @@
 use crate::{
     control::protocol::{DaemonView, DatabaseView, MigrationView, STATUS_SCHEMA, ServerView, Snapshot},
     cycle::{Core, pending, status},
-    enroll,
     migrate::gate::item,
-    store::StoreError,
+    store::{StoreError, settings},
 };
 use whimbrel_shared::{
     protocol::state::{HealthItem, Severity},
@@ -16,7 +15,7 @@ use whimbrel_shared::{
 /// Makes it. `next_poll_ms` is when the loop looks again at the latest.
 pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> Result<Snapshot, StoreError> {
     let store = core.shared.store();
-    let (url, device_id) = (store.setting(enroll::SERVER)?, store.setting(enroll::DEVICE_ID)?);
+    let (url, device_id) = (store.setting(settings::SERVER)?, store.setting(settings::DEVICE_ID)?);
     let reports_unsent = store.count_unsent()?;
     let mut databases = Vec::new();
     for (path, state) in &core.sites {

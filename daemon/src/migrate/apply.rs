@@ -35,6 +35,9 @@ use crate::{
 /// a hundred small migrations.
 const GROUP_HOLD: Duration = Duration::from_millis(100);
 
+/// Files up to this size are checked before every run: about 80 ms.
+const CHECKED_BYTES: i64 = 32 * 1024 * 1024;
+
 /// Reads an accepted migration back, verified.
 pub type Load<'a> = dyn Fn(u32, u32) -> Result<VerifiedMigration, AcceptError> + 'a;
 
@@ -139,6 +142,10 @@ impl Runner<'_, '_> {
         }
         while let Some(next) = self.next() {
             *at = next;
+            if self.file.guard.halt().no_more() {
+                self.abandon()?;
+                return Err(ApplyError::Cancelled);
+            }
             let grouped =
                 if self.job.policy.grouping && self.job.operation == Operation::Apply && self.alone != Some(next) { self.group(next)? } else { 0 };
             if grouped == 0
@@ -173,12 +180,26 @@ impl Runner<'_, '_> {
         self.file.patience.set_limit(self.job.policy.wait_for_app);
         self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
         self.file.patience.over();
+        self.check_file()?;
         self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
         self.expected = match self.job.operation {
             Operation::Apply => self.job.chain.schema_at(self.job.from - 1),
             Operation::Revert => self.job.chain.schema_at(self.job.from),
         };
         Ok(())
+    }
+
+    /// A damaged file is not made worse. Small files are checked each time; large ones after something went wrong, since
+    /// a check reads them from end to end (1.1 s for 492 MB, reference 2.4).
+    fn check_file(&self) -> Result<(), ApplyError> {
+        let connection = &self.file.connection;
+        let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite("reading the file's size"));
+        let size_bytes = number("page_count")?.saturating_mul(number("page_size")?);
+        if size_bytes > CHECKED_BYTES && managed::crashes(connection, self.job.from)? == 0 {
+            return Ok(());
+        }
+        let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(sqlite("checking the file"))?;
+        if found == "ok" { Ok(()) } else { Err(ApplyError::Damaged(found)) }
     }
 
     /// Commits the intent, having read the history again under the lock. `false`: there is nothing to do any more.

@@ -1,8 +1,6 @@
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
-};
+//! The engine on real files.
+
+use std::{collections::BTreeMap, path::PathBuf};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
@@ -12,7 +10,7 @@ use whimbrel_shared::{
 };
 
 use super::*;
-use crate::migrate::{connection::Missing, plan, recover};
+use crate::migrate::{connection::Missing, halt::Halt, plan, recover};
 
 /// A file, a chain, and what it takes to run one on the other.
 struct Bed {
@@ -71,7 +69,7 @@ impl Bed {
     }
 
     fn open(&self) -> Managed {
-        Managed::open(&self.path, Missing::Refuse, Duration::from_secs(5), Arc::new(AtomicBool::new(false))).unwrap()
+        Managed::open(&self.path, Missing::Refuse, Duration::from_secs(5), Halt::default()).unwrap()
     }
 
     fn app(&self) -> Connection {
@@ -244,15 +242,15 @@ fn a_reader_in_rollback_mode_is_waited_out_and_new_readers_are_let_in() {
 fn a_cancel_leaves_nothing_half_done() {
     let endless = "CREATE TABLE b(x); INSERT INTO b WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM c) SELECT x FROM c";
     let bed = Bed::new("", &[(endless, "")]);
-    let cancel = Arc::new(AtomicBool::new(false));
-    let mut file = Managed::open(&bed.path, Missing::Refuse, Duration::from_secs(5), cancel.clone()).unwrap();
+    let halt = Halt::default();
+    let mut file = Managed::open(&bed.path, Missing::Refuse, Duration::from_secs(5), halt.clone()).unwrap();
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| bed.run_on(&mut file, Operation::Apply, 1, 1));
         while bed.value::<i64>("SELECT count(*) FROM _whimbrel_intent") == 0 {
             std::thread::yield_now();
         }
         let asked = Instant::now();
-        cancel.store(true, std::sync::atomic::Ordering::Relaxed);
+        halt.hold.store(true, std::sync::atomic::Ordering::Relaxed);
         let ran = worker.join().unwrap();
         assert_eq!(stop_code(&ran), "cancelled");
         assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());

@@ -1,17 +1,14 @@
 //! Opens an application's file the way the engine needs it: its journal mode kept, every commit durable, hostile content
 //! without teeth (DESIGN 7 "Settings", 8.7).
 
-use std::{
-    path::Path,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::{
     error::{ApplyError, sqlite},
     guard::Guard,
+    halt::Halt,
     patience::Patience,
     schema::SchemaReader,
 };
@@ -54,24 +51,24 @@ pub enum Missing {
 }
 
 impl Managed {
-    /// Opens `path`. Waits up to `patience` for the application, and stops when `cancel` is set. The file's content is
+    /// Opens `path`. Waits up to `patience` for the application, and stops when `halt` says so. The file's content is
     /// not changed; a WAL left by a crash is recovered by SQLite.
-    pub fn open(path: &Path, missing: Missing, patience: Duration, cancel: Arc<AtomicBool>) -> Result<Self, ApplyError> {
+    pub fn open(path: &Path, missing: Missing, patience: Duration, halt: Halt) -> Result<Self, ApplyError> {
         // No URI: a path with a question mark is a path. No mutex: one thread at a time.
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if missing == Missing::Create {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
-        Self::adopt(connection, patience, cancel)
+        Self::adopt(connection, patience, halt)
     }
 
     /// Prepares a connection that was opened elsewhere (a private copy, an empty database).
-    pub fn adopt(mut connection: Connection, patience: Duration, cancel: Arc<AtomicBool>) -> Result<Self, ApplyError> {
-        let patience = Patience::new(cancel.clone(), patience);
+    pub fn adopt(mut connection: Connection, patience: Duration, halt: Halt) -> Result<Self, ApplyError> {
+        let patience = Patience::new(halt.clone(), patience);
         let handler = patience.clone();
         connection.busy_handler(Some(move |refusals| handler.handle(refusals))).map_err(sqlite("setting the busy handler"))?;
-        let guard = Guard::install(&mut connection, cancel).map_err(sqlite("installing the guard"))?;
+        let guard = Guard::install(&mut connection, halt).map_err(sqlite("installing the guard"))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, false).map_err(sqlite("switching foreign keys off"))?;
         connection.set_prepared_statement_cache_capacity(64);
 

@@ -10,6 +10,7 @@ use whimbrel_shared::{
 };
 
 use super::script::ScriptError;
+use crate::store::{code_of, is_disk_full};
 
 /// Most new violations, drifted objects or broken views that a message names.
 pub const NAMED: usize = 20;
@@ -109,6 +110,9 @@ pub enum ApplyError {
         /// Object by object.
         drift: Vec<String>,
     },
+    /// SQLite's own check found the file damaged.
+    #[error("the file is damaged: {0}")]
+    Damaged(String),
     /// SQLite failed outside the script.
     #[error("{doing}: {source}")]
     Sqlite {
@@ -146,11 +150,6 @@ pub fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> ApplyError
     move |source| ApplyError::Sqlite { doing, source }
 }
 
-/// SQLite's extended result code in a rusqlite error; 0 where it has none.
-pub fn code_of(error: &rusqlite::Error) -> i32 {
-    error.sqlite_error().map_or(0, |e| e.extended_code)
-}
-
 /// How an error with this SQLite result code is retried (reference 2.9).
 pub fn class_of(code: i32) -> FailureClass {
     match code & 0xff {
@@ -167,11 +166,6 @@ pub fn class_of(code: i32) -> FailureClass {
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => FailureClass::Corrupt,
         _ => FailureClass::Permanent,
     }
-}
-
-/// Whether a code means that the disk is full. 4874 is what a cold WAL database answers on a full disk (reference 1.3).
-pub fn is_disk_full(code: i32) -> bool {
-    code & 0xff == ffi::SQLITE_FULL || code == ffi::SQLITE_IOERR_SHMSIZE
 }
 
 fn remedy_of(code: i32) -> Remedy {
@@ -216,6 +210,7 @@ impl ApplyError {
             Self::NewViolations { .. } => "new_violations",
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
+            Self::Damaged(_) => "corrupt",
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::OtherRunner { .. } => "other_runner",
             Self::Lock { .. } => "lock_file",
@@ -227,6 +222,7 @@ impl ApplyError {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
+            Self::Damaged(_) => FailureClass::Corrupt,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
             Self::Timeout { .. }
             | Self::Cancelled
@@ -273,6 +269,7 @@ impl ApplyError {
             Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
+            Self::Damaged(_) => remedy_of(ffi::SQLITE_CORRUPT),
             Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
             Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
         }

@@ -4,13 +4,12 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
 use whimbrel_shared::ids::ClientId;
 
-use super::error::ApplyError;
+use super::{error::ApplyError, halt::Halt};
 use crate::store::{device::KnownDatabase, managed::FileIdentity};
 
 /// Pause between two tries to get the lock file.
@@ -128,8 +127,8 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 pub struct LockFile(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl LockFile {
-    /// Waits for it up to `wait`; stops when `cancel` is set.
-    pub fn hold(database: &Path, wait: Duration, cancel: &AtomicBool) -> Result<Self, ApplyError> {
+    /// Waits for it up to `wait`; stops when `halt` says so.
+    pub fn hold(database: &Path, wait: Duration, halt: &Halt) -> Result<Self, ApplyError> {
         let mut name = database.as_os_str().to_owned();
         name.push("-whimbrel-lock");
         let path = PathBuf::from(name);
@@ -147,7 +146,7 @@ impl LockFile {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
-                Err(TryLockError::WouldBlock) if cancel.load(Ordering::Relaxed) => return Err(ApplyError::Cancelled),
+                Err(TryLockError::WouldBlock) if halt.no_more() => return Err(ApplyError::Cancelled),
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= wait => return Err(ApplyError::OtherRunner { waited: begun.elapsed() }),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
@@ -205,7 +204,7 @@ mod tests {
     fn only_one_holds_the_lock_file_and_death_frees_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.db");
-        let go = AtomicBool::new(false);
+        let go = Halt::default();
         let first = LockFile::hold(&path, Duration::ZERO, &go).unwrap();
         assert!(matches!(LockFile::hold(&path, Duration::ZERO, &go), Err(ApplyError::OtherRunner { .. })));
         drop(first);

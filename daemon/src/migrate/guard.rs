@@ -19,6 +19,8 @@ use rusqlite::{
     limits::Limit,
 };
 
+use super::halt::Halt;
+
 /// Prefix of our own tables, in lower case.
 pub const RESERVED: &str = "_whimbrel_";
 
@@ -119,14 +121,14 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Guard {
     on: Arc<AtomicBool>,
-    cancel: Arc<AtomicBool>,
+    halt: Halt,
     state: Arc<Mutex<State>>,
 }
 
 impl Guard {
-    /// Installs it, switched off. `cancel` stops a running statement within [`STEPS_BETWEEN_LOOKS`] steps.
-    pub fn install(connection: &mut Connection, cancel: Arc<AtomicBool>) -> rusqlite::Result<Self> {
-        let guard = Self { on: Arc::default(), cancel, state: Arc::default() };
+    /// Installs it, switched off. `halt` stops a running statement within [`STEPS_BETWEEN_LOOKS`] steps.
+    pub fn install(connection: &mut Connection, halt: Halt) -> rusqlite::Result<Self> {
+        let guard = Self { on: Arc::default(), halt, state: Arc::default() };
 
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -171,9 +173,9 @@ impl Guard {
         self.lock().touched.clone()
     }
 
-    /// Whether a cancel was asked for.
-    pub fn cancelled(&self) -> bool {
-        self.cancel.load(Ordering::Relaxed)
+    /// How work on this connection is stopped.
+    pub fn halt(&self) -> &Halt {
+        &self.halt
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -186,7 +188,7 @@ impl Guard {
         }
         super::live::PULSE.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
-        state.stopped = if self.cancelled() {
+        state.stopped = if self.halt.abort() {
             Some(Stopped::Cancelled)
         } else if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             Some(Stopped::Deadline)

@@ -1,6 +1,9 @@
 //! What is being done on a database right now, for `status` and `watch` while a migration runs.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicU64};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64},
+};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{ids::MigrationName, status::Operation};
@@ -55,7 +58,11 @@ pub struct Picture {
 
 /// Written by the one that works, read by whoever watches. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Live(Arc<Mutex<(Picture, Option<Patience>)>>);
+pub struct Live {
+    now: Arc<Mutex<(Picture, Option<Patience>)>>,
+    /// Set by a person who wants the database left alone.
+    pub hold: Arc<AtomicBool>,
+}
 
 impl Live {
     /// Enters a phase.
@@ -95,6 +102,6 @@ impl Live {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (Picture, Option<Patience>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

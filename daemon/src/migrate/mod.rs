@@ -9,6 +9,7 @@ pub mod files;
 pub mod foreign;
 pub mod gate;
 pub mod guard;
+pub mod halt;
 pub mod live;
 pub mod patience;
 pub mod perform;

@@ -4,10 +4,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
+
+use super::halt::Halt;
 
 /// Longest pause between two tries: a cancel is seen within it, well under 200 ms.
 const LONGEST_PAUSE_MS: u64 = 50;
@@ -18,7 +20,7 @@ pub struct Patience(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    cancel: Arc<AtomicBool>,
+    halt: Halt,
     /// What is allowed now, in milliseconds from the first refusal.
     limit_ms: AtomicU64,
     /// Since when it has been waited, in milliseconds after `birth`, plus one; 0 when it is not waiting.
@@ -27,9 +29,9 @@ struct Shared {
 }
 
 impl Patience {
-    /// Waits up to `limit`, or until `cancel` is set.
-    pub fn new(cancel: Arc<AtomicBool>, limit: Duration) -> Self {
-        let patience = Self(Arc::new(Shared { cancel, limit_ms: AtomicU64::new(0), since_ms: AtomicU64::new(0), birth: Instant::now() }));
+    /// Waits up to `limit`, or until `halt` says not to.
+    pub fn new(halt: Halt, limit: Duration) -> Self {
+        let patience = Self(Arc::new(Shared { halt, limit_ms: AtomicU64::new(0), since_ms: AtomicU64::new(0), birth: Instant::now() }));
         patience.set_limit(limit);
         patience
     }
@@ -59,7 +61,7 @@ impl Patience {
             self.0.since_ms.store(now_ms + 1, Ordering::Relaxed);
         }
         let waited_ms = (now_ms + 1).saturating_sub(self.0.since_ms.load(Ordering::Relaxed));
-        if self.0.cancel.load(Ordering::Relaxed) || waited_ms >= self.0.limit_ms.load(Ordering::Relaxed) {
+        if self.0.halt.no_more() || waited_ms >= self.0.limit_ms.load(Ordering::Relaxed) {
             return false;
         }
         super::live::PULSE.fetch_add(1, Ordering::Relaxed);
@@ -81,17 +83,17 @@ mod tests {
 
     #[test]
     fn a_cancel_ends_the_wait_within_200_ms() {
-        let cancel = Arc::new(AtomicBool::new(false));
-        let patience = Patience::new(cancel.clone(), Duration::from_secs(3600));
+        let halt = Halt::default();
+        let patience = Patience::new(halt.clone(), Duration::from_secs(3600));
         assert!(patience.handle(0) && patience.waiting().is_some());
-        cancel.store(true, Ordering::Relaxed);
+        halt.stop.store(true, Ordering::Relaxed);
         assert!(!patience.handle(1));
         assert!((0..100).all(|n| pause(n, n as u64) <= Duration::from_millis(LONGEST_PAUSE_MS)));
     }
 
     #[test]
     fn the_limit_counts_from_the_first_refusal() {
-        let patience = Patience::new(Arc::default(), Duration::from_millis(30));
+        let patience = Patience::new(Halt::default(), Duration::from_millis(30));
         let begun = Instant::now();
         let mut tries = 0;
         while patience.handle(tries) {

@@ -345,13 +345,13 @@ fn find_word(text: &str, name: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Arc, time::Duration};
+    use std::time::Duration;
 
-    use super::*;
+    use super::{super::halt::Halt, *};
 
     fn try_script(text: &str, reading: Reading) -> (Result<Ran, ScriptError>, Vec<Instruction>, Connection) {
         let mut connection = Connection::open_in_memory().unwrap();
-        let guard = Guard::install(&mut connection, Arc::default()).unwrap();
+        let guard = Guard::install(&mut connection, Halt::default()).unwrap();
         connection.execute_batch("CREATE TABLE _whimbrel_meta(key, value); BEGIN IMMEDIATE").unwrap();
         let mut asked = Vec::new();
         let on = guard.on(Duration::from_secs(2), false);
@@ -472,7 +472,7 @@ mod tests {
     #[test]
     fn an_endless_query_is_stopped_at_its_deadline() {
         let mut connection = Connection::open_in_memory().unwrap();
-        let guard = Guard::install(&mut connection, Arc::default()).unwrap();
+        let guard = Guard::install(&mut connection, Halt::default()).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         let on = guard.on(Duration::from_millis(50), false);
         let begun = std::time::Instant::now();

@@ -46,7 +46,7 @@ pub fn write<T>(
     loop {
         let left = terms.wait.saturating_sub(begun.elapsed());
         let gave_up = || ApplyError::Busy { waited: begun.elapsed(), limit: terms.wait };
-        if terms.stoppable && managed.guard.cancelled() {
+        if terms.stoppable && managed.guard.halt().no_more() {
             return Err(ApplyError::Cancelled);
         }
         // Inside a transaction the pragma would be a silent no-op.
@@ -56,7 +56,7 @@ pub fn write<T>(
         match managed.connection.execute_batch(if alone { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" }) {
             Ok(()) => {}
             Err(error) if is_busy(&error) => {
-                if terms.stoppable && managed.guard.cancelled() {
+                if terms.stoppable && managed.guard.halt().no_more() {
                     return Err(ApplyError::Cancelled);
                 }
                 if !alone || left.is_zero() {

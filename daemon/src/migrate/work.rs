@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -27,6 +27,7 @@ use super::{
     estimate::{Estimate, estimate},
     files::{self, LockFile, NotOurs, Recognised},
     gate::{self, Known, item, unusable},
+    halt::Halt,
     live::Live,
     plan::{self, History, Next, Wish},
     recover,
@@ -58,8 +59,8 @@ pub struct Shared {
     pub ambient: Ambient,
     /// How migrations are run.
     pub policy: Policy,
-    /// Set when the daemon stops: finish this transaction, start no other.
-    pub cancel: Arc<AtomicBool>,
+    /// How all of it is stopped.
+    pub halt: Halt,
 }
 
 impl Shared {
@@ -143,11 +144,11 @@ fn not_ours(why: &NotOurs) -> HealthItem {
 }
 
 fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Result<Looked, ApplyError> {
-    let mut file = Managed::open(&site.path, missing, LOOK_PATIENCE, shared.cancel.clone())?;
+    let mut file = Managed::open(&site.path, missing, LOOK_PATIENCE, shared.halt.clone())?;
     // The first read tells whether it is a database at all, before anything is written.
     let place = files::place(&site.path).map_err(|source| ApplyError::Lock { path: site.path.clone(), source })?;
     if !managed::is_prepared(&file.connection)? {
-        let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.cancel)?;
+        let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.halt)?;
         let identity = files::new_identity(ClientId::from_dice(shared.ambient.dice()), &site.rule.app, place);
         write(&mut file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::prepare(&file.connection, &identity)?))?;
     }
@@ -155,7 +156,7 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
 
     if managed::intent(&file.connection)?.is_some() {
         // Nobody holds the lock file: somebody died. Somebody holds it: they are at work, and what they do is theirs.
-        match LockFile::hold(&site.path, Duration::ZERO, &shared.cancel) {
+        match LockFile::hold(&site.path, Duration::ZERO, &shared.halt) {
             Ok(_lock) => {
                 if let Some(failure) = recover::recover(&mut file, &identity, chain, &shared.ambient, shared.policy)? {
                     tracing::error!(database.path = %site.path.display(), "{}", failure.message);
@@ -202,7 +203,7 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
         return Err(ApplyError::Moved(format!("the file belongs to the app {}, and the configuration says {}", identity.app, site.rule.app)));
     }
     if identity != found {
-        let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.cancel)?;
+        let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.halt)?;
         write(file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::set_identity(&file.connection, &identity)?))?;
     }
     let copied = known.filter(|k| identity.client_id == k.identity.client_id && identity.epoch == k.identity.epoch);
@@ -311,7 +312,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     if !looked.drift.is_empty() {
         closed.push(drift_item(looked));
     }
-    let file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.cancel.clone())?;
+    let file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
     let mut known = task.known.clone();
     let mut planned = Vec::new();
     let mut version = from;
@@ -376,8 +377,10 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
 
     site.live.set(super::live::Phase::Waiting);
     let wait = shared.policy.wait_for_app;
-    let _lock = LockFile::hold(&site.path, wait, &shared.cancel)?;
-    let mut file = Managed::open(&site.path, Missing::Refuse, wait, shared.cancel.clone())?;
+    site.live.hold.store(false, Ordering::Relaxed);
+    let halt = Halt { hold: site.live.hold.clone(), ..shared.halt.clone() };
+    let _lock = LockFile::hold(&site.path, wait, &halt)?;
+    let mut file = Managed::open(&site.path, Missing::Refuse, wait, halt)?;
     site.live.watch(file.patience.clone());
     if task.retry {
         clear_failure(shared, &mut file, looked)?;

@@ -1,4 +1,4 @@
-//! SQL text as statements with their places, and what each one does, for `lint`. Pure. Where a statement ends is said by
+//! SQL text as statements with their places, and what each one does, for `lint`. It acts on nothing. Where a statement ends is said by
 //! SQLite (`sqlite3_complete`, <https://www.sqlite.org/c3ref/complete.html>), never by rules of our own: a trigger's body,
 //! a CASE and a quoted semicolon are where own splitters fail.
 

@@ -1,7 +1,9 @@
 //! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
 
+pub mod ballast;
 pub mod device;
 pub mod managed;
+pub mod settings;
 mod words;
 
 /// Why one of our own stores could not be used.
@@ -48,9 +50,7 @@ impl StoreError {
     pub fn remedy(&self) -> whimbrel_shared::remedy::Remedy {
         use whimbrel_shared::remedy::{here, wait};
         match self {
-            Self::Sqlite { source, .. } if crate::migrate::error::is_disk_full(crate::migrate::error::code_of(source)) => {
-                here("free some disk space; it is tried again by itself")
-            }
+            Self::Sqlite { source, .. } if is_disk_full(code_of(source)) => here("free some disk space; it is tried again by itself"),
             Self::Sqlite { .. } => wait("it is tried again by itself; if it stays, look at the disk"),
             Self::TooNew { .. } => here("update whimbrel to the version that wrote it, or a later one"),
             Self::Damaged { .. } => here("restore the file from a backup, and report this: it should not happen"),
@@ -61,10 +61,20 @@ impl StoreError {
     /// SQLite's extended code, 0 where it has none.
     pub fn sqlite_code(&self) -> i32 {
         match self {
-            Self::Sqlite { source, .. } => crate::migrate::error::code_of(source),
+            Self::Sqlite { source, .. } => code_of(source),
             Self::TooNew { .. } | Self::Damaged { .. } | Self::Io { .. } => 0,
         }
     }
+}
+
+/// SQLite's extended result code in a rusqlite error; 0 where it has none.
+pub fn code_of(error: &rusqlite::Error) -> i32 {
+    error.sqlite_error().map_or(0, |e| e.extended_code)
+}
+
+/// Whether a code means that the disk is full. 4874 is what a cold WAL database answers on a full disk (reference 1.3).
+pub fn is_disk_full(code: i32) -> bool {
+    code & 0xff == rusqlite::ffi::SQLITE_FULL || code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
 }
 
 /// Gives a rusqlite error its place.

@@ -98,6 +98,12 @@ pub enum TransportError {
         /// What is wrong with it.
         why: String,
     },
+    /// The server asked to be left alone for a while, and it is.
+    #[error("the server asked not to be asked for another {left:.0?}")]
+    AskedToWait {
+        /// How long still.
+        left: Duration,
+    },
     /// A local mistake, such as a CA file that is none.
     #[error("{0}")]
     SetUp(String),
@@ -107,6 +113,7 @@ impl TransportError {
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
+            Self::AskedToWait { .. } => wait("it is asked again then"),
             Self::Unreachable { .. } | Self::Stalled { .. } => wait("it is tried again by itself, and as soon as the network changes"),
             Self::TooLarge { .. } | Self::NotUnderstood { .. } => {
                 operator("the server, or something in front of it, answers wrongly; nothing was taken from it")
@@ -124,6 +131,7 @@ impl TransportError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            Self::AskedToWait { left } => Some(*left),
             Self::Unreachable { .. } | Self::TooLarge { .. } | Self::Stalled { .. } | Self::NotUnderstood { .. } | Self::SetUp(_) => None,
         }
     }
@@ -132,7 +140,12 @@ impl TransportError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Refused { status, .. } => Some(*status),
-            Self::Unreachable { .. } | Self::TooLarge { .. } | Self::Stalled { .. } | Self::NotUnderstood { .. } | Self::SetUp(_) => None,
+            Self::AskedToWait { .. }
+            | Self::Unreachable { .. }
+            | Self::TooLarge { .. }
+            | Self::Stalled { .. }
+            | Self::NotUnderstood { .. }
+            | Self::SetUp(_) => None,
         }
     }
 }

@@ -53,13 +53,8 @@ impl Rings {
         self.0 & why as u8 != 0
     }
 
-    /// Whether nobody rang.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Both sets.
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+    /// Whether somebody rang who is not to be kept waiting.
+    pub fn is_urgent(self) -> bool {
+        self.has(Why::Person) || self.has(Why::Network) || self.has(Why::Resumed)
     }
 }

@@ -1,6 +1,6 @@
 //! Asks the engine's guard about single statements, on a database in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use rusqlite::Connection;
 
@@ -23,7 +23,7 @@ impl Ask {
     /// Opens it.
     pub fn new() -> rusqlite::Result<Self> {
         let mut connection = Connection::open_in_memory()?;
-        let guard = Guard::install(&mut connection, Arc::default())?;
+        let guard = Guard::install(&mut connection, crate::migrate::halt::Halt::default())?;
         connection.execute_batch("BEGIN IMMEDIATE")?;
         Ok(Self { connection, guard })
     }

@@ -8,7 +8,7 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
@@ -226,7 +226,7 @@ impl Stage {
     }
 
     fn open(path: &Path, directory: Option<Directory>) -> Result<Self, RehearsalError> {
-        let mut managed = Managed::open(path, Missing::Create, NO_WAIT, Arc::default())?;
+        let mut managed = Managed::open(path, Missing::Create, NO_WAIT, crate::migrate::halt::Halt::default())?;
         // Nothing here has to outlive a power cut.
         managed.connection.pragma_update(None, "synchronous", "OFF").map_err(sqlite("preparing the rehearsal"))?;
         managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;

@@ -1,8 +1,6 @@
 //! A migration's statements one by one, for clients of the seed form. SQLite says where each ends, and each is run by
 //! itself on a database of its own, which must come out the same: a wrong cut would reach machines that we cannot see.
 
-use std::sync::Arc;
-
 use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
@@ -29,7 +27,7 @@ pub(super) struct Seeds {
 impl Seeds {
     pub(super) fn new() -> Result<Self, RehearsalError> {
         let connection = Connection::open_in_memory().map_err(sqlite("opening a database in memory"))?;
-        let mut managed = Managed::adopt(connection, NO_WAIT, Arc::default())?;
+        let mut managed = Managed::adopt(connection, NO_WAIT, crate::migrate::halt::Halt::default())?;
         managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
         Ok(Self { stage: Stage { managed, known: Before::default(), _directory: None }, last_timestamp: 0 })
     }

@@ -1,0 +1,308 @@
+//! Fixed values for goldens: a device on which everything that can be shown is there to see.
+
+use std::collections::BTreeMap;
+
+use whimbrel_shared::{
+    ids::{ClientId, DeviceId, Digest, EventId},
+    protocol::{
+        poll::Order,
+        state::{HealthItem, Severity},
+    },
+    remedy::{here, operator, wait},
+    status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
+};
+
+use super::look::Look;
+use crate::{
+    control::protocol::{
+        Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary,
+        SummaryError,
+    },
+    migrate::live::{Phase, Picture},
+};
+
+/// 2026-11-03 14:05:09 UTC.
+pub(crate) const NOW_MS: i64 = 1_793_714_709_000;
+
+pub(crate) fn look() -> Look {
+    Look::plain(NOW_MS)
+}
+
+fn client(n: u128) -> ClientId {
+    ClientId::from_dice(n << 64)
+}
+
+pub(crate) fn failure() -> Failure {
+    Failure {
+        code: "sql_error".into(),
+        class: FailureClass::Permanent,
+        message: "0004_tags/up.sql, step 1, line 2, column 19: no such column: titel\n  UPDATE notes SET slug = titel\n                          ^"
+            .into(),
+        remedy: operator("publish a new revision of this version; `whimbrel retry` tries the same again"),
+    }
+}
+
+fn migrations(statuses: &[Status]) -> Vec<MigrationView> {
+    ["0001_init", "0002_add_slugs", "0003_people", "0004_tags", "0005_index"]
+        .iter()
+        .zip(statuses)
+        .zip(1..)
+        .map(|((name, status), version)| MigrationView {
+            version,
+            name: name.parse().unwrap(),
+            status: *status,
+            attempts: u32::from(*status != Status::Pending),
+            completed_at_ms: status.is_in_place().then_some(NOW_MS - 86_400_000 * (6 - i64::from(version))),
+        })
+        .collect()
+}
+
+pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
+    use Status::Completed;
+    DatabaseView {
+        path: format!("/var/lib/notes/{name}").into(),
+        app: "notes".parse().unwrap(),
+        client_id: Some(client(n)),
+        epoch: 1,
+        version: 5,
+        latest: 5,
+        order: Some(Order::ApplyUpTo { version: 5 }),
+        pending: 0,
+        status: Completed,
+        now: Picture::default(),
+        waiting_ms: None,
+        failure: None,
+        next_try_ms: None,
+        app_version: Some("2.3.0".into()),
+        health: vec![],
+        migrations: migrations(&[Completed; 5]),
+    }
+}
+
+pub(crate) fn well() -> Snapshot {
+    Snapshot {
+        schema: STATUS_SCHEMA.into(),
+        daemon: DaemonView { version: "0.1.0".into(), pid: 4711, started_at_ms: NOW_MS - 11_520_000, activity: "idle".into(), cycles: 39 },
+        server: ServerView {
+            url: Some("https://updates.example.com".into()),
+            device_id: Some(DeviceId::from_dice(7)),
+            state: "online".into(),
+            trust: "none".into(),
+            last_exchange_ms: Some(NOW_MS - 12_000),
+            failures: 0,
+            next_poll_ms: Some(NOW_MS + 288_000),
+            reports_unsent: 0,
+            error: None,
+            remedy: None,
+        },
+        databases: vec![database("a.db", 1)],
+        health: vec![],
+    }
+}
+
+pub(crate) fn snapshot() -> Snapshot {
+    use Status::{Completed, Failed, Pending, Running};
+    let well = well();
+    Snapshot {
+        daemon: DaemonView { activity: "applying".into(), ..well.daemon },
+        server: ServerView {
+            state: "offline".into(),
+            last_exchange_ms: Some(NOW_MS - 7_200_000),
+            failures: 4,
+            next_poll_ms: Some(NOW_MS + 95_000),
+            reports_unsent: 3,
+            error: Some("connecting to updates.example.com: connection refused".into()),
+            remedy: Some(wait("it is tried again when the network returns, in 95 s at the latest")),
+            ..well.server
+        },
+        databases: vec![
+            database("a.db", 1),
+            DatabaseView {
+                version: 3,
+                pending: 2,
+                status: Running,
+                now: Picture {
+                    phase: Phase::Running { version: 4, name: "0004_tags".parse().unwrap(), operation: Operation::Apply },
+                    step: 1,
+                    steps: 2,
+                    statement: 3,
+                    done: 0,
+                    total: 2,
+                },
+                migrations: migrations(&[Completed, Completed, Completed, Running, Pending]),
+                ..database("b.db", 2)
+            },
+            DatabaseView {
+                version: 3,
+                pending: 2,
+                status: Failed,
+                failure: Some(MigrationFailure { migration: Some("0004_tags".parse().unwrap()), version: 4, failure: failure() }),
+                migrations: migrations(&[Completed, Completed, Completed, Failed, Pending]),
+                ..database("c.db", 3)
+            },
+            DatabaseView {
+                version: 4,
+                pending: 1,
+                status: Pending,
+                health: vec![HealthItem {
+                    code: "held".into(),
+                    severity: Severity::Info,
+                    message: "held by a person until 2026-12-01 08:00".into(),
+                    remedy: here("whimbrel release d.db"),
+                }],
+                migrations: migrations(&[Completed, Completed, Completed, Completed, Pending]),
+                ..database("d.db", 4)
+            },
+            DatabaseView {
+                order: Some(Order::RevertDownTo { version: 4 }),
+                now: Picture { phase: Phase::Waiting, ..Picture::default() },
+                waiting_ms: Some(65_000),
+                status: Pending,
+                ..database("e.db", 5)
+            },
+            DatabaseView {
+                client_id: None,
+                version: 0,
+                latest: 0,
+                order: None,
+                app_version: None,
+                status: Pending,
+                health: vec![HealthItem {
+                    code: "owner".into(),
+                    severity: Severity::Error,
+                    message: "/var/lib/notes/f.db belongs to another user (1001)".into(),
+                    remedy: here("run the daemon as that user: whimbrel@USER.service"),
+                }],
+                migrations: vec![],
+                ..database("f.db", 6)
+            },
+        ],
+        health: vec![HealthItem {
+            code: "disk_full".into(),
+            severity: Severity::Error,
+            message: "the disk of /var/lib/whimbrel is full: 12 kB are free".into(),
+            remedy: here("free some disk space; everything goes on by itself"),
+        }],
+        ..well
+    }
+}
+
+pub(crate) fn summary() -> Summary {
+    Summary {
+        total: 4,
+        completed: 2,
+        failed: 1,
+        skipped: 1,
+        migrations: 3,
+        errors: vec![
+            SummaryError {
+                database: "/var/lib/notes/c.db".into(),
+                migration: Some("0004_tags".parse().unwrap()),
+                code: failure().code,
+                message: failure().message,
+                remedy: failure().remedy,
+                waiting: false,
+            },
+            SummaryError {
+                database: "/var/lib/notes/d.db".into(),
+                migration: None,
+                code: "held".into(),
+                message: "held by a person until 2026-12-01 08:00".into(),
+                remedy: here("whimbrel release d.db"),
+                waiting: true,
+            },
+        ],
+    }
+}
+
+pub(crate) fn events() -> Vec<Event> {
+    let event = |n: u128, kind, status, attempt, by, ago_ms, took_ms, failure| Event {
+        event_id: EventId::from_dice(n),
+        client_id: client(3),
+        app: "notes".parse().unwrap(),
+        kind,
+        operation: Operation::Apply,
+        migration: "0004_tags".parse().unwrap(),
+        version: 4,
+        revision: 1,
+        digest: Digest::of(b"0004"),
+        status,
+        attempt,
+        by,
+        at_ms: NOW_MS - ago_ms,
+        took_ms,
+        failure,
+        fingerprint: None,
+    };
+    vec![
+        event(5, EventKind::Failed, Status::Failed, 2, AskedBy::Person, 60_000, Some(38), Some(failure())),
+        event(4, EventKind::Started, Status::Running, 2, AskedBy::Person, 60_038, None, None),
+        event(3, EventKind::Retried, Status::Pending, 1, AskedBy::Person, 60_100, None, None),
+        event(2, EventKind::Crashed, Status::Pending, 1, AskedBy::Recovery, 7_200_000, None, None),
+        event(1, EventKind::Started, Status::Running, 1, AskedBy::Plan, 7_260_000, None, None),
+    ]
+}
+
+pub(crate) fn plans() -> Vec<PlanView> {
+    let files = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>();
+    vec![
+        PlanView {
+            path: "/var/lib/notes/a.db".into(),
+            app: "notes".parse().unwrap(),
+            version: 5,
+            waits_for: vec![],
+            steps: vec![],
+            free_bytes: Some(8_100_000_000),
+        },
+        PlanView {
+            path: "/var/lib/notes/d.db".into(),
+            app: "notes".parse().unwrap(),
+            version: 3,
+            waits_for: vec![HealthItem {
+                code: "window".into(),
+                severity: Severity::Info,
+                message: "the maintenance window is closed until 02:00".into(),
+                remedy: wait("it opens at 02:00; `whimbrel apply` does not wait for it"),
+            }],
+            steps: vec![
+                PlannedMigration {
+                    version: 4,
+                    name: "0004_tags".parse().unwrap(),
+                    operation: Operation::Apply,
+                    files: files(&[
+                        ("up.sql", "CREATE TABLE tags (id INTEGER PRIMARY KEY, tag TEXT NOT NULL);\nUPDATE notes SET slug = lower(title);\n"),
+                        ("verify.sql", "SELECT 1 FROM notes WHERE slug IS NULL;\n"),
+                    ]),
+                    rows: 12_000,
+                    lock_ms: 38,
+                    write_bytes: 1_230_000,
+                },
+                PlannedMigration {
+                    version: 5,
+                    name: "0005_index".parse().unwrap(),
+                    operation: Operation::Apply,
+                    files: files(&[("up.sql", "CREATE INDEX notes_slug ON notes (slug);")]),
+                    rows: 12_000,
+                    lock_ms: 9,
+                    write_bytes: 300_000,
+                },
+            ],
+            free_bytes: Some(8_100_000_000),
+        },
+    ]
+}
+
+pub(crate) fn checks() -> Vec<Check> {
+    let check = |code: &str, result: &str, message: &str, remedy| Check { code: code.into(), result: result.into(), message: message.into(), remedy };
+    vec![
+        check("config", "ok", "/etc/whimbrel/config.toml: 1 server, 1 database rule", None),
+        check("trust", "warning", "trust = \"none\": the server is believed whatever it says", Some(here("use it for development only"))),
+        check("clock", "info", "the clock agrees with the server's to 0.2 s", None),
+        check(
+            "database",
+            "error",
+            "/var/lib/notes/f.db belongs to another user (1001)",
+            Some(here("run the daemon as that user: whimbrel@USER.service")),
+        ),
+    ]
+}

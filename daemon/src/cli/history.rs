@@ -1,0 +1,151 @@
+//! `whimbrel history`: what happened, newest first.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+use whimbrel_shared::{
+    ids::ClientId,
+    status::{AskedBy, Event, EventKind, Operation},
+};
+
+use super::{
+    error::CliError,
+    look::{Look, Table, cell, clean, length},
+    output::Output,
+    status,
+};
+use crate::control::{
+    client::unexpected,
+    protocol::{Reply, Request, Selector, Snapshot},
+};
+
+/// `schema` of `whimbrel history --json`.
+pub const HISTORY_SCHEMA: &str = "whimbrel.history/1";
+
+/// Show what happened to the databases, newest first
+///
+/// Every start, completion, failure, crash, retry and revert of a migration, with who asked for it: the server's plan, a
+/// person at this device, or the daemon itself picking up after a crash.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0   shown
+  1   no such database
+  69  the daemon is not running")]
+pub struct Args {
+    /// Path, file name or beginning of the client id of a database; all of them if left out
+    database: Option<String>,
+    /// At most so many events
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    limit: u32,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+pub(super) struct History<'a> {
+    /// Newest first.
+    events: &'a [Event],
+}
+
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    let mut daemon = out.daemon()?;
+    let events = match daemon.ask(&Request::History { database: Selector(args.database), limit: args.limit })? {
+        Reply::History { events } => events,
+        other => return Err(unexpected(&other).into()),
+    };
+    if out.is_json() {
+        return out.json(HISTORY_SCHEMA, &History { events: &events });
+    }
+    let names = Names::of(&status::ask(&mut out.daemon()?)?);
+    out.text(&human(&events, &names, &out.look()))
+}
+
+/// File names by client id: events travel, so they carry no paths.
+#[derive(Debug, Default)]
+pub(super) struct Names(BTreeMap<ClientId, String>);
+
+impl Names {
+    /// Of the databases that are there.
+    pub(super) fn of(snapshot: &Snapshot) -> Self {
+        Self(snapshot.databases.iter().filter_map(|d| Some((d.client_id?, file_name(&d.path)))).collect())
+    }
+
+    /// The file's name, or the beginning of the client id of a file that is gone.
+    pub(super) fn get(&self, client: ClientId) -> String {
+        self.0.get(&client).cloned().unwrap_or_else(|| client.to_string()[..8].to_owned())
+    }
+}
+
+/// The last part of a path.
+pub(super) fn file_name(path: &Path) -> String {
+    clean(&path.file_name().unwrap_or(path.as_os_str()).to_string_lossy())
+}
+
+fn human(events: &[Event], names: &Names, look: &Look) -> String {
+    if events.is_empty() {
+        return "nothing has happened yet\n".to_owned();
+    }
+    let mut table = Table::new(["WHEN", "DATABASE", "MIGRATION", "WHAT", "TRY", "TOOK", "ASKED BY"]);
+    for e in events {
+        let what = what(e);
+        table.row([
+            cell(look.moment(e.at_ms)),
+            cell(names.get(e.client_id)),
+            cell(e.migration.as_str()),
+            (what.clone(), Some(if e.failure.is_some() { look.red(&what) } else { what })),
+            cell(e.attempt.to_string()),
+            cell(e.took_ms.map_or_else(|| "-".to_owned(), length)),
+            cell(asked_by(e.by)),
+        ]);
+    }
+    let mut lines = table.lines(look).into_iter();
+    let mut text: Vec<String> = lines.next().into_iter().collect();
+    for (e, line) in events.iter().zip(lines) {
+        text.push(line);
+        if let Some(f) = &e.failure {
+            text.push(format!("  {}: {}", look.red(&clean(&f.code)), look.indented(&f.message, 4)));
+            text.push(format!("    {} {}", look.bold("remedy:"), look.indented(&f.remedy.sentence(), 12)));
+        }
+    }
+    text.join("\n") + "\n"
+}
+
+/// `failed`, or `revert failed` where it was the other way.
+pub(super) fn what(event: &Event) -> String {
+    match (event.operation, event.kind) {
+        (Operation::Apply, kind) | (Operation::Revert, kind @ EventKind::Reverted) => kind.as_str().to_owned(),
+        (Operation::Revert, kind) => format!("revert {}", kind.as_str()),
+    }
+}
+
+/// Who asked.
+pub(super) fn asked_by(by: AskedBy) -> &'static str {
+    match by {
+        AskedBy::Plan => "the plan",
+        AskedBy::Person => "a person",
+        AskedBy::Recovery => "recovery",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{fixture, golden, output::document};
+
+    #[test]
+    fn the_history_of_a_migration_that_crashed_was_retried_and_failed() {
+        golden::check("history.txt", &human(&fixture::events(), &Names::of(&fixture::snapshot()), &fixture::look()));
+        assert_eq!(human(&[], &Names::default(), &fixture::look()), "nothing has happened yet\n");
+    }
+
+    #[test]
+    fn json_is_the_list_of_events() {
+        golden::check("history.json", &document(HISTORY_SCHEMA, &History { events: &fixture::events() }).unwrap());
+    }
+
+    #[test]
+    fn an_event_of_a_file_that_is_gone_shows_the_beginning_of_its_id() {
+        let gone = ClientId::from_dice(u128::MAX);
+        assert_eq!(Names::default().get(gone), gone.to_string()[..8]);
+    }
+}

@@ -1,0 +1,117 @@
+//! `whimbrel plan`: what would happen, how long, how much disk. Writes nothing.
+
+use serde::Serialize;
+
+use super::{
+    error::CliError,
+    look::{Look, clean, count, length, size},
+    output::Output,
+    status::health_lines,
+};
+use crate::control::{
+    client::unexpected,
+    protocol::{PlanView, PlannedMigration, Reply, Request, Selector},
+};
+
+/// `schema` of `whimbrel plan --json`.
+pub const PLAN_SCHEMA: &str = "whimbrel.plan/1";
+/// Lines of one file that are shown without `--full`: a shipped set of rows can have thousands.
+const SHOWN_LINES: usize = 40;
+
+/// Show what would happen to the databases, and write nothing
+///
+/// For every database: the migrations that would run, in order, with their statements, about how many rows they touch, how
+/// long they keep the application from writing, how many bytes they write; and what is waited for before they run.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0   shown
+  1   no such database
+  69  the daemon is not running")]
+pub struct Args {
+    /// Path, file name or beginning of the client id of a database; all of them if left out
+    database: Option<String>,
+    /// Show long files whole
+    #[arg(long)]
+    full: bool,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Plans<'a> {
+    /// One per database.
+    plans: &'a [PlanView],
+}
+
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    let plans = match out.daemon()?.ask(&Request::Plan { database: Selector(args.database) })? {
+        Reply::Plan { plans } => plans,
+        other => return Err(unexpected(&other).into()),
+    };
+    if out.is_json() {
+        out.json(PLAN_SCHEMA, &Plans { plans: &plans })
+    } else {
+        out.text(&human(&plans, if args.full { usize::MAX } else { SHOWN_LINES }, &out.look()))
+    }
+}
+
+fn human(plans: &[PlanView], shown_lines: usize, look: &Look) -> String {
+    if plans.is_empty() {
+        return "no database yet: no file matches a `path` of the configuration\n".to_owned();
+    }
+    let each = plans.iter().map(|plan| database(plan, shown_lines, look).join("\n") + "\n");
+    each.collect::<Vec<_>>().join("\n")
+}
+
+fn database(plan: &PlanView, shown_lines: usize, look: &Look) -> Vec<String> {
+    let disk = plan.free_bytes.map(|b| format!(", {} free on its disk", size(b))).unwrap_or_default();
+    let path = clean(&plan.path.to_string_lossy());
+    let mut lines = vec![format!("{} ({}, version {}{disk})", look.bold(&path), plan.app, plan.version)];
+    if plan.steps.is_empty() {
+        lines.push("  nothing to do".to_owned());
+    }
+    for item in &plan.waits_for {
+        lines.extend(health_lines(item, 2, look));
+    }
+    for step in &plan.steps {
+        lines.push(format!("  {} {} (version {}): {}", step.operation, look.bold(step.name.as_str()), step.version, estimate(step)));
+        for (name, text) in &step.files {
+            lines.push(format!("    {}", look.dim(&clean(name))));
+            let all = text.trim_end().lines().count();
+            lines.extend(text.trim_end().lines().take(shown_lines).map(|l| format!("      {}", clean(l))));
+            if all > shown_lines {
+                lines.push(look.dim(&format!("      … {} more lines; --full shows them", all - shown_lines)));
+            }
+        }
+    }
+    lines
+}
+
+fn estimate(step: &PlannedMigration) -> String {
+    format!("about {}, {} of write lock, {} written", count(step.rows, "row"), length(step.lock_ms), size(step.write_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{fixture, golden, output::document};
+
+    #[test]
+    fn a_plan_shows_statements_estimates_and_gates() {
+        golden::check("plan.txt", &human(&fixture::plans(), SHOWN_LINES, &fixture::look()));
+    }
+
+    #[test]
+    fn a_long_file_is_cut_unless_it_is_wanted_whole() {
+        let mut plans = fixture::plans();
+        plans[1].steps[0].files.insert("rows.ndjson".into(), "{}\n".repeat(1_000));
+        let shown = |lines| human(&plans, lines, &fixture::look());
+        assert!(shown(SHOWN_LINES).contains("… 960 more lines; --full shows them"));
+        assert!(!shown(usize::MAX).contains("--full"));
+    }
+
+    #[test]
+    fn json_is_the_list_of_plans() {
+        golden::check("plan.json", &document(PLAN_SCHEMA, &Plans { plans: &fixture::plans() }).unwrap());
+    }
+}

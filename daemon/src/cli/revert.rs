@@ -1,0 +1,119 @@
+//! `whimbrel revert`: undo migrations, newest first. It asks before it does, for it can lose what the newer schema held.
+
+use std::io::{self, BufRead, Write};
+
+use super::{
+    error::{CliError, ExitCode},
+    look::clean,
+    order,
+    output::Output,
+    select, status,
+};
+use crate::control::protocol::{DatabaseView, PersonOrder, Snapshot};
+
+/// Revert a migration and all after it, then hold the database
+///
+/// Runs the migrations' down steps, newest first, each in one transaction. What only the newer schema could hold may be
+/// lost: it asks first. Afterwards the database is held, or the server's plan would apply them again: `whimbrel release`
+/// lets it go on.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0   reverted
+  1   not confirmed, or nothing to revert
+  2   there is no terminal to ask at and --yes is missing
+  3   something waits; the output says for what and what to do
+  4   a down step failed or there is none; the database is as it was before that step
+  69  the daemon is not running")]
+pub struct Args {
+    /// Name of the oldest migration that is to go
+    #[arg(required_unless_present = "to", conflicts_with = "to")]
+    migration: Option<String>,
+    /// The version to stay at; 0 reverts all
+    #[arg(long, value_name = "VERSION")]
+    to: Option<u32>,
+    /// Path, file name or beginning of the client id of a database; all of them if left out
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print the request's id and do not wait; `whimbrel wait --request ID` waits for it later
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    if !args.yes {
+        confirm(&args, out)?;
+    }
+    let revert = PersonOrder::Revert { migration: args.migration, to: args.to };
+    let placed = order::place(out, args.database.as_deref(), revert, !args.no_wait)?;
+    order::report(out, &placed)?;
+    out.say("held where it is now; `whimbrel release` lets the plan go on");
+    Ok(())
+}
+
+fn confirm(args: &Args, out: &Output) -> Result<(), CliError> {
+    if !out.can_ask() {
+        return Err(CliError::usage("a revert is confirmed by a person, and there is no terminal to ask at", "add --yes"));
+    }
+    let snapshot = status::ask(&mut out.daemon()?)?;
+    let what = would_revert(&snapshot, args);
+    if what.is_empty() {
+        return Err(CliError::failed(
+            "nothing to revert: no database that is meant has this in place",
+            whimbrel_shared::remedy::here("look at `whimbrel status --json`"),
+        ));
+    }
+    let mut terminal = io::stderr().lock();
+    let question = format!("{}\nWhat only the newer schema could hold may be lost. Revert? [y/N] ", what.join("\n"));
+    let asked = terminal.write_all(question.as_bytes()).and_then(|()| terminal.flush());
+    let mut answer = String::new();
+    let heard = asked.and_then(|()| io::stdin().lock().read_line(&mut answer));
+    match heard {
+        Ok(_) if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") => Ok(()),
+        Ok(_) | Err(_) => {
+            out.say("nothing was reverted");
+            Err(CliError::told(ExitCode::Failed))
+        }
+    }
+}
+
+/// One line per database that would change.
+fn would_revert(snapshot: &Snapshot, args: &Args) -> Vec<String> {
+    let meant = select::selector(args.database.as_deref()).0;
+    let line = |d: &DatabaseView| {
+        let stay = match (&args.migration, args.to) {
+            (Some(name), _) => d.migrations.iter().find(|m| m.name.as_str() == name || m.version.to_string() == *name)?.version.saturating_sub(1),
+            (None, to) => to.unwrap_or_default(),
+        };
+        let going = d.migrations.iter().rev().filter(|m| m.version > stay && m.version <= d.version && m.status.is_in_place());
+        let names: Vec<&str> = going.map(|m| m.name.as_str()).collect();
+        (!names.is_empty()).then(|| format!("{}: version {} → {stay}, reverting {}", clean(&d.path.to_string_lossy()), d.version, names.join(", ")))
+    };
+    snapshot.databases.iter().filter(|d| select::means(meant.as_deref(), d)).filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::fixture;
+
+    #[test]
+    fn the_question_names_every_database_and_migration_that_would_go() {
+        let args = |migration: Option<&str>, to, database: Option<&str>| Args {
+            migration: migration.map(str::to_owned),
+            to,
+            database: database.map(str::to_owned),
+            yes: false,
+            no_wait: false,
+        };
+        let snapshot = fixture::snapshot();
+        let asked = would_revert(&snapshot, &args(Some("0004_tags"), None, None));
+        assert_eq!(asked[0], "/var/lib/notes/a.db: version 5 → 3, reverting 0005_index, 0004_tags");
+        assert_eq!(asked.len(), 3, "{asked:?}"); // a, d and e have it; b and c have not
+        assert_eq!(would_revert(&snapshot, &args(None, Some(3), Some("d.db"))), ["/var/lib/notes/d.db: version 4 → 3, reverting 0004_tags"]);
+        assert!(would_revert(&snapshot, &args(Some("0009_none"), None, None)).is_empty());
+    }
+}

@@ -1,0 +1,251 @@
+//! `whimbrel status`: how everything stands, now.
+
+use whimbrel_shared::{
+    protocol::{poll::Order, state::HealthItem},
+    status::Operation,
+};
+
+use super::{
+    error::CliError,
+    look::{Look, Table, cell, clean, count, length},
+    output::Output,
+};
+use crate::{
+    control::{
+        client::{Client, unexpected},
+        protocol::{DaemonView, DatabaseView, Reply, Request, STATUS_SCHEMA, ServerView, Snapshot},
+    },
+    migrate::live::{Phase, Picture},
+};
+
+/// Show how everything stands: the daemon, the server, every database
+///
+/// It asks the running daemon and changes nothing. Every line that begins with a mark (info, warning, error) has a
+/// remedy below it. With --json the schema is whimbrel.status/1; it is documented in docs/cli.md and stays stable.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0   shown, whatever it shows; `whimbrel wait` has codes for how databases stand
+  69  the daemon is not running")]
+pub struct Args {}
+
+/// See [`Args`].
+pub fn run(_args: Args, out: &Output) -> Result<(), CliError> {
+    let snapshot = ask(&mut out.daemon()?)?;
+    if out.is_json() { out.json(STATUS_SCHEMA, &snapshot) } else { out.text(&human(&snapshot, &out.look())) }
+}
+
+/// The daemon's snapshot.
+pub(super) fn ask(daemon: &mut Client) -> Result<Snapshot, CliError> {
+    match daemon.ask(&Request::Status)? {
+        Reply::Status(snapshot) => Ok(*snapshot),
+        other => Err(unexpected(&other).into()),
+    }
+}
+
+/// The whole screen.
+pub(super) fn human(snapshot: &Snapshot, look: &Look) -> String {
+    let mut lines = header(snapshot, look);
+    lines.push(String::new());
+    lines.extend(databases(&snapshot.databases, look));
+    lines.join("\n") + "\n"
+}
+
+fn header(snapshot: &Snapshot, look: &Look) -> Vec<String> {
+    let Snapshot { daemon, server, health, .. } = snapshot;
+    let mut lines = vec![format!("{}  {}", look.dim("daemon "), daemon_line(daemon, look))];
+    lines.push(format!("{}  {}", look.dim("server "), server_line(server, look)));
+    if let Some(error) = &server.error {
+        lines.push(format!("         {}", look.indented(error, 9)));
+    }
+    if let Some(remedy) = &server.remedy {
+        lines.push(format!("         {} {}", look.bold("remedy:"), look.indented(&remedy.sentence(), 17)));
+    }
+    lines.push(format!("{}  {}", look.dim("reports"), reports(server.reports_unsent)));
+    if server.trust == "none" {
+        lines.push(trust_line(look));
+    }
+    for item in health.iter().filter(|item| !(server.trust == "none" && item.code == "trust_none")) {
+        lines.extend(health_lines(item, 0, look));
+    }
+    lines
+}
+
+fn daemon_line(daemon: &DaemonView, look: &Look) -> String {
+    let up = length(look.now_ms.saturating_sub(daemon.started_at_ms).max(0).unsigned_abs());
+    format!("whimbrel {}, pid {}, up {up}, {}, {}", daemon.version, daemon.pid, daemon.activity, count(daemon.cycles, "cycle"))
+}
+
+fn server_line(server: &ServerView, look: &Look) -> String {
+    use whimbrel_shared::protocol::state::Severity::{Error, Warning};
+    let mut parts = vec![server.url.as_deref().map_or_else(|| "no address yet".to_owned(), clean)];
+    let state = server.state.replace('_', " ");
+    parts.push(match server.state.as_str() {
+        "online" => state,
+        "refused" | "not_enrolled" => look.severity(Error, &state),
+        _ => look.severity(Warning, &state),
+    });
+    if let Some(at) = server.last_exchange_ms {
+        parts.push(format!("last exchange {}", look.ago(at)));
+    }
+    if server.failures > 0 {
+        parts.push(format!("{} in a row", count(u64::from(server.failures), "failed try").replace("trys", "tries")));
+    }
+    if let Some(at) = server.next_poll_ms {
+        parts.push(format!("next poll {}", look.until(at)));
+    }
+    parts.join(", ")
+}
+
+fn reports(unsent: u64) -> String {
+    if unsent == 0 { "all delivered".to_owned() } else { format!("{unsent} not delivered yet; kept until they are") }
+}
+
+fn trust_line(look: &Look) -> String {
+    use whimbrel_shared::protocol::state::Severity::Warning;
+    format!("{} trust = \"none\": the server is believed whatever it says", look.severity(Warning, "warning:"))
+}
+
+/// The table of databases, each followed by what is wrong or waited for.
+fn databases(databases: &[DatabaseView], look: &Look) -> Vec<String> {
+    if databases.is_empty() {
+        return vec!["no database yet: no file matches a `path` of the configuration".to_owned()];
+    }
+    let mut table = Table::new(["DATABASE", "APP", "VERSION", "PENDING", "STATUS", "NOW"]);
+    for d in databases {
+        table.row([
+            cell(d.path.to_string_lossy()),
+            cell(d.app.as_str()),
+            cell(version(d)),
+            cell(pending(d)),
+            (d.status.to_string(), Some(look.status(d.status))),
+            cell(now(&d.now, d.waiting_ms)),
+        ]);
+    }
+    let mut lines = table.lines(look).into_iter();
+    let mut all: Vec<String> = lines.next().into_iter().collect();
+    for (d, line) in databases.iter().zip(lines) {
+        all.push(line);
+        all.extend(troubles(d, look));
+    }
+    all
+}
+
+fn version(d: &DatabaseView) -> String {
+    if d.latest > d.version { format!("{} of {}", d.version, d.latest) } else { d.version.to_string() }
+}
+
+fn pending(d: &DatabaseView) -> String {
+    match d.order {
+        Some(Order::RevertDownTo { version }) if version < d.version => format!("down to {version}"),
+        Some(Order::ApplyUpTo { .. } | Order::RevertDownTo { .. }) | None if d.pending == 0 => "-".to_owned(),
+        Some(Order::ApplyUpTo { .. } | Order::RevertDownTo { .. }) | None => d.pending.to_string(),
+    }
+}
+
+/// What is being done: `apply 0004_tags, step 1 of 2, statement 3 (1 of 4 done)`.
+pub(super) fn now(picture: &Picture, waiting_ms: Option<u64>) -> String {
+    let mut text = match &picture.phase {
+        Phase::Idle => return waiting_ms.map_or_else(|| "-".to_owned(), |ms| format!("waiting for the app for {}", length(ms))),
+        Phase::Preflight => "looking before touching".to_owned(),
+        Phase::Waiting => match waiting_ms {
+            Some(ms) => format!("waiting for the app for {}", length(ms)),
+            None => "asking for the write lock".to_owned(),
+        },
+        Phase::Running { name, operation, .. } => {
+            let verb = match operation {
+                Operation::Apply => "applying",
+                Operation::Revert => "reverting",
+            };
+            let at = match picture.steps {
+                0 => String::new(),
+                steps => format!(", step {} of {steps}, statement {}", picture.step, picture.statement),
+            };
+            format!("{verb} {name}{at}")
+        }
+        Phase::Committing => "committing".to_owned(),
+    };
+    if picture.total > 1 {
+        text.push_str(&format!(" ({} of {} done)", picture.done, picture.total));
+    }
+    text
+}
+
+/// What is wrong with a database or waited for, below its row.
+fn troubles(d: &DatabaseView, look: &Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(f) = &d.failure {
+        let which = f.migration.as_ref().map_or_else(|| format!("version {}", f.version), ToString::to_string);
+        let message = look.indented(&named(&which, &f.failure.message), 4);
+        lines.push(format!("  {} {message}", look.red("failed:")));
+        let again = d.next_try_ms.map(|at| format!(" (tried again {})", look.until(at))).unwrap_or_default();
+        lines.push(format!("    {} {}{again}", look.bold("remedy:"), look.indented(&f.failure.remedy.sentence(), 12)));
+    }
+    // The failure's own health item would say the same twice.
+    let own = |item: &&HealthItem| d.failure.as_ref().is_none_or(|f| f.failure.message != item.message);
+    for item in d.health.iter().filter(own) {
+        lines.extend(health_lines(item, 2, look));
+    }
+    lines
+}
+
+/// A message that begins with what it is about.
+pub(super) fn named(what: &str, message: &str) -> String {
+    if message.starts_with(what) { message.to_owned() } else { format!("{what}: {message}") }
+}
+
+/// A health item and its remedy, indented.
+pub(super) fn health_lines(item: &HealthItem, by: usize, look: &Look) -> [String; 2] {
+    let word = severity_word(item);
+    let margin = " ".repeat(by);
+    [
+        format!("{margin}{} {}", look.severity(item.severity, &format!("{word}:")), look.indented(&item.message, by + word.len() + 2)),
+        format!("{margin}  {} {}", look.bold("remedy:"), look.indented(&item.remedy.sentence(), by + 10)),
+    ]
+}
+
+fn severity_word(item: &HealthItem) -> &'static str {
+    use whimbrel_shared::protocol::state::Severity;
+    match item.severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Error => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{fixture, golden, output::document};
+
+    #[test]
+    fn the_screen_of_a_device_with_every_kind_of_trouble() {
+        golden::check("status.txt", &human(&fixture::snapshot(), &fixture::look()));
+    }
+
+    #[test]
+    fn the_screen_of_a_device_where_all_is_well() {
+        golden::check("status-well.txt", &human(&fixture::well(), &fixture::look()));
+    }
+
+    #[test]
+    fn the_screen_in_colour_on_eighty_columns() {
+        golden::check("status-colour.txt", &human(&fixture::snapshot(), &Look { color: true, width: Some(80), ..fixture::look() }));
+    }
+
+    #[test]
+    fn json_is_the_snapshot_exactly() {
+        let printed = document(STATUS_SCHEMA, &fixture::snapshot()).unwrap();
+        golden::check("status.json", &printed);
+        assert_eq!(serde_json::from_str::<Snapshot>(&printed).unwrap(), fixture::snapshot());
+    }
+
+    #[test]
+    fn what_is_being_done_reads_as_a_sentence() {
+        let running = |operation| Phase::Running { version: 4, name: "0004_tags".parse().unwrap(), operation };
+        let at = |phase| Picture { phase, step: 1, steps: 2, statement: 3, done: 1, total: 4 };
+        assert_eq!(now(&at(running(Operation::Apply)), None), "applying 0004_tags, step 1 of 2, statement 3 (1 of 4 done)");
+        assert_eq!(now(&Picture { phase: running(Operation::Revert), ..Picture::default() }, None), "reverting 0004_tags");
+        assert_eq!(now(&Picture { phase: Phase::Waiting, ..Picture::default() }, Some(65_000)), "waiting for the app for 1 min 5 s");
+        assert_eq!(now(&Picture::default(), None), "-");
+    }
+}

@@ -1,0 +1,89 @@
+//! What work came to, as it is printed: by `run --once`, and by the orders of a person.
+
+use std::path::PathBuf;
+
+use super::{
+    look::{Look, clean, count},
+    select, status,
+};
+use crate::control::protocol::{Snapshot, Summary, SummaryError};
+
+/// `schema` of a summary.
+pub(super) const SUMMARY_SCHEMA: &str = "whimbrel.summary/1";
+
+/// A database whose version changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Moved {
+    path: PathBuf,
+    from: u32,
+    to: u32,
+}
+
+/// What changed between two snapshots, of the databases that were meant.
+pub(super) fn moved(before: &Snapshot, after: &Snapshot, database: Option<&str>) -> Vec<Moved> {
+    let was = |path: &PathBuf| before.databases.iter().find(|d| d.path == *path).map_or(0, |d| d.version);
+    let chosen = after.databases.iter().filter(|d| select::means(database, d));
+    chosen.map(|d| Moved { path: d.path.clone(), from: was(&d.path), to: d.version }).filter(|m| m.from != m.to).collect()
+}
+
+/// One paragraph per database that changed, failed or waits, then the sum.
+pub(super) fn human(summary: &Summary, moved: &[Moved], look: &Look) -> String {
+    let mut text = String::new();
+    for m in moved {
+        text.push_str(&format!("{}: version {} → {}\n", clean(&m.path.to_string_lossy()), m.from, m.to));
+    }
+    for error in &summary.errors {
+        text.push_str(&trouble(error, look));
+    }
+    text.push_str(&sum(summary));
+    text.push('\n');
+    text
+}
+
+fn trouble(error: &SummaryError, look: &Look) -> String {
+    use whimbrel_shared::protocol::state::Severity::Warning;
+    let word = if error.waiting { look.severity(Warning, "waits:") } else { look.red("failed:") };
+    let place = if error.database.as_os_str().is_empty() { "this device".to_owned() } else { clean(&error.database.to_string_lossy()) };
+    let named = error.migration.as_ref().map_or_else(|| error.message.clone(), |m| status::named(m.as_str(), &error.message));
+    let message = look.indented(&named, 4);
+    format!("{place}\n  {word} {message}\n  {} {}\n", look.bold("remedy:"), look.indented(&error.remedy.sentence(), 10))
+}
+
+fn sum(s: &Summary) -> String {
+    let mut parts = vec![format!("{} at the planned version", s.completed)];
+    if s.skipped > 0 {
+        parts.push(format!("{} waiting", s.skipped));
+    }
+    if s.failed > 0 {
+        parts.push(format!("{} failed", s.failed));
+    }
+    format!("{}: {}; {} run", count(u64::from(s.total), "database"), parts.join(", "), count(u64::from(s.migrations), "migration"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{fixture, golden, output::document};
+
+    #[test]
+    fn a_summary_names_what_changed_and_why_the_rest_did_not() {
+        let after = fixture::snapshot();
+        let mut before = after.clone();
+        before.databases[0].version = 3;
+        let moved = moved(&before, &after, None);
+        golden::check("summary.txt", &human(&fixture::summary(), &moved, &fixture::look()));
+    }
+
+    #[test]
+    fn json_is_the_summary() {
+        golden::check("summary.json", &document(SUMMARY_SCHEMA, &fixture::summary()).unwrap());
+    }
+
+    #[test]
+    fn only_the_databases_that_were_meant_count_as_changed() {
+        let after = fixture::snapshot();
+        let mut before = after.clone();
+        before.databases.iter_mut().for_each(|d| d.version = 1);
+        assert_eq!(moved(&before, &after, Some("c.db")), [Moved { path: "/var/lib/notes/c.db".into(), from: 1, to: 3 }]);
+    }
+}

@@ -1,0 +1,40 @@
+//! Names of the settings in `device.db`.
+
+use whimbrel_shared::ids::AppName;
+
+/// Address of the server that the device is enrolled with.
+pub const SERVER: &str = "server";
+/// Who the device is.
+pub const DEVICE_ID: &str = "device_id";
+/// What proves it.
+pub const DEVICE_TOKEN: &str = "device_token";
+/// ETag of the last poll: it survives restarts, so that an idle poll stays 304.
+pub const POLL_ETAG: &str = "poll_etag";
+/// Body of the last poll.
+pub const POLL_BODY: &str = "poll_body";
+/// Digest of the state that the server has.
+pub const STATE_DIGEST: &str = "state_digest";
+/// When it was sent.
+pub const STATE_SENT_MS: &str = "state_sent_ms";
+/// ETag of a seed server's list.
+pub const PENDING_ETAG: &str = "pending_etag";
+
+/// Digest of the targets metadata that was taken in whole.
+pub fn targets(app: &AppName) -> String {
+    format!("targets:{app}")
+}
+
+/// The application's build, as a person said it.
+pub fn app_version(app: &AppName) -> String {
+    format!("app_version:{app}")
+}
+
+/// Version of the application's SQLite library, as a person said it.
+pub fn app_sqlite(app: &AppName) -> String {
+    format!("app_sqlite:{app}")
+}
+
+/// Largest timestamp that a seed server's migration had.
+pub fn seed_timestamp(app: &AppName) -> String {
+    format!("seed_timestamp:{app}")
+}
