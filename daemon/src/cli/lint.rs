@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::{error::CliError, output::Output};
 use crate::publish::{self, PublishError, Report, layout::Layout};
 
-/// What it takes.
+/// Say what a reviewer would say about a migrations directory
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 nothing to object, 2 the directory is no chain, 4 a finding is an error")]
 pub struct Args {
     /// The migrations directory, ours or another tool's, or a seed-form JSON file
     pub dir: PathBuf,
@@ -15,16 +17,17 @@ pub struct Args {
     /// Judge another tool's migrations as strictly as ours
     #[arg(long)]
     pub strict: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Prints the findings; fails when one is an error.
-pub fn run(args: &Args) -> Result<(), PublishError> {
+pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
+    execute(args, out).map_err(CliError::from)
+}
+
+fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
     let (chain, findings) = publish::read(&args.dir, args.layout, args.strict)?;
     let verdict = publish::judge(&chain, &findings, 0);
-    print(&Report::new(&chain, findings), args.json)?;
+    print(&Report::new(&chain, findings), out.is_json())?;
     verdict
 }
 

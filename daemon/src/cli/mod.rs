@@ -12,13 +12,17 @@ pub mod enroll;
 pub mod error;
 pub mod history;
 pub mod hold;
+pub mod lint;
 pub mod look;
 pub mod man;
+pub mod new;
 mod order;
 pub mod output;
 pub mod plan;
 mod progress;
+pub mod publish;
 mod redact;
+pub mod rehearse;
 pub mod release;
 pub mod retry;
 pub mod revert;
@@ -91,6 +95,10 @@ enum Command {
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
+    New(new::Args),
+    Lint(lint::Args),
+    Rehearse(rehearse::Args),
+    Publish(publish::Args),
     #[command(hide = true)]
     Completions(completions::Args),
     #[command(hide = true)]
@@ -115,6 +123,10 @@ impl Command {
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),
+            Self::New(args) => new::run(&args, out),
+            Self::Lint(args) => lint::run(&args, out),
+            Self::Rehearse(args) => rehearse::run(&args, out),
+            Self::Publish(args) => publish::run(&args, out),
             Self::Completions(args) => completions::run(args, out),
             Self::Man(args) => man::run(args, out),
         }

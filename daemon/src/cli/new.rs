@@ -2,6 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
+use super::{error::CliError, output::Output};
 use crate::publish::{
     PublishError,
     layout::{self, Layout},
@@ -9,8 +10,9 @@ use crate::publish::{
     template,
 };
 
-/// What it takes.
+/// Make a migration: a directory with up.sql, down.sql and migration.toml, ready to be filled in
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 made, 1 it could not be written, 2 the name cannot be used")]
 pub struct Args {
     /// What the migration does, in a few words
     pub name: String,
@@ -20,7 +22,11 @@ pub struct Args {
 }
 
 /// Makes the files and prints their paths.
-pub fn run(args: &Args) -> Result<(), PublishError> {
+pub fn run(args: &Args, _out: &Output) -> Result<(), CliError> {
+    execute(args).map_err(CliError::from)
+}
+
+fn execute(args: &Args) -> Result<(), PublishError> {
     let write = |path: PathBuf| move |source| PublishError::Write { path, source };
     fs::create_dir_all(&args.dir).map_err(write(args.dir.clone()))?;
     let listing = Listing::read(&args.dir)?;

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc};
 use serde::Serialize;
 use whimbrel_shared::ids::{AppName, MigrationName};
 
-use super::{lint::print, rehearse::with_progress};
+use super::{error::CliError, lint::print, output::Output, rehearse::with_progress};
 use crate::{
     ambient::Ambient,
     publish::{
@@ -22,8 +22,11 @@ use crate::{
 /// Where the key is looked for. Not on the command line, where every process of the machine could read it.
 const KEY: &str = "WHIMBREL_API_KEY";
 
-/// What it takes.
+/// Rehearse a migrations directory and send what is new to the server
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 the server has it all, 2 the directory is no chain or contradicts the server, 4 a migration failed or a finding is an error, 75 the server does not answer, 77 the key may not publish"
+)]
 pub struct Args {
     /// The migrations directory, ours or another tool's, or a seed-form JSON file
     pub dir: PathBuf,
@@ -45,13 +48,14 @@ pub struct Args {
     /// Stop before anything is sent
     #[arg(long)]
     pub dry_run: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Publishes, and prints what was found and what is new. Nothing is sent unless all of it is in order.
-pub fn run(args: &Args) -> Result<(), PublishError> {
+pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
+    execute(args, out).map_err(CliError::from)
+}
+
+fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -68,7 +72,7 @@ pub fn run(args: &Args) -> Result<(), PublishError> {
     let rehearsal = match rehearsal {
         Ok(rehearsal) => rehearsal,
         Err(error) => {
-            print(&Report::new(&chain, findings), args.json)?;
+            print(&Report::new(&chain, findings), out.is_json())?;
             return Err(error);
         }
     };
@@ -87,14 +91,14 @@ pub fn run(args: &Args) -> Result<(), PublishError> {
     outcome.report.notes.extend(rehearsal.notes.iter().cloned());
     if let Err(refused) = verdict {
         outcome.published.clear();
-        print(&outcome, args.json)?;
+        print(&outcome, out.is_json())?;
         return Err(refused);
     }
     if !args.dry_run && !outcome.published.is_empty() {
         outcome.published = runtime.block_on(upload(&server, &args.app, &chain, &rehearsal, &standing))?;
         outcome.sent = true;
     }
-    print(&outcome, args.json)
+    print(&outcome, out.is_json())
 }
 
 /// What a publish came to.

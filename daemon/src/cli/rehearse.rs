@@ -9,15 +9,18 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::lint::print;
+use super::{error::CliError, lint::print, output::Output};
 use crate::publish::{
     self, PublishError, Report,
     layout::{Chain, Layout},
     rehearse::{Progress, Rehearsal, SampleRun, rehearse, rehearse_sample},
 };
 
-/// What it takes.
+/// Apply the whole chain to an empty database, and every migration down and up again
 #[derive(Clone, Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 the chain runs up, down and up again, 2 the directory is no chain, 4 a migration failed or a finding is an error"
+)]
 pub struct Args {
     /// The migrations directory, ours or another tool's, or a seed-form JSON file
     pub dir: PathBuf,
@@ -30,19 +33,20 @@ pub struct Args {
     /// Judge another tool's migrations as strictly as ours
     #[arg(long)]
     pub strict: bool,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Prints what was found and done; fails when a migration fails or a finding is an error.
-pub fn run(args: &Args) -> Result<(), PublishError> {
+pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
+    execute(args, out).map_err(CliError::from)
+}
+
+fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
     let (chain, mut findings) = publish::read(&args.dir, args.layout, args.strict)?;
     let rehearsal = match with_progress(&chain, args.strict) {
         Ok(rehearsal) => rehearsal,
         Err(error) => {
             // Lint's findings often say why.
-            print(&Report::new(&chain, findings), args.json)?;
+            print(&Report::new(&chain, findings), out.is_json())?;
             return Err(error);
         }
     };
@@ -62,7 +66,7 @@ pub fn run(args: &Args) -> Result<(), PublishError> {
         min_sqlite: last.and_then(|v| v.min_sqlite.clone()),
         sample,
     };
-    print(&outcome, args.json)?;
+    print(&outcome, out.is_json())?;
     failed.map_or(verdict, Err)
 }
 
