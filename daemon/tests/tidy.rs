@@ -22,7 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cycle", &["config", "migrate", "protocol", "store", "transport", "trust", "wake"]),
     ("control", &["config", "cycle", "migrate", "protocol", "store", "trust", "wake"]),
     ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "wake"]),
-    ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "telemetry", "transport"]),
+    ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "store", "telemetry", "transport"]),
 ];
 
 /// Crates that only these places may name.
