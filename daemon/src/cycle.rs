@@ -29,7 +29,7 @@ use crate::{
     migrate::{
         chain::Chain,
         connection::Missing,
-        gate::{Known, item, transient_pause},
+        gate::{Known, held, item, transient_pause},
         live::Live,
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
@@ -150,6 +150,7 @@ impl Core {
         if exchange.is_ok() && self.shared.store().count_unsent()? > 0 {
             exchange = self.tell().await?;
         }
+        self.show_holds()?;
         self.note(&exchange);
         let summary = self.summary();
         self.finish(requests, &summary)?;
@@ -350,22 +351,35 @@ impl Core {
         Ok(())
     }
 
+    /// A hold shows as long as it keeps something back, also right after a person's own revert.
+    fn show_holds(&mut self) -> Result<(), StoreError> {
+        let holds = self.shared.store().holds(self.shared.ambient.now_ms())?;
+        for state in self.sites.values_mut() {
+            let Some(hold) = state.looked.as_ref().and_then(|l| holds.get(&l.identity.client_id)) else { continue };
+            if pending(state) > 0 && !state.health.iter().any(|h| h.code == "held") {
+                state.health.push(held(*hold));
+            }
+        }
+        Ok(())
+    }
+
     /// What became of one database.
     fn take_in(&mut self, path: &PathBuf, advanced: Advanced, again: Option<Result<Looked, HealthItem>>) {
         let (now_ms, dice) = (self.shared.ambient.now_ms(), self.shared.ambient.chance());
         let state = self.sites.get_mut(path).expect("it was worked on");
         let Advanced { ran, health } = advanced;
         state.ran = u32::try_from(ran.done.len()).unwrap_or(u32::MAX);
-        if !ran.done.is_empty() {
-            tracing::info!(
-                database.path = %path.display(), commits = ran.commits, longest_hold_ms = ran.longest_hold.as_millis(),
-                "{} migration(s) done, to version {}", ran.done.len(), ran.done.last().copied().unwrap_or_default()
-            );
-        }
         match again {
             Some(Ok(looked)) => state.looked = Some(looked),
             Some(Err(why)) => state.health.push(why),
             None => {}
+        }
+        if !ran.done.is_empty() {
+            let position = state.looked.as_ref().map_or(0, |l| l.position);
+            tracing::info!(
+                database.path = %path.display(), migrations = ran.done.len(), commits = ran.commits,
+                longest_hold_ms = ran.longest_hold.as_millis(), "at version {position} now"
+            );
         }
         state.health.extend(health);
         let stopped = ran.stopped.map(|s| MigrationFailure { migration: s.name, version: s.version, failure: s.failure });
@@ -788,6 +802,10 @@ impl Core {
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
+            // Who reverts or holds wants it to wait afterwards.
+            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
+                summary.errors.retain(|e| !e.waiting);
+            }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
             let failing: BTreeSet<&PathBuf> = summary.errors.iter().filter(|e| !e.waiting).map(|e| &e.database).collect();
             let waiting: BTreeSet<&PathBuf> =

@@ -43,8 +43,7 @@ use crate::{
     transport::{TransportError, http::Reqwest},
     wake::{
         bell::{Bell, Rings, Why},
-        cron::{self, Ringer},
-        network, pace,
+        cron, network, pace,
     },
 };
 
@@ -249,9 +248,10 @@ impl Loop {
 
     async fn forever(&mut self, bell: &Bell, stop: &Stop) -> Result<Run, DaemonError> {
         let schedule = self.core.config.schedule.poll.clone();
-        let ringer = Ringer::start(&schedule, bell.clone()).await.map_err(|e| DaemonError::Schedule(e.to_string()))?;
-        let network = tokio::spawn(network::listen(bell.clone()));
         let expression = cron::parse(&schedule).map_err(DaemonError::Schedule)?;
+        let ambient = self.core.shared.ambient.clone();
+        let ringer = tokio::spawn(cron::ring(schedule, expression.clone(), bell.clone(), move || ambient.now_ms()));
+        let network = tokio::spawn(network::listen(bell.clone()));
         notify(&[State::Ready, State::Status("started")]);
 
         let mut rings = Rings::default();
@@ -309,7 +309,7 @@ impl Loop {
         if matches!(ended, Run::Ended(_)) {
             notify(&[State::Stopping]);
         }
-        ringer.stop().await;
+        ringer.abort();
         network.abort();
         Ok(ended)
     }

@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 /// What is logged when WHIMBREL_LOG does not say: by the daemon. In a healthy hour that is one line per cycle that did
 /// something.
-pub const DAEMON: &str = "info";
+pub const DAEMON: &str = "info,tokio_cron_scheduler=warn";
 /// The same for a command that does its work itself and says what came of it.
 pub const COMMAND: &str = "warn";
 /// What is logged, in the grammar of `tracing_subscriber::EnvFilter`.

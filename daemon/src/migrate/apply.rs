@@ -223,7 +223,10 @@ impl Runner<'_, '_> {
                 return Err(ApplyError::Moved(format!("version {} is not in place", job.from - 1)));
             }
             let entry = job.entry(job.from, row.as_ref())?;
-            let attempts = row.as_ref().map_or(0, |r| r.attempts) + 1;
+            let attempts = match job.operation {
+                Operation::Apply => row.as_ref().map_or(0, |r| r.attempts) + 1,
+                Operation::Revert => 1,
+            };
             managed::put_intent(
                 connection,
                 &Intent { operation: job.operation, from: job.from, to: job.to, next: job.from, by: job.by, started_at_ms: now_ms },

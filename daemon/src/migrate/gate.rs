@@ -46,8 +46,7 @@ pub fn database_gates(known: &Known, operation: Operation) -> Vec<HealthItem> {
     // A person's own revert goes through a hold: it is how one goes back and stays there.
     let overruled = known.by_person && operation == Operation::Revert;
     if let Some(until) = known.hold.filter(|_| !overruled) {
-        let end = until.map_or_else(String::new, |ms| format!(" until {}", local(ms)));
-        closed.push(item("held", Severity::Info, format!("a person holds this database{end}"), here("`whimbrel release` ends the hold")));
+        closed.push(held(until));
     }
     if known.window_open == Some(false) && !known.by_person {
         let opens = known.window_opens_ms.map_or_else(|| "does not open again".to_owned(), |ms| format!("opens at {}", local(ms)));
@@ -59,6 +58,12 @@ pub fn database_gates(known: &Known, operation: Operation) -> Vec<HealthItem> {
         ));
     }
     closed
+}
+
+/// A person's hold, until a time or until it is released.
+pub fn held(until: Option<i64>) -> HealthItem {
+    let end = until.map_or_else(String::new, |ms| format!(" until {}", local(ms)));
+    item("held", Severity::Info, format!("a person holds this database{end}"), here("`whimbrel release` ends the hold"))
 }
 
 /// Gates of one migration.

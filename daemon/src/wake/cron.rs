@@ -2,11 +2,14 @@
 //! after a suspend, jobs overlap, and it goes on for a tick after shutdown (reference ops 1.5). The loop keeps a plain
 //! deadline beside it, computed here, so that a clock set back does not silence the schedule.
 
+use std::{sync::Arc, time::Duration};
+
 use chrono::{DateTime, Local, TimeZone};
 use croner::{
     Cron,
     parser::{CronParser, Seconds},
 };
+use tokio::sync::Notify;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::bell::{Bell, Why};
@@ -28,24 +31,53 @@ pub fn is_open<Tz: TimeZone>(open: &Cron, length_ms: i64, now_ms: i64, zone: &Tz
     next_ms(open, now_ms - length_ms, zone).is_some_and(|opened| opened <= now_ms)
 }
 
-/// The running scheduler. Dropping it does not stop it; [`Ringer::stop`] does.
-pub struct Ringer(JobScheduler);
+/// How long before a ring the scheduler is started. It looks at the clock every 500 ms.
+const LEAD: Duration = Duration::from_millis(1_500);
+/// How long it is waited for. A clock that is set back in these seconds makes it silent; then it is looked up anew.
+const LONGEST: Duration = Duration::from_secs(5);
 
-impl Ringer {
-    /// Begins to ring `bell` as `expression` says, in the device's time zone.
-    pub async fn start(expression: &str, bell: Bell) -> Result<Self, JobSchedulerError> {
-        let scheduler = JobScheduler::new().await?;
-        scheduler.add(Job::new_tz(expression, Local, move |_, _| bell.ring(Why::Schedule))?).await?;
-        scheduler.start().await?;
-        Ok(Self(scheduler))
-    }
-
-    /// Ends it. A last ring may still come; the loop has ended by then.
-    pub async fn stop(mut self) {
-        if let Err(error) = self.0.shutdown().await {
-            tracing::debug!(%error, "the scheduler did not stop cleanly");
+/// Rings `bell` as `expression` says, in the device's time zone, for ever.
+///
+/// The scheduler lives only for the seconds around a ring, in a thread and a runtime of its own: it wakes the processor
+/// twice a second as long as it lives, and its tasks end only with their runtime.
+pub async fn ring(expression: String, cron: Cron, bell: Bell, clock: impl Fn() -> i64) {
+    loop {
+        let now_ms = clock();
+        let until =
+            next_ms(&cron, now_ms, &Local).map_or(Duration::from_secs(3600), |next| Duration::from_millis((next - now_ms).max(0).unsigned_abs()));
+        tokio::time::sleep(until.saturating_sub(LEAD)).await;
+        if until > LEAD + LONGEST {
+            let (done, ended) = tokio::sync::oneshot::channel();
+            let (expression, bell) = (expression.clone(), bell.clone());
+            // Detached: an end of the daemon does not wait for it.
+            std::thread::spawn(move || done.send(ring_once(&expression, bell)));
+            if let Ok(Err(error)) = ended.await {
+                tracing::warn!(%error, "the schedule did not ring; the deadline beside it does");
+            }
+        } else {
+            // Closer together than that it would be started for ever.
+            tokio::time::sleep(LEAD.min(until)).await;
+            bell.ring(Why::Schedule);
         }
     }
+}
+
+fn ring_once(expression: &str, bell: Bell) -> Result<(), JobSchedulerError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(|_| JobSchedulerError::CantInit)?;
+    runtime.block_on(async {
+        let rung = Arc::new(Notify::new());
+        let heard = rung.clone();
+        let scheduler = JobScheduler::new().await?;
+        let job = Job::new_tz(expression, Local, move |_, _| {
+            bell.ring(Why::Schedule);
+            rung.notify_one();
+        })?;
+        scheduler.add(job).await?;
+        scheduler.start().await?;
+        // Not ringing in time is no error: the clock was set, and the loop looks again.
+        let _ = tokio::time::timeout(LEAD + LONGEST, heard.notified()).await;
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -66,6 +98,26 @@ mod tests {
         // Over midnight.
         let late = parse("0 0 23 * * *").unwrap();
         assert!(is_open(&late, 3 * HOUR, at(1, 30), &Utc) && !is_open(&late, 3 * HOUR, at(2, 0), &Utc));
+    }
+
+    #[tokio::test]
+    async fn the_schedule_rings_again_and_again() {
+        // The clock runs as it is; only where a ring falls is chosen: every second, and at the next ten-second mark.
+        let bell = Bell::default();
+        let clock = || chrono::Utc::now().timestamp_millis();
+        let every = "* * * * * *";
+        let often = tokio::spawn(ring(every.to_owned(), parse(every).unwrap(), bell.clone(), clock));
+        for _ in 0..2 {
+            tokio::time::timeout(Duration::from_secs(5), bell.heard()).await.unwrap();
+            assert!(bell.take().has(Why::Schedule));
+        }
+        often.abort();
+        let second = (clock() / 1000 + 8) % 60;
+        let later = format!("{second} * * * * *");
+        let begun = clock();
+        let _later = tokio::spawn(ring(later.clone(), parse(&later).unwrap(), bell.clone(), clock));
+        tokio::time::timeout(Duration::from_secs(12), bell.heard()).await.unwrap();
+        assert!(clock() - begun >= 6_500, "it rang {} ms after the start", clock() - begun);
     }
 
     #[test]
