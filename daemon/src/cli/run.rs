@@ -90,7 +90,7 @@ fn from_transport(error: &TransportError) -> CliError {
 /// Whether the server is away, says no, or is not the matter.
 pub(super) fn transport_exit(error: &TransportError) -> ExitCode {
     match error {
-        TransportError::Unreachable { .. } | TransportError::Stalled { .. } => ExitCode::ServerUnreachable,
+        TransportError::Unreachable { .. } | TransportError::Stalled { .. } | TransportError::AskedToWait { .. } => ExitCode::ServerUnreachable,
         // Too many requests, and everything that the server says of itself, passes.
         TransportError::Refused { status: 429 | 500..=599, .. } => ExitCode::ServerUnreachable,
         TransportError::Refused { .. } | TransportError::TooLarge { .. } | TransportError::NotUnderstood { .. } => ExitCode::Failed,
