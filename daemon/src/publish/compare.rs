@@ -302,6 +302,17 @@ mod tests {
         assert_eq!(recorded(Some(&after)).unwrap(), rehearse(&windows, false, &mut |_| {}).unwrap().versions[2].schema);
     }
 
+    #[test]
+    fn new_links_go_on_from_the_schema_that_was_recorded() {
+        let mut server = publish(&chain(&[ONE, TWO]), None);
+        // As if an older whimbrel had read table c in another way.
+        let two = server.0.targets.get_mut("0002_b.r1.json").unwrap();
+        two.custom.schema.as_mut().unwrap().0.insert("table c".to_owned(), Some("0123456789abcdef".to_owned()));
+        let three = chain(&[ONE, TWO, THREE]);
+        let after = publish(&three, Some(server)).0;
+        assert_eq!(recorded(Some(&after)).unwrap(), rehearse(&three, false, &mut |_| {}).unwrap().versions[2].schema);
+    }
+
     fn refused(local: &Chain, words: &[&str]) {
         refused_after(&chain(&[ONE, TWO]), local, words);
     }

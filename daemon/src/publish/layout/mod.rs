@@ -5,6 +5,7 @@ mod detect;
 mod directories;
 mod drizzle;
 mod error;
+mod left_out;
 mod numbered;
 mod prefix;
 mod prisma;
@@ -187,6 +188,9 @@ pub fn read(listing: &Listing, forced: Option<Layout>) -> Result<Chain, LayoutEr
     }
     if drafts.len() > MAX_CHAIN {
         return Err(LayoutError::TooMany { found: drafts.len() });
+    }
+    if layout != Layout::Whimbrel {
+        notes.extend(left_out::leave_out(&mut drafts));
     }
     drafts.sort_by(|a, b| a.order.cmp(&b.order));
     for pair in drafts.windows(2) {

@@ -308,6 +308,8 @@ fn cascades_are_wanted_only_where_a_script_turns_them_on_first_and_drops_nothing
     check("PRAGMA foreign_keys;", ForeignKeys::Off);
     let both = chain(&[("1_a.up.sql", "PRAGMA foreign_keys=ON; CREATE TABLE a(x);"), ("1_a.down.sql", "DROP TABLE a;")]);
     assert_eq!(both.migrations[0].migration.manifest.foreign_keys, ForeignKeys::Off);
+    let unsure = chain(&[("1_a.up.sql", "PRAGMA foreign_keys=ON; SELECT 1;"), ("1_a.down.sql", "PRAGMA foreign_keys=OFF; SELECT 1;")]);
+    assert_eq!(unsure.migrations[0].migration.manifest.foreign_keys, ForeignKeys::Off);
 }
 
 #[test]

@@ -91,6 +91,8 @@ pub enum Rule {
     DanglingKey,
     /// Automatically assigned keys exchanged both ways.
     SyncKeys,
+    /// A migration in which nothing is said.
+    Nothing,
 }
 
 impl Rule {
@@ -119,6 +121,7 @@ impl Rule {
             Self::SyncedRows => "WB023",
             Self::DanglingKey => "WB024",
             Self::SyncKeys => "WB025",
+            Self::Nothing => "WB026",
         }
     }
 }

@@ -46,6 +46,18 @@ pub(super) fn judge(desk: &mut Desk<'_>, so_far: &mut SoFar, asked: Asked<'_>) {
         }
     }
     unused(desk);
+    let only_sql = steps.iter().all(|step| matches!(step, Step::Sql { .. }));
+    if desk.strictness.layout == Layout::Whimbrel && only_sql && ups.iter().all(|script| script.done.is_empty()) {
+        let file = ups.first().map_or("up.sql", |script| script.file);
+        desk.note(
+            Rule::Nothing,
+            Weight::Advice,
+            file,
+            0,
+            "nothing is said here, and what is published cannot be filled in later",
+            "write what changes",
+        );
+    }
     so_far.tables = rows.tables();
 }
 

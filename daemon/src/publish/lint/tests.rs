@@ -134,6 +134,7 @@ fn what_the_engine_refuses_is_an_error_in_every_layout() {
         ("PRAGMA max_page_count=7", "E007"),
         ("ROLLBACK", "E012"),
         ("SAVEPOINT a", "E012"),
+        ("VACUUM INTO 'x.db'", "E018"),
         ("ATTACH 'x.db' AS x", "E018"),
         ("CREATE TABLE _whimbrel_x(a)", "E019"),
         ("SELECT * FROM \"_Whimbrel_events\"", "E019"),
@@ -143,6 +144,11 @@ fn what_the_engine_refuses_is_an_error_in_every_layout() {
         assert_eq!(findings(Layout::Sqlx, &files, false).iter().map(short).collect::<Vec<_>>(), [code], "{sql}");
     }
     check("PRAGMA foreign_keys=OFF; BEGIN; PRAGMA user_version = 3; PRAGMA foreign_key_check; COMMIT; PRAGMA foreign_keys=ON", &[]);
+    // Ours to correct in our layout; in another tool's files, which may be old, they are left out.
+    for (sql, code) in [("PRAGMA journal_mode=WAL", "E007"), ("VACUUM", "E018")] {
+        check(sql, &[code]);
+        assert!(findings(Layout::Sqlx, &[("1_a.sql", sql)], false).is_empty(), "{sql}");
+    }
     assert_eq!(ours("DROP TABLE notes", "foreign_keys = \"on\"\ndestructive = true"), ["E008"]);
 }
 
@@ -151,6 +157,12 @@ fn triggers_and_defaults_that_will_break_are_pointed_out() {
     check("CREATE TRIGGER t AFTER INSERT ON notes BEGIN INSERT INTO tags VALUES (new.id, 1); END", &["W013"]);
     check("CREATE TRIGGER t AFTER INSERT ON notes BEGIN INSERT INTO tags(note) VALUES (new.id); END", &[]);
     check("CREATE TABLE a(x TEXT DEFAULT \"new\", y TEXT DEFAULT 'old')", &["W014"]);
+}
+
+#[test]
+fn a_migration_that_says_nothing_is_pointed_out_in_our_layout() {
+    check("-- later\n", &["W026"]);
+    assert!(findings(Layout::Sqlx, &[("1_a.sql", "")], false).is_empty());
 }
 
 #[test]

@@ -135,6 +135,9 @@ impl RehearsalError {
                 }
                 ApplyError::Broken { .. } => here("drop or make these objects again in the same migration"),
                 ApplyError::NewViolations { .. } => here("keep the rows that others refer to, or delete those others too"),
+                ApplyError::Sqlite { source, .. } if source.to_string().contains("foreign key mismatch") => {
+                    here("give the columns that are referred to a UNIQUE index or make them the primary key, or take the reference away")
+                }
                 ApplyError::Timeout { .. } => here("a larger `timeout` in migration.toml lets it run longer"),
                 other => here(other.remedy().sentence()),
             },

@@ -197,6 +197,9 @@ fn a_sample_shows_what_an_empty_database_cannot() {
     // The sample is only read.
     assert_eq!(sample.query_row("SELECT count(*) FROM pragma_table_info('a')", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
 
+    // What was wrong in it before is no migration's fault.
+    sample.execute_batch("CREATE VIEW broken AS SELECT nope FROM a; PRAGMA foreign_keys=OFF; CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE child(x REFERENCES p(id)); INSERT INTO child VALUES (9)").unwrap();
+    rehearse_sample(&chain, &rehearsal, &path).unwrap();
     sample.execute_batch("INSERT INTO a VALUES ('2')").unwrap();
     let error = rehearse_sample(&chain, &rehearsal, &path).unwrap_err();
     assert!(error.to_string().contains("3_c") && error.to_string().contains("UNIQUE"), "{error}");
