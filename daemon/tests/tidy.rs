@@ -35,7 +35,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// What a pure file cannot need.
-const IMPURE: &[&str] = &["std::fs", "std::net", "std::process", "std::env", "SystemTime::now", "Instant::now", "tokio::", "rusqlite", "reqwest", "getrandom"];
+const IMPURE: &[&str] =
+    &["std::fs", "std::net", "std::process", "std::env", "SystemTime::now", "Instant::now", "tokio::", "rusqlite", "reqwest", "getrandom"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -103,7 +104,11 @@ fn parts_used(text: &str) -> Vec<String> {
 /// `control::protocol` is a part of its own, when nothing else of `control` is named there.
 fn list_name(name: &str, rest: &str) -> String {
     let only_words = rest.contains("control::protocol") || rest.contains("control::{protocol");
-    if name == "control" && only_words && !rest.contains("control::server") && !rest.contains("control::{client") { "protocol".to_owned() } else { name.to_owned() }
+    if name == "control" && only_words && !rest.contains("control::server") && !rest.contains("control::{client") {
+        "protocol".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 #[test]
@@ -114,7 +119,9 @@ fn imports_point_downwards() {
         let part = match inside {
             "control/protocol.rs" => "protocol",
             "lib.rs" | "main.rs" => continue,
-            _ if inside.ends_with("_tests.rs") || inside.ends_with("/tests.rs") || inside.ends_with("fixture.rs") || inside.ends_with("fake.rs") => continue,
+            _ if inside.ends_with("_tests.rs") || inside.ends_with("/tests.rs") || inside.ends_with("fixture.rs") || inside.ends_with("fake.rs") => {
+                continue;
+            }
             _ => inside.split(['/', '.']).next().unwrap(),
         };
         let Some((_, allowed)) = MAY_USE.iter().find(|(name, _)| *name == part) else {

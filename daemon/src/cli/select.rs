@@ -1,4 +1,4 @@
-//! Which databases a person means: by path, by file name, or by the beginning of the client id. Pure. The daemon decides
+//! Which databases a person means: by path, by file name, or by the beginning of the client id. The daemon decides
 //! by the same rule; here it only chooses what is shown.
 
 use std::path::Path;
