@@ -7,7 +7,6 @@ use whimbrel_shared::remedy::{Remedy, here};
 use crate::{
     config::ConfigError,
     control::{client::ClientError, protocol::Summary},
-    publish::PublishError,
 };
 
 /// What the process ends with.
@@ -101,16 +100,6 @@ impl From<ConfigError> for CliError {
             ConfigError::Unreadable { .. } | ConfigError::Wrong { .. } => ExitCode::Configuration,
         };
         Self::new(exit, error.to_string().trim_end(), error.remedy())
-    }
-}
-
-impl From<PublishError> for CliError {
-    fn from(error: PublishError) -> Self {
-        let exit = [ExitCode::Usage, ExitCode::MigrationFailed, ExitCode::ServerUnreachable, ExitCode::NotPermitted]
-            .into_iter()
-            .find(|exit| exit.number() == error.exit_code())
-            .unwrap_or(ExitCode::Failed);
-        Self::new(exit, error.to_string(), error.remedy())
     }
 }
 

@@ -1,47 +1,147 @@
-//! `whimbrel lint`: what a reviewer would say.
+//! `whimbrel lint`: what a reviewer would say. With what the publisher's other commands share: the directory's arguments,
+//! how a report is printed, and which exit code an error has.
 
 use std::path::PathBuf;
 
-use super::{error::CliError, output::Output};
-use crate::publish::{self, PublishError, Report, layout::Layout};
+use serde::Serialize;
+use whimbrel_shared::remedy::Remedy;
 
-/// Say what a reviewer would say about a migrations directory
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Exit codes: 0 nothing to object, 2 the directory is no chain, 4 a finding is an error")]
+use super::{
+    error::{CliError, ExitCode},
+    look::clean,
+    output::Output,
+    run::transport_exit,
+};
+use crate::publish::{
+    self, PublishError, Report,
+    compare::CompareError,
+    layout::{Chain, Layout},
+    lint::Finding,
+    rehearse::RehearsalError,
+    upload::UploadError,
+};
+
+/// `schema` of `whimbrel lint --json`.
+pub const LINT_SCHEMA: &str = "whimbrel.lint/1";
+
+/// Say what a reviewer would say about a directory of migrations
+///
+/// Reads migrations of whimbrel, golang-migrate, sqlx, diesel, refinery, goose, sql-migrate, dbmate, Prisma and drizzle, and
+/// the seed systems' JSON, as they are. What destroys data is an error in our layout, unless migration.toml says that it is
+/// meant, and a warning in another tool's.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0  no errors
+  1  a finding is an error
+  2  the directory cannot be read as migrations")]
 pub struct Args {
-    /// The migrations directory, ours or another tool's, or a seed-form JSON file
-    pub dir: PathBuf,
-    /// Read it as this layout instead of finding out
+    #[command(flatten)]
+    directory: Directory,
+}
+
+/// Which migrations, and how strictly.
+#[derive(Debug, clap::Args)]
+pub(super) struct Directory {
+    /// The migrations directory, or a JSON file in the seed form
+    pub(super) dir: PathBuf,
+    /// Read it as this layout, instead of finding out which it is
     #[arg(long, value_name = "LAYOUT")]
-    pub layout: Option<Layout>,
+    layout: Option<Layout>,
     /// Judge another tool's migrations as strictly as ours
     #[arg(long)]
-    pub strict: bool,
+    pub(super) strict: bool,
 }
 
-/// Prints the findings; fails when one is an error.
-pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
-    execute(args, out).map_err(CliError::from)
-}
-
-fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
-    let (chain, findings) = publish::read(&args.dir, args.layout, args.strict)?;
-    let verdict = publish::judge(&chain, &findings, 0);
-    print(&Report::new(&chain, findings), out.is_json())?;
-    verdict
-}
-
-/// Prints a report on standard output, as text or JSON.
-pub(super) fn print(report: &impl Shown, json: bool) -> Result<(), PublishError> {
-    if json {
-        let text = serde_json::to_string_pretty(report).map_err(|error| PublishError::SetUp(error.to_string()))?;
-        println!("{text}");
-    } else {
-        println!("{report}");
+impl Directory {
+    /// Reads and lints it.
+    pub(super) fn read(&self) -> Result<(Chain, Vec<Finding>), PublishError> {
+        publish::read(&self.dir, self.layout, self.strict)
     }
-    Ok(())
 }
 
-/// What can be printed both ways.
-pub(super) trait Shown: serde::Serialize + std::fmt::Display {}
-impl<T: serde::Serialize + std::fmt::Display> Shown for T {}
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    let (chain, findings) = args.directory.read()?;
+    let verdict = publish::judge(&chain, &findings, 0);
+    let report = Report::new(&chain, findings);
+    match verdict {
+        Ok(()) => print(out, LINT_SCHEMA, &report, &report.to_string()),
+        Err(error) => Err(refused(out, LINT_SCHEMA, &report, error)),
+    }
+}
+
+/// Prints a report beside an error, because the findings often say why. A program gets both in one document.
+pub(super) fn refused(out: &Output, schema: &str, report: &Report, error: PublishError) -> CliError {
+    #[derive(Serialize)]
+    struct Refused<'a> {
+        #[serde(flatten)]
+        report: &'a Report,
+        error: &'a str,
+        remedy: Option<&'a Remedy>,
+    }
+    let error = CliError::from(error);
+    let document = Refused { report, error: &error.message, remedy: error.remedy.as_ref() };
+    match print(out, schema, &document, &report.to_string()) {
+        Ok(()) if out.is_json() => CliError::told(error.exit),
+        Ok(()) => error,
+        Err(unprinted) => unprinted,
+    }
+}
+
+/// Prints a report as JSON or text. What comes out of the author's files is cleaned line by line: a terminal must not obey it.
+pub(super) fn print(out: &Output, schema: &str, report: &impl Serialize, text: &str) -> Result<(), CliError> {
+    if out.is_json() { out.json(schema, report) } else { out.text(&text.lines().map(|line| format!("{}\n", clean(line))).collect::<String>()) }
+}
+
+impl From<PublishError> for CliError {
+    fn from(error: PublishError) -> Self {
+        let exit = match &error {
+            PublishError::Rehearsal(RehearsalError::Failed { .. } | RehearsalError::Seed { .. }) => ExitCode::MigrationFailed,
+            PublishError::NoKey => ExitCode::NotPermitted,
+            PublishError::Upload(UploadError::Transport(error)) => match error.status() {
+                Some(401 | 403) => ExitCode::NotPermitted,
+                Some(_) | None => transport_exit(error),
+            },
+            PublishError::Listing(_) | PublishError::Layout(_) | PublishError::BadName(_) | PublishError::OthersDirectory { .. } => ExitCode::Usage,
+            PublishError::Findings { .. }
+            | PublishError::Rehearsal(_)
+            | PublishError::Upload(UploadError::Compare(
+                CompareError::Trust(_)
+                | CompareError::Lacks { .. }
+                | CompareError::Order { .. }
+                | CompareError::Changed { .. }
+                | CompareError::TooLong { .. },
+            ))
+            | PublishError::Write { .. }
+            | PublishError::SetUp(_) => ExitCode::Failed,
+        };
+        Self::new(exit, error.to_string(), error.remedy())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{publish::listing::ListingError, transport::TransportError};
+
+    #[test]
+    fn each_error_of_a_publisher_has_its_exit_code() {
+        let check = |error: PublishError, exit| assert_eq!(CliError::from(error).exit, exit);
+        let upload = |error| PublishError::Upload(UploadError::Transport(error));
+        check(PublishError::Findings { errors: 1 }, ExitCode::Failed);
+        check(PublishError::NoKey, ExitCode::NotPermitted);
+        check(ListingError::NotText { file: "a".into() }.into(), ExitCode::Usage);
+        check(upload(TransportError::Unreachable { url: "x".into(), why: "y".into() }), ExitCode::ServerUnreachable);
+        check(upload(TransportError::SetUp("x".into())), ExitCode::Configuration);
+        check(RehearsalError::Seed { name: "1_a".parse().unwrap(), what: "x".into() }.into(), ExitCode::MigrationFailed);
+    }
+
+    #[test]
+    fn the_help_names_every_layout_that_is_read() {
+        let help = <Args as clap::Args>::augment_args(clap::Command::new("lint")).render_long_help().to_string().to_lowercase().replace('\n', " ");
+        for layout in Layout::ALL {
+            let name = layout.name().replace("seed-json", "json");
+            assert!(help.contains(&name), "{name}");
+        }
+    }
+}

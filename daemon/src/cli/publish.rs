@@ -1,16 +1,20 @@
 //! `whimbrel publish`: reads, lints, rehearses, compares with the server, and sends what is new.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use whimbrel_shared::ids::{AppName, MigrationName};
 
-use super::{error::CliError, lint::print, output::Output, rehearse::with_progress};
+use super::{
+    error::CliError,
+    lint::{Directory, print, refused},
+    output::Output,
+    rehearse::with_progress,
+};
 use crate::{
     ambient::Ambient,
     publish::{
         self, PublishError, Report,
-        layout::Layout,
         upload::{UploadError, standing, upload},
     },
     transport::{
@@ -21,84 +25,80 @@ use crate::{
 
 /// Where the key is looked for. Not on the command line, where every process of the machine could read it.
 const KEY: &str = "WHIMBREL_API_KEY";
+/// `schema` of `whimbrel publish --json`.
+pub const PUBLISH_SCHEMA: &str = "whimbrel.publish/1";
 
-/// Rehearse a migrations directory and send what is new to the server
-#[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 0 the server has it all, 2 the directory is no chain or contradicts the server, 4 a migration failed or a finding is an error, 75 the server does not answer, 77 the key may not publish"
-)]
+/// Publish a directory of migrations
+///
+/// Lints and rehearses them, compares them with what the server has, and sends those that are new. What is published never
+/// changes: publishing twice is a no-op, and a changed text is refused with its file and line. The key is read from
+/// WHIMBREL_API_KEY.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0   published, or nothing was new
+  1   a finding is an error, or the directory contradicts what is published
+  2   the directory cannot be read as migrations
+  4   a migration failed in the rehearsal
+  75  the server does not answer
+  77  WHIMBREL_API_KEY is missing, or may not publish")]
 pub struct Args {
-    /// The migrations directory, ours or another tool's, or a seed-form JSON file
-    pub dir: PathBuf,
+    #[command(flatten)]
+    directory: Directory,
     /// The app whose chain it is
-    #[arg(long)]
-    pub app: AppName,
+    #[arg(long, value_name = "NAME")]
+    app: AppName,
     /// The server's address, such as https://updates.example.com
     #[arg(long, env = "WHIMBREL_SERVER", value_name = "URL")]
-    pub server: String,
+    server: String,
     /// A certificate authority to trust besides the system's
     #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
-    /// Read it as this layout instead of finding out
-    #[arg(long, value_name = "LAYOUT")]
-    pub layout: Option<Layout>,
-    /// Judge another tool's migrations as strictly as ours
-    #[arg(long)]
-    pub strict: bool,
+    ca_file: Option<PathBuf>,
     /// Stop before anything is sent
     #[arg(long)]
-    pub dry_run: bool,
+    dry_run: bool,
 }
 
-/// Publishes, and prints what was found and what is new. Nothing is sent unless all of it is in order.
-pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
-    execute(args, out).map_err(CliError::from)
-}
-
-fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| PublishError::SetUp(format!("the runtime cannot be set up: {error}")))?;
     let key = std::env::var(KEY).ok().filter(|key| !key.is_empty()).ok_or(PublishError::NoKey)?;
-    let http = Reqwest::new(args.ca_file.as_deref()).map_err(UploadError::from)?;
+    let sending = |error: UploadError| PublishError::from(error);
+    let http = Reqwest::new(args.ca_file.as_deref()).map_err(|error| sending(error.into()))?;
     let server = Server::new(Arc::new(http), args.server.trim_end_matches('/').to_owned(), Credential::ApiKey(key), Ambient::real());
 
-    let (chain, mut findings) = publish::read(&args.dir, args.layout, args.strict)?;
+    let (chain, mut findings) = args.directory.read()?;
     // The server before the rehearsal: what contradicts it is known at once, and findings about what is published
     // already are no reason to stop.
-    let standing = runtime.block_on(standing(&server, &args.app, &chain))?;
-    let rehearsal = with_progress(&chain, args.strict);
-    let rehearsal = match rehearsal {
+    let standing = runtime.block_on(standing(&server, &args.app, &chain)).map_err(sending)?;
+    let rehearsal = match with_progress(&chain, args.directory.strict, out) {
         Ok(rehearsal) => rehearsal,
-        Err(error) => {
-            print(&Report::new(&chain, findings), out.is_json())?;
-            return Err(error);
-        }
+        Err(error) => return Err(refused(out, PUBLISH_SCHEMA, &Report::new(&chain, findings), error)),
     };
     findings.extend(rehearsal.findings.iter().cloned());
     let verdict = publish::judge(&chain, &findings, standing.published);
     // What is published cannot be mended any more: saying it each time would hide what can.
     let old: Vec<&MigrationName> = chain.migrations.iter().take(standing.published).map(|m| &m.migration.name).collect();
     findings.retain(|finding| !old.contains(&&finding.migration));
+    let mut report = Report::new(&chain, findings);
+    report.notes.extend(rehearsal.notes.iter().cloned());
+    if let Err(error) = verdict {
+        return Err(refused(out, PUBLISH_SCHEMA, &report, error));
+    }
     let mut outcome = Outcome {
-        report: Report::new(&chain, findings),
+        report,
         app: args.app.clone(),
         unchanged: standing.published,
         published: chain.migrations.iter().skip(standing.published).map(|m| m.migration.name.clone()).collect(),
         sent: false,
     };
-    outcome.report.notes.extend(rehearsal.notes.iter().cloned());
-    if let Err(refused) = verdict {
-        outcome.published.clear();
-        print(&outcome, out.is_json())?;
-        return Err(refused);
-    }
     if !args.dry_run && !outcome.published.is_empty() {
-        outcome.published = runtime.block_on(upload(&server, &args.app, &chain, &rehearsal, &standing))?;
+        outcome.published = runtime.block_on(upload(&server, &args.app, &chain, &rehearsal, &standing)).map_err(sending)?;
         outcome.sent = true;
     }
-    print(&outcome, out.is_json())
+    print(out, PUBLISH_SCHEMA, &outcome, &outcome.text())
 }
 
 /// What a publish came to.
@@ -115,15 +115,15 @@ struct Outcome {
     sent: bool,
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.report)?;
-        let Self { app, unchanged, published, sent, .. } = self;
-        match (published.len(), sent) {
-            (0, _) => write!(f, "{app}: {unchanged} published before, nothing new"),
-            (new, true) => write!(f, "{app}: {unchanged} published before, {new} published now"),
-            (new, false) => write!(f, "{app}: {unchanged} published before, {new} would be published; nothing was sent"),
-        }?;
-        published.iter().try_for_each(|name| write!(f, "\n  {name}"))
+impl Outcome {
+    fn text(&self) -> String {
+        let Self { report, app, unchanged, published, sent } = self;
+        let what = match (published.len(), sent) {
+            (0, _) => "nothing new".to_owned(),
+            (new, true) => format!("{new} published now"),
+            (new, false) => format!("{new} would be published; nothing was sent"),
+        };
+        let names: String = published.iter().map(|name| format!("  {name}\n")).collect();
+        format!("{report}\n{app}: {unchanged} published before, {what}\n{names}")
     }
 }

@@ -1,64 +1,59 @@
 //! `whimbrel rehearse`: the whole chain for real, on databases that nobody needs.
 
-use std::{
-    fmt,
-    io::{IsTerminal as _, stderr},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{error::CliError, lint::print, output::Output};
+use super::{
+    error::CliError,
+    lint::{Directory, print, refused},
+    output::Output,
+};
 use crate::publish::{
     self, PublishError, Report,
-    layout::{Chain, Layout},
+    layout::Chain,
     rehearse::{Progress, Rehearsal, SampleRun, rehearse, rehearse_sample},
 };
 
-/// Apply the whole chain to an empty database, and every migration down and up again
-#[derive(Clone, Debug, clap::Args)]
-#[command(
-    after_help = "Exit codes: 0 the chain runs up, down and up again, 2 the directory is no chain, 4 a migration failed or a finding is an error"
-)]
+/// `schema` of `whimbrel rehearse --json`.
+pub const REHEARSE_SCHEMA: &str = "whimbrel.rehearse/1";
+
+/// Run a directory of migrations for real, on a database that goes afterwards
+///
+/// Applies the whole chain to an empty database with the engine that devices have, each migration down and up again where
+/// it has a way down, and says what it found. With --sample also what a real database has not got yet, on a private copy of
+/// it: rows are where migrations fail that pass on an empty file.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes:
+  0  everything ran
+  1  a finding is an error, or the sample cannot be used
+  2  the directory cannot be read as migrations
+  4  a migration failed")]
 pub struct Args {
-    /// The migrations directory, ours or another tool's, or a seed-form JSON file
-    pub dir: PathBuf,
-    /// Also run what it has not got on a private copy of this database
+    #[command(flatten)]
+    directory: Directory,
+    /// A database to copy and rehearse on as well
     #[arg(long, value_name = "FILE")]
-    pub sample: Option<PathBuf>,
-    /// Read it as this layout instead of finding out
-    #[arg(long, value_name = "LAYOUT")]
-    pub layout: Option<Layout>,
-    /// Judge another tool's migrations as strictly as ours
-    #[arg(long)]
-    pub strict: bool,
+    sample: Option<PathBuf>,
 }
 
-/// Prints what was found and done; fails when a migration fails or a finding is an error.
-pub fn run(args: &Args, out: &Output) -> Result<(), CliError> {
-    execute(args, out).map_err(CliError::from)
-}
-
-fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
-    let (chain, mut findings) = publish::read(&args.dir, args.layout, args.strict)?;
-    let rehearsal = match with_progress(&chain, args.strict) {
+/// See [`Args`].
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    let (chain, mut findings) = args.directory.read()?;
+    let rehearsal = match with_progress(&chain, args.directory.strict, out) {
         Ok(rehearsal) => rehearsal,
-        Err(error) => {
-            // Lint's findings often say why.
-            print(&Report::new(&chain, findings), out.is_json())?;
-            return Err(error);
-        }
+        Err(error) => return Err(refused(out, REHEARSE_SCHEMA, &Report::new(&chain, findings), error)),
     };
-    let (sample, failed) = match args.sample.as_deref().map(|path| on_sample(&chain, &rehearsal, path)).transpose() {
+    let (sample, sample_failed) = match args.sample.as_deref().map(|path| on_sample(&chain, &rehearsal, path)).transpose() {
         Ok(sample) => (sample, None),
         Err(error) => (None, Some(error)),
     };
     findings.extend(rehearsal.findings.iter().cloned());
     let mut report = Report::new(&chain, findings);
     report.notes.extend(rehearsal.notes.iter().cloned());
-    let last = rehearsal.versions.last();
     let verdict = publish::judge(&chain, &report.findings, 0);
+    let last = rehearsal.versions.last();
     let outcome = Outcome {
         report,
         objects: last.map_or(0, |v| v.schema.0.len()),
@@ -66,8 +61,13 @@ fn execute(args: &Args, out: &Output) -> Result<(), PublishError> {
         min_sqlite: last.and_then(|v| v.min_sqlite.clone()),
         sample,
     };
-    print(&outcome, out.is_json())?;
-    failed.map_or(verdict, Err)
+    if let Some(error) = sample_failed {
+        return Err(refused(out, REHEARSE_SCHEMA, &outcome.report, error));
+    }
+    match verdict {
+        Ok(()) => print(out, REHEARSE_SCHEMA, &outcome, &outcome.text()),
+        Err(error) => Err(refused(out, REHEARSE_SCHEMA, &outcome.report, error)),
+    }
 }
 
 /// What a rehearsal came to.
@@ -100,19 +100,18 @@ struct Applied {
     took_ms: u64,
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", self.report)?;
-        write!(f, "all {} ran on an empty database", self.report.migrations)?;
+impl Outcome {
+    fn text(&self) -> String {
         let oldest = self.min_sqlite.as_deref().map_or_else(|| "any SQLite".to_owned(), |v| format!("SQLite {v} or later"));
-        write!(f, ": {} objects, readable by {oldest}", self.objects)?;
+        let mut text =
+            format!("{}\nall {} ran on an empty database: {} objects, readable by {oldest}\n", self.report, self.report.migrations, self.objects);
         if let Some(sample) = &self.sample {
-            write!(f, "\nthe sample is at version {}", sample.at_version)?;
+            text.push_str(&format!("the sample is at version {}\n", sample.at_version));
             for Applied { name, rows, took_ms } in &sample.applied {
-                write!(f, "\n  {name}: {rows} rows in {took_ms} ms")?;
+                text.push_str(&format!("  {name}: {rows} rows in {took_ms} ms\n"));
             }
         }
-        Ok(())
+        text
     }
 }
 
@@ -122,11 +121,16 @@ fn on_sample(chain: &Chain, rehearsal: &Rehearsal, path: &Path) -> Result<OnSamp
     Ok(OnSample { at_version, applied })
 }
 
-/// Rehearses with a bar on a terminal, and in silence elsewhere: a rehearsal takes seconds.
-pub(super) fn with_progress(chain: &Chain, strict: bool) -> Result<Rehearsal, PublishError> {
-    let bar = if stderr().is_terminal() { ProgressBar::new(chain.migrations.len() as u64) } else { ProgressBar::hidden() };
-    if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
-        bar.set_style(style);
+/// Rehearses with a bar on a terminal, and with a line elsewhere: a rehearsal takes seconds.
+pub(super) fn with_progress(chain: &Chain, strict: bool, out: &Output) -> Result<Rehearsal, PublishError> {
+    let bar = if out.draws_progress() {
+        ProgressBar::new(chain.migrations.len() as u64)
+    } else {
+        out.say(format_args!("rehearsing {} migrations", chain.migrations.len()));
+        ProgressBar::hidden()
+    };
+    if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {pos}/{len} {elapsed} {wide_msg}") {
+        bar.set_style(style.progress_chars("=> "));
     }
     let rehearsal = rehearse(chain, strict, &mut |progress| match progress {
         Progress::Up(name, version, _) => {

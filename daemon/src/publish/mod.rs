@@ -18,14 +18,12 @@ use whimbrel_shared::{
 };
 
 use self::{
-    compare::CompareError,
     layout::{Chain, Layout, LayoutError},
     lint::{Ask, Finding, Level, Rule},
     listing::{Listing, ListingError},
     rehearse::RehearsalError,
     upload::UploadError,
 };
-use crate::transport::TransportError;
 
 /// Why a publisher's command stopped.
 #[derive(Debug, thiserror::Error)]
@@ -91,28 +89,6 @@ impl PublishError {
             Self::BadName(_) => here("choose another name"),
             Self::NoKey => here("set it to a key that may publish; the server's operator issues one"),
             Self::SetUp(_) => here("this should not happen: please report it"),
-        }
-    }
-
-    /// The exit code of the command (DESIGN 12).
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Findings { .. } | Self::Rehearsal(RehearsalError::Failed { .. } | RehearsalError::Seed { .. }) => 4,
-            Self::NoKey => 77,
-            Self::Upload(UploadError::Transport(error)) => match (error, error.status()) {
-                (_, Some(401 | 403)) => 77,
-                (TransportError::Unreachable { .. } | TransportError::Stalled { .. }, _) | (_, Some(429 | 500..)) => 75,
-                _ => 2,
-            },
-            Self::Upload(UploadError::Compare(CompareError::Trust(_))) => 75,
-            Self::Listing(_)
-            | Self::Layout(_)
-            | Self::Rehearsal(_)
-            | Self::Upload(UploadError::Compare(_))
-            | Self::Write { .. }
-            | Self::OthersDirectory { .. }
-            | Self::BadName(_)
-            | Self::SetUp(_) => 2,
         }
     }
 }
@@ -182,7 +158,7 @@ impl std::fmt::Display for Report {
         }
         for ((rule, level), count) in &counts {
             if *level == Level::Warning && *count > SHOWN {
-                writeln!(f, "warning[{}]: and {} more of these (--json shows all)", rule.code(), count - SHOWN)?;
+                writeln!(f, "warning[{}]: and {} more of these (--json shows them)", rule.code(), count - SHOWN)?;
             }
         }
         let errors = self.findings.iter().filter(|x| x.level == Level::Error).count();
