@@ -20,30 +20,40 @@ pub struct NewViolation(pub String);
 impl Violations {
     /// All violations of `tables`, or of every table.
     pub fn read(connection: &Connection, schema: &SchemaReader, tables: Option<&[String]>) -> rusqlite::Result<(Self, Vec<(String, NewViolation)>)> {
-        let mut found = Self::default();
-        let mut named = Vec::new();
-        let everything = [String::new()];
+        let (mut found, mut named) = (Self::default(), Vec::new());
+        let everything = schema.children_of(&|_| true);
         for table in tables.unwrap_or(&everything) {
-            let pragma = if table.is_empty() {
-                "PRAGMA main.foreign_key_check".to_owned()
-            } else {
-                format!("PRAGMA main.foreign_key_check({})", quote(table))
-            };
-            let mut statement = connection.prepare(&pragma)?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                let (child, row_id, parent, index): (String, Option<i64>, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                let values = match row_id {
-                    Some(id) => values(connection, schema, &child, id, &parent, index)?,
-                    None => String::new(),
-                };
-                let key = format!("{values}\u{1f}{}", if row_id.is_some() { "" } else { child.as_str() });
-                let shown = row_id.map_or_else(String::new, |id| format!(" row {id}"));
-                *found.counts.entry(key.clone()).or_default() += 1;
-                named.push((key, NewViolation(format!("{child}{shown} refers to a row of {parent} that is not there"))));
+            match found.read_table(connection, schema, table, &mut named) {
+                Ok(()) => {}
+                // A key whose parent columns are not unique cannot be checked, nor enforced: SQLite refuses both.
+                Err(error) if error.to_string().contains("foreign key mismatch") => {}
+                Err(error) => return Err(error),
             }
         }
         Ok((found, named))
+    }
+
+    fn read_table(
+        &mut self,
+        connection: &Connection,
+        schema: &SchemaReader,
+        table: &str,
+        named: &mut Vec<(String, NewViolation)>,
+    ) -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(&format!("PRAGMA main.foreign_key_check({})", quote(table)))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (child, row_id, parent, index): (String, Option<i64>, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let values = match row_id {
+                Some(id) => values(connection, schema, &child, id, &parent, index)?,
+                None => String::new(),
+            };
+            let key = format!("{values}\u{1f}{}", if row_id.is_some() { "" } else { child.as_str() });
+            let shown = row_id.map_or_else(String::new, |id| format!(" row {id}"));
+            *self.counts.entry(key.clone()).or_default() += 1;
+            named.push((key, NewViolation(format!("{child}{shown} refers to a row of {parent} that is not there"))));
+        }
+        Ok(())
     }
 
     /// The violations of `after` that are not among these.
