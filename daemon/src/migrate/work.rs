@@ -486,3 +486,7 @@ pub fn expand(rule: &DatabaseRule) -> BTreeSet<PathBuf> {
         Err(_) => BTreeSet::new(),
     }
 }
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;

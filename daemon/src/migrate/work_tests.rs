@@ -1,0 +1,143 @@
+//! What a look makes of a file that was copied, restored, moved, locked or never a database.
+
+use std::fs;
+
+use rusqlite::Connection;
+
+use super::*;
+
+struct Bed {
+    dir: tempfile::TempDir,
+    shared: Shared,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().join("state");
+        let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
+        let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default() };
+        Self { dir, shared }
+    }
+
+    fn site(&self, name: &str) -> Site {
+        let path = self.dir.path().join(name);
+        let rule = DatabaseRule {
+            path: path.to_string_lossy().into_owned(),
+            app: "notes".parse().unwrap(),
+            app_version: None,
+            app_sqlite: None,
+            create: true,
+        };
+        Site { path, rule, live: Live::default(), seen: Arc::default() }
+    }
+
+    fn make(&self, name: &str) -> Site {
+        let site = self.site(name);
+        Connection::open(&site.path).unwrap().execute_batch("CREATE TABLE mine(x)").unwrap();
+        site
+    }
+
+    fn look(&self, site: &Site) -> Result<Looked, HealthItem> {
+        look(&self.shared, site, &Chain::default(), Missing::Refuse)
+    }
+
+    fn add_event(&self, site: &Site, looked: &Looked) {
+        let mut file = Managed::open(&site.path, Missing::Refuse, Duration::from_secs(1), Halt::default()).unwrap();
+        let event = Event {
+            event_id: self.shared.ambient.event_id(),
+            client_id: looked.identity.client_id,
+            app: looked.identity.app.clone(),
+            kind: EventKind::Retried,
+            operation: Operation::Apply,
+            migration: "m".parse().unwrap(),
+            version: 1,
+            revision: 1,
+            digest: Digest::of(b"m"),
+            status: Status::Pending,
+            attempt: 1,
+            by: AskedBy::Person,
+            at_ms: 0,
+            took_ms: None,
+            failure: None,
+            fingerprint: None,
+        };
+        write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::append_event(&f.connection, &event)?)).unwrap();
+    }
+
+    fn unsent(&self) -> usize {
+        self.shared.store().unsent(1000).unwrap().len()
+    }
+}
+
+#[test]
+fn a_look_prepares_a_file_once_and_knows_it_again() {
+    let bed = Bed::new();
+    let site = bed.make("a.db");
+    let first = bed.look(&site).unwrap();
+    assert_eq!(bed.look(&site).unwrap().identity, first.identity);
+    fs::rename(&site.path, bed.dir.path().join("b.db")).unwrap();
+    assert_eq!(bed.look(&bed.site("b.db")).unwrap().identity.client_id, first.identity.client_id);
+}
+
+#[test]
+fn a_copy_gets_a_client_id_of_its_own_and_does_not_report_again() {
+    let bed = Bed::new();
+    let site = bed.make("a.db");
+    let original = bed.look(&site).unwrap();
+    bed.add_event(&site, &original);
+    bed.look(&site).unwrap();
+    let copy = bed.site("copy.db");
+    fs::copy(&site.path, &copy.path).unwrap();
+    let cloned = bed.look(&copy).unwrap();
+    assert_ne!(cloned.identity.client_id, original.identity.client_id);
+    assert_eq!(bed.look(&site).unwrap().identity.client_id, original.identity.client_id);
+    assert_eq!(bed.unsent(), 1);
+    bed.add_event(&copy, &cloned);
+    bed.look(&copy).unwrap();
+    assert_eq!(bed.unsent(), 2);
+}
+
+#[test]
+fn a_file_that_went_back_gets_the_next_epoch_and_reports_nothing_twice() {
+    let bed = Bed::new();
+    let site = bed.make("a.db");
+    let looked = bed.look(&site).unwrap();
+    bed.add_event(&site, &looked);
+    bed.look(&site).unwrap();
+    let backup = fs::read(&site.path).unwrap();
+    bed.add_event(&site, &looked);
+    bed.look(&site).unwrap();
+    assert_eq!(bed.unsent(), 2);
+    fs::write(&site.path, backup).unwrap();
+    let back = bed.look(&site).unwrap();
+    assert_eq!((back.identity.client_id, back.identity.epoch), (looked.identity.client_id, 2));
+    assert_eq!(bed.unsent(), 2);
+    bed.add_event(&site, &back);
+    assert_eq!(bed.look(&site).unwrap().identity.epoch, 2);
+    assert_eq!(bed.unsent(), 3);
+}
+
+#[test]
+fn what_is_no_database_is_left_as_it_is_and_named() {
+    let bed = Bed::new();
+    let site = bed.site("a.db");
+    assert_eq!(bed.look(&site).unwrap_err().code, "no_file");
+    fs::write(&site.path, "certainly no database, but long enough to be one".repeat(30)).unwrap();
+    let before = fs::read(&site.path).unwrap();
+    assert_eq!(bed.look(&site).unwrap_err().code, "not_a_database");
+    assert_eq!(fs::read(&site.path).unwrap(), before);
+}
+
+#[test]
+fn a_pattern_names_databases_and_not_what_lies_beside_them() {
+    let bed = Bed::new();
+    for name in ["a.db", "b.db", "a.db-wal", "a.db-shm", "a.db-journal", "a.db-whimbrel-lock"] {
+        fs::write(bed.dir.path().join(name), "").unwrap();
+    }
+    let mut rule = bed.site("x").rule;
+    rule.path = bed.dir.path().join("*.db*").to_string_lossy().into_owned();
+    let names: Vec<_> = expand(&rule).into_iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    assert_eq!(names, ["a.db", "b.db"]);
+}
