@@ -1,16 +1,15 @@
-//! What applying costs, as ratios in one run: against the same statements through rusqlite on the same disk in the same
-//! minute. And what the daemon costs while it does nothing.
-//!
-//! `cargo bench -p whimbrel-tests --bench apply` prints figure beside target; with `-- --check` a missed one is exit 1.
+//! What applying and idling cost, as ratios and against limits, measured in one run: `cargo bench -p whimbrel-tests
+//! --bench apply`. With `-- --check` a missed target is a failure; with `-- --quick` the idle minute is ten seconds.
 
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, params};
+use serde_json::Value;
 use whimbrel::{
     ambient::Ambient,
     migrate::{
@@ -20,267 +19,363 @@ use whimbrel::{
         files,
         halt::Halt,
         live::Live,
-        transaction::{self, Terms},
+        transaction::{Terms, write},
     },
-    store::managed,
+    publish,
+    store::{
+        device::{DeviceStore, StoredTarget},
+        managed,
+    },
+    trust,
 };
 use whimbrel_shared::{
     ids::ClientId,
-    protocol::publish::PublishLink,
+    migration::TargetEntry,
     status::{AskedBy, Operation},
-    trust::verify,
 };
-use whimbrel_tests::{bins, device::Device, migrations, server::Server, wait};
+use whimbrel_tests::{Device, Mig, Server, bins, chain, migrations, until};
 
-const MIGRATIONS: usize = 200;
-const ROUNDS: usize = 9;
-/// How long nothing is done.
-const IDLE: Duration = Duration::from_secs(60);
+/// Migrations in the chain that is measured.
+const LENGTH: u32 = 200;
+/// Each way is measured so often, in turns; the middle ratio counts.
+const ROUNDS: usize = 7;
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some(at) = arguments.iter().position(|a| a == "--once") {
-        // Re-run under strace, to count its syncs.
-        let folder = PathBuf::from(&arguments[at + 2]);
-        let links = chain();
-        match arguments[at + 1].as_str() {
-            "floor" => drop(floor(&folder)),
-            kind => drop(engine(&folder, &links, kind == "grouped")),
-        }
-        return;
+    let args: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let asked = |flag: &str| args.iter().any(|a| a == flag);
+    if let ["--one-run", way, folder] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        return one_run(Way::from_word(way), Path::new(folder));
     }
-    let mut verdict = Verdict::default();
-    // On a disk, not in memory: a sync that costs nothing measures nothing.
-    let stage = tempfile::tempdir_in(bins::folder()).expect("the target directory can be written");
-    applying(&mut verdict, stage.path());
-    nothing_to_apply(&mut verdict, stage.path());
-    for databases in [1, 100] {
-        idle(&mut verdict, stage.path(), databases);
+    bins::build();
+    let mut scores = Scores::default();
+    speed(&mut scores);
+    binary(&mut scores);
+    daemon(&mut scores, if asked("--quick") { Duration::from_secs(10) } else { Duration::from_secs(60) });
+    println!();
+    match scores.missed {
+        0 => println!("every target is met"),
+        missed => println!("{missed} target(s) missed"),
     }
-    binary(&mut verdict);
-    if arguments.iter().any(|a| a == "--check") && verdict.missed > 0 {
+    if asked("--check") && scores.missed > 0 {
         std::process::exit(1);
     }
 }
 
+/// Figures beside their targets.
 #[derive(Default)]
-struct Verdict {
+struct Scores {
     missed: u32,
 }
 
-impl Verdict {
-    fn at_most(&mut self, what: &str, figure: f64, target: f64, unit: &str) {
-        let met = figure <= target;
+impl Scores {
+    fn at_most(&mut self, what: &str, figure: f64, limit: f64, unit: &str) {
+        let met = figure <= limit;
         self.missed += u32::from(!met);
-        println!("{what:<62} {figure:>9.2} {unit:<4} target ≤ {target:>6.2}  {}", if met { "met" } else { "MISSED" });
+        println!("  {} {what:<64} {figure:>9.2} {unit:<5} target ≤ {limit} {unit}", if met { "ok  " } else { "MISS" });
+    }
+
+    fn note(&self, what: &str, figure: impl std::fmt::Display) {
+        println!("       {what:<64} {figure:>9}");
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+// ---- applying ----------------------------------------------------------------------------------------------------------
+
+/// How the chain is applied.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    /// The same statements through rusqlite: one transaction each, with one bookkeeping row.
+    Floor,
+    /// By the engine, one transaction each.
+    Each,
+    /// By the engine, grouped.
+    Grouped,
 }
 
-fn sql(number: usize) -> String {
-    format!(
-        "CREATE TABLE t{number} (id INTEGER PRIMARY KEY, name TEXT NOT NULL, size INTEGER);\n\
-         CREATE INDEX t{number}_size ON t{number} (size);\nINSERT INTO t{number} (name, size) VALUES ('first', {number});\n"
-    )
-}
-
-fn chain() -> Vec<PublishLink> {
-    let chain: Vec<_> = (1..=MIGRATIONS).map(|n| migrations::Mig::up(&format!("{n:04}_table"), sql(n))).collect();
-    migrations::links(&chain)
-}
-
-fn fresh(folder: &Path, name: &str) -> PathBuf {
-    let path = folder.join(name);
-    for suffix in ["", "-wal", "-shm", "-whimbrel-lock"] {
-        let _ = fs::remove_file(format!("{}{suffix}", path.display()));
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Each => "each",
+            Self::Grouped => "grouped",
+        }
     }
-    path
+
+    fn from_word(word: &str) -> Self {
+        [Self::Floor, Self::Each, Self::Grouped].into_iter().find(|w| w.word() == word).expect("a way is floor, each or grouped")
+    }
 }
 
-/// The same statements, one transaction each, with one bookkeeping row.
-fn floor(folder: &Path) -> Duration {
-    let connection = Connection::open(fresh(folder, "floor.db")).unwrap();
-    connection
-        .execute_batch("PRAGMA journal_mode = wal; PRAGMA synchronous = FULL; CREATE TABLE book (version INTEGER PRIMARY KEY, name TEXT, at INTEGER)")
-        .unwrap();
+/// The chain, accepted by a device: `device.db` and the entries in it, with the schema that a rehearsal recorded.
+struct Accepted {
+    store: DeviceStore,
+    chain: Chain,
+    migrations: Vec<Mig>,
+}
+
+fn accepted(folder: &Path) -> Accepted {
+    let migrations = chain::small(LENGTH);
+    let source = folder.join("migrations");
+    migrations::write(&source, &migrations);
+    let (read, _) = publish::read(&source, None, false).expect("the chain is read");
+    let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).expect("the chain is rehearsed");
+    let app = "bench".parse().expect("a name");
+    let links = publish::compare::links(&read, &rehearsal, &app, 0, None).expect("the chain is linked");
+    let store = DeviceStore::open(&folder.join("state")).expect("a store opens");
+    let mut entries: Vec<TargetEntry> = Vec::new();
+    for link in links {
+        assert!(link.target.custom.schema.is_some(), "checks are on");
+        store.accept(&app, &StoredTarget { entry: link.target.clone(), body: link.body.into_bytes(), accepted_at_ms: 0 }).expect("it is kept");
+        entries.push(link.target);
+    }
+    Accepted { store, chain: Chain::new(entries), migrations }
+}
+
+/// Applies the chain to a new file, and says how long it took from opening the file to the last commit.
+fn measure(way: Way, accepted: &Accepted, path: &Path) -> Duration {
+    for beside in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
+    }
+    let new = Connection::open(path).expect("a file is made");
+    new.pragma_update(None, "journal_mode", "wal").expect("WAL");
+    if way == Way::Floor {
+        new.execute_batch("CREATE TABLE history(version INTEGER PRIMARY KEY, name TEXT NOT NULL, at_ms INTEGER NOT NULL)").expect("a table is made");
+        drop(new);
+        return floor(accepted, path);
+    }
+    drop(new);
+    engine(way, accepted, path)
+}
+
+fn floor(accepted: &Accepted, path: &Path) -> Duration {
     let begun = Instant::now();
-    for number in 1..=MIGRATIONS {
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        connection.execute_batch(&sql(number)).unwrap();
-        connection.execute("INSERT INTO book VALUES (?1, ?2, 0)", params![number as i64, format!("{number:04}_table")]).unwrap();
-        connection.execute_batch("COMMIT").unwrap();
+    let file = Connection::open(path).expect("it opens");
+    file.pragma_update(None, "synchronous", "FULL").expect("FULL");
+    for (version, mig) in (1u32..).zip(&accepted.migrations) {
+        file.execute_batch("BEGIN IMMEDIATE").expect("begin");
+        file.execute_batch(&mig.up).expect("the statements run");
+        file.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)").and_then(|mut s| s.execute(params![version, mig.name, 0])).expect("a row");
+        file.execute_batch("COMMIT").expect("commit");
     }
     begun.elapsed()
 }
 
-/// The engine as the daemon runs it: intents, guard, checks, history, events.
-fn engine(folder: &Path, links: &[PublishLink], grouping: bool) -> (Duration, u32) {
-    let path = fresh(folder, "engine.db");
-    Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = wal; CREATE TABLE mine (x)").unwrap();
-    let mut file = Managed::open(&path, Missing::Refuse, Duration::from_secs(5), Halt::default()).unwrap();
-    let identity = files::new_identity(ClientId::from_dice(1), &"bench".parse().unwrap(), (0, 0));
-    transaction::write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::prepare(&f.connection, &identity)?)).unwrap();
-    let chain = Chain::new(links.iter().map(|l| l.target.clone()).collect());
-    let load = |version: u32, _: u32| Ok(verify(&links[version as usize - 1].target, links[version as usize - 1].body.as_bytes())?);
+fn engine(way: Way, accepted: &Accepted, path: &Path) -> Duration {
+    let ambient = Ambient::real();
+    let app = "bench".parse().expect("a name");
+    let identity = files::new_identity(ClientId::from_dice(ambient.dice()), &app, files::place(path).expect("the file is there"));
+    // What happens once in a file's life is not part of it; the floor's table is not either.
+    let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
+    write(&mut file, Terms::ours(LIMIT), |file| Ok(managed::prepare(&file.connection, &identity)?)).expect("our tables are made");
+    drop(file);
+
     let begun = Instant::now();
-    let ran = apply::run(
-        &mut file,
-        &Job {
-            identity: &identity,
-            chain: &chain,
-            load: &load,
-            operation: Operation::Apply,
-            from: 1,
-            to: MIGRATIONS as u32,
-            by: AskedBy::Plan,
-            policy: Policy { max_attempts: 3, grouping, wait_for_app: Duration::from_secs(5) },
-            ambient: &Ambient::real(),
-            live: &Live::default(),
-        },
-    );
-    assert!(ran.stopped.is_none() && ran.done.len() == MIGRATIONS, "{:?}", ran.stopped);
-    (begun.elapsed(), ran.commits)
+    let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
+    let load = |version, revision| trust::load(&accepted.store, &app, version, revision);
+    let job = Job {
+        identity: &identity,
+        chain: &accepted.chain,
+        load: &load,
+        operation: Operation::Apply,
+        from: 1,
+        to: LENGTH,
+        by: AskedBy::Plan,
+        policy: Policy { max_attempts: 3, grouping: way == Way::Grouped, wait_for_app: LIMIT },
+        ambient: &ambient,
+        live: &Live::default(),
+    };
+    let ran = apply::run(&mut file, &job);
+    let took = begun.elapsed();
+    assert!(ran.stopped.is_none() && ran.done.len() == LENGTH as usize, "{:?}", ran.stopped);
+    took
 }
 
-fn applying(verdict: &mut Verdict, folder: &Path) {
-    let links = chain();
-    let (mut single, mut grouped, mut floors) = (Vec::new(), Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let base = floor(folder).as_secs_f64();
-        let one = engine(folder, &links, false).0.as_secs_f64();
-        let many = engine(folder, &links, true).0.as_secs_f64();
-        if round > 0 {
-            floors.push(base * 1000.0);
-            single.push(one / base);
-            grouped.push(many / base);
-        }
+fn speed(scores: &mut Scores) {
+    println!("\nApplying {LENGTH} small migrations to a file on disk (WAL, synchronous=FULL), {ROUNDS} rounds in turns:");
+    let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(bins::folder()).expect("a folder on the disk of the build");
+    let accepted = accepted(folder.path());
+    let path = folder.path().join("bench.db");
+    let mut rounds: Vec<BTreeMap<&str, f64>> = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push([Way::Floor, Way::Each, Way::Grouped].map(|way| (way.word(), measure(way, &accepted, &path).as_secs_f64() * 1000.0)).into());
     }
-    println!("{MIGRATIONS} small migrations; the floor took {:.0} ms (median of {ROUNDS})", median(floors));
-    verdict.at_most("  one by one, against the floor", median(single), 1.5, "x");
-    verdict.at_most("  grouped, against the floor", median(grouped), 0.6, "x");
-    for kind in ["floor", "single", "grouped"] {
-        match syncs(kind, folder) {
-            Some(count) => println!("  {kind:<8} {:.2} syncs a migration", count as f64 / MIGRATIONS as f64),
-            None => println!("  {kind:<8} syncs not counted: strace is not installed"),
+    let middle = |of: &dyn Fn(&BTreeMap<&str, f64>) -> f64| {
+        let mut all: Vec<f64> = rounds.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    for way in [Way::Floor, Way::Each, Way::Grouped] {
+        scores.note(&format!("{}: milliseconds, the middle of {ROUNDS}", way.word()), format!("{:.1}", middle(&|r| r[way.word()])));
+    }
+    scores.at_most("one transaction each ÷ floor", middle(&|r| r["each"] / r["floor"]), 1.5, "×");
+    scores.at_most("grouped ÷ floor", middle(&|r| r["grouped"] / r["floor"]), 0.6, "×");
+    for way in [Way::Floor, Way::Each, Way::Grouped] {
+        match syncs(way, folder.path()) {
+            Some(count) => scores.note(&format!("{}: syncs per migration", way.word()), format!("{:.2}", f64::from(count) / f64::from(LENGTH))),
+            None => scores.note(&format!("{}: syncs per migration", way.word()), "not counted: strace is missing"),
         }
     }
 }
 
-/// fsync and fdatasync calls of a run in a process of its own.
-fn syncs(kind: &str, folder: &Path) -> Option<usize> {
-    let log = folder.join("strace.log");
-    let me = std::env::current_exe().unwrap();
+/// Counts the syncs of one run, as the kernel sees them, in a process of its own: `--one-run` does the preparation before
+/// it says so on its own stderr, and strace counts from there.
+fn syncs(way: Way, folder: &Path) -> Option<u32> {
+    let (trace, work) = (folder.join("trace"), folder.join(format!("traced-{}", way.word())));
+    std::fs::create_dir_all(&work).ok()?;
+    let me = std::env::current_exe().ok()?;
     let status = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-o"])
-        .arg(&log)
+        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,sync_file_range,write", "-e", "signal=none", "-s", "40", "-o"])
+        .arg(&trace)
         .arg(me)
-        .args(["--once", kind])
-        .arg(folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .args(["--one-run", way.word()])
+        .arg(&work)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
         .status()
         .ok()?;
-    assert!(status.success());
-    Some(fs::read_to_string(log).unwrap().lines().filter(|l| l.contains("sync(")).count())
+    assert!(status.success(), "the traced run failed");
+    let text = std::fs::read_to_string(&trace).ok()?;
+    let between = text.split(MARK).nth(1).expect("the traced run marks its beginning and its end");
+    let calls = between.lines().filter(|l| l.contains("fsync(") || l.contains("fdatasync(")).count();
+    u32::try_from(calls).ok()
 }
 
-/// CPU of a cycle over a database that has everything, as the process's own accounting tells it.
-fn nothing_to_apply(verdict: &mut Verdict, folder: &Path) {
-    const CYCLES: u32 = 50;
-    let folder = folder.join("noop");
-    fs::create_dir_all(&folder).unwrap();
-    let server = Server::start(&folder);
-    let device = Device::new(&folder, "device", &server.url()).database("app.db", "bench").polls("0 0 3 * * *");
-    device.make("app.db", "CREATE TABLE mine (x)");
-    let chain: Vec<_> = (1..=MIGRATIONS).map(|n| migrations::Mig::up(&format!("{n:04}_table"), sql(n))).collect();
-    server.publish("bench", &chain);
-    device.enroll(&server.token("bench"));
-    let mut daemon = device.start();
-    daemon.until_settled(Duration::from_secs(60), MIGRATIONS as u32);
-    let cycles = |status: &serde_json::Value| status["daemon"]["cycles"].as_u64().unwrap();
-    let pid = daemon.process.pid();
-    let (first, before) = (cycles(&daemon.status()), cpu(pid));
-    for n in 1..=u64::from(CYCLES) {
-        daemon.poll();
-        daemon.until(Duration::from_secs(10), "the cycle", |s| (cycles(s) >= first + n && s["daemon"]["activity"] == "idle").then_some(()));
-    }
-    let done = cycles(&daemon.status()) - first;
-    let each = (cpu(pid) - before).as_secs_f64() * 1000.0 / done as f64;
-    verdict.at_most("a cycle with nothing to do over 200 applied, CPU (status asked between)", each, 5.0, "ms");
-    daemon.stop();
+/// What the traced run writes before and after what is counted.
+const MARK: &str = "-- counted --";
+
+fn one_run(way: Way, folder: &Path) {
+    let accepted = accepted(folder);
+    let path = folder.join("traced.db");
+    // Once for the preparation, once for the count: only the second lies between the marks.
+    eprintln!("{MARK}");
+    measure(way, &accepted, &path);
+    eprintln!("{MARK}");
 }
 
-/// User and system time of a process and all its threads, those that ended included.
-fn cpu(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    // 100 a second on every Linux that Rust runs on.
-    Duration::from_millis(ticks * 10)
+// ---- the binary --------------------------------------------------------------------------------------------------------
+
+fn binary(scores: &mut Scores) {
+    println!("\nThe binary:");
+    let path = bins::whimbrel();
+    let size = path.metadata().expect("it is there").len() as f64 / 1e6;
+    scores.at_most("size of whimbrel, stripped", size, 10.0, "MB");
+    let mut took: Vec<f64> = (0..21)
+        .map(|_| {
+            let begun = Instant::now();
+            let output = Command::new(&path).arg("--version").output().expect("it starts");
+            assert!(output.status.success());
+            begun.elapsed().as_secs_f64() * 1000.0
+        })
+        .collect();
+    took.sort_by(f64::total_cmp);
+    scores.at_most("whimbrel --version", took[took.len() / 2], 10.0, "ms");
 }
 
-fn idle(verdict: &mut Verdict, folder: &Path, databases: usize) {
-    let folder = folder.join(format!("idle{databases}"));
-    fs::create_dir_all(&folder).unwrap();
-    let server = Server::start(&folder);
-    let device = Device::new(&folder, "device", &server.url()).database("*.db", "bench").polls("0 0 3 * * *");
-    let files: Vec<PathBuf> = (0..databases).map(|n| device.make(&format!("app{n:03}.db"), "CREATE TABLE mine (x)")).collect();
-    server.publish("bench", &[migrations::Mig::up("0001_table", sql(1))]);
-    device.enroll(&server.token("bench"));
-    let mut daemon = device.start();
-    daemon.until(Duration::from_secs(120), "every database at version 1", |s| {
-        s["databases"].as_array().unwrap().iter().filter(|d| d["version"] == 1).count().eq(&databases).then_some(())
-    });
-    let pid = daemon.process.pid();
-    // Threads that worked go after ten idle seconds, and take their counts with them: begin when only the loop is left.
-    wait::until(Duration::from_secs(60), "the working threads to end", || (threads(pid) == 1).then_some(()));
+// ---- the daemon --------------------------------------------------------------------------------------------------------
 
-    let picture = |files: &[PathBuf]| -> Vec<(u64, std::time::SystemTime)> {
-        let all = files.iter().flat_map(|f| ["", "-wal"].map(|s| PathBuf::from(format!("{}{s}", f.display()))));
-        all.filter_map(|f| fs::metadata(f).ok()).map(|m| (m.len(), m.modified().unwrap())).collect()
+fn daemon(scores: &mut Scores, idle: Duration) {
+    let stage = tempfile::Builder::new().prefix("bench-").tempdir_in(bins::folder()).expect("a folder on the disk of the build");
+    let server = Server::start(stage.path());
+    server.publish("small", &chain::small(LENGTH));
+
+    println!("\nA cycle that finds nothing to do, {LENGTH} migrations applied:");
+    no_op(scores, stage.path(), &server);
+
+    println!("\nA daemon with nothing to do for {idle:?}:");
+    server.publish("few", &chain::small(3));
+    let make = |name: &str, files: u32| {
+        // The schedule as it is when nobody writes one.
+        let device = Device::new(stage.path(), name, &server.url()).polls("0 */5 * * * *").database("*.db", "few");
+        for n in 0..files {
+            device.make(&format!("{n}.db"), "CREATE TABLE app(x)");
+        }
+        device.enroll(&server.token("few"));
+        device
     };
-    let (files_before, switches_before, cpu_before) = (picture(&files), switches(pid), cpu(pid));
-    wait::moment(IDLE);
-    let seconds = IDLE.as_secs_f64();
-    println!("idle for {seconds:.0} s with {databases} database(s):");
-    verdict.at_most("  managed files written", f64::from(u8::from(picture(&files) != files_before)), 0.0, "");
-    verdict.at_most("  voluntary context switches a second, all threads", (switches(pid) - switches_before) as f64 / seconds, 4.0, "");
-    verdict.at_most("  of a core", (cpu(pid) - cpu_before).as_secs_f64() / seconds * 100.0, 0.2, "%");
-    verdict.at_most("  resident", resident_kib(pid) as f64 / 1024.0, 20.0, "MiB");
+    let devices = [(1, make("one", 1)), (100, make("hundred", 100))];
+    let mut daemons: Vec<_> = devices.iter().map(|(files, device)| (*files, device, device.start())).collect();
+    for (_, _, daemon) in &mut daemons {
+        daemon.until_settled(LIMIT, 3);
+    }
+    // What follows a cycle (its last writes, its threads' end) is not idling.
+    std::thread::sleep(Duration::from_secs(3));
+    let before: Vec<_> = daemons.iter().map(|(files, device, daemon)| (Usage::of(daemon.process.pid()), stamps(device, *files))).collect();
+    let begun = Instant::now();
+    std::thread::sleep(idle);
+    let seconds = begun.elapsed().as_secs_f64();
+    for ((files, device, daemon), (usage, stamp)) in daemons.iter().zip(before) {
+        let now = Usage::of(daemon.process.pid());
+        let name = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+        let wakes = (now.switches - usage.switches) as f64 / seconds;
+        scores.at_most(&format!("{name}: voluntary context switches, all threads"), wakes, 4.0, "/s");
+        scores.at_most(&format!("{name}: processor"), (now.cpu.saturating_sub(usage.cpu)).as_secs_f64() / seconds * 100.0, 0.2, "%");
+        scores.at_most(&format!("{name}: resident"), now.resident_kb as f64 / 1000.0, 20.0, "MB");
+        let written = stamps(device, *files).iter().zip(&stamp).filter(|(a, b)| a != b).count();
+        scores.at_most(&format!("{name}: managed files written to"), written as f64, 0.0, "");
+    }
+}
+
+fn no_op(scores: &mut Scores, stage: &Path, server: &Server) {
+    let device = Device::new(stage, "cycles", &server.url()).polls("* * * * * *").database("app.db", "small");
+    device.make("app.db", "");
+    device.enroll(&server.token("small"));
+    let mut daemon = device.start();
+    daemon.until_settled(LIMIT, LENGTH);
+    let cycles = |status: &Value| status["daemon"]["cycles"].as_u64().unwrap_or(0);
+    let (first, pid) = (cycles(&daemon.status()), daemon.process.pid());
+    // Asking for status costs it something too, so it is asked seldom.
+    let before = Usage::of(pid).cpu;
+    let mut last = first;
+    until(LIMIT, "ten cycles", || {
+        std::thread::sleep(Duration::from_secs(3));
+        last = cycles(&daemon.status());
+        (last >= first + 10).then_some(())
+    });
+    let spent = Usage::of(pid).cpu.saturating_sub(before).as_secs_f64() * 1000.0;
+    scores.note("cycles measured", last - first);
+    scores.at_most("processor per cycle: look, poll, decide", spent / (last - first) as f64, 5.0, "ms");
     daemon.stop();
 }
 
-fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+/// What a process has used.
+struct Usage {
+    cpu: Duration,
+    switches: u64,
+    resident_kb: u64,
 }
 
-fn switches(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks.map(|t| number_in(&t.unwrap().path().join("status"), "voluntary_ctxt_switches:")).sum()
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    number_in(Path::new(&format!("/proc/{pid}/status")), "VmRSS:")
-}
-
-fn number_in(file: &Path, key: &str) -> u64 {
-    let text = fs::read_to_string(file).unwrap();
-    let line = text.lines().find(|l| l.starts_with(key)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
-fn binary(verdict: &mut Verdict) {
-    let binary = bins::whimbrel();
-    verdict.at_most("the daemon's binary", fs::metadata(&binary).unwrap().len() as f64 / 1024.0 / 1024.0, 10.0, "MiB");
-    let mut times = Vec::new();
-    for _ in 0..21 {
-        let begun = Instant::now();
-        assert!(Command::new(&binary).arg("--version").stdout(Stdio::null()).status().unwrap().success());
-        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+impl Usage {
+    fn of(pid: u32) -> Self {
+        let mut usage = Self { cpu: Duration::ZERO, switches: 0, resident_kb: number(&format!("/proc/{pid}/status"), "VmRSS:") };
+        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").filter_map(Result::ok) {
+            let path = thread.path();
+            usage.switches += number(&path.join("status").to_string_lossy(), "voluntary_ctxt_switches:");
+        }
+        // The whole process, ended threads too: user and system time in nanoseconds would be schedstat's, per thread; the
+        // clock of the process has both.
+        let mut clock = 0;
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: both pointers are to values that live here.
+        let got = unsafe { libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) == 0 && libc::clock_gettime(clock, &raw mut time) == 0 };
+        assert!(got, "the processor time of {pid} cannot be read");
+        usage.cpu = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0));
+        usage
     }
-    verdict.at_most("whimbrel --version", median(times), 10.0, "ms");
+}
+
+fn number(path: &str, key: &str) -> u64 {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix(key)).and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Length and time of last change of every managed file and what lies beside it.
+fn stamps(device: &Device, files: u32) -> Vec<Option<(PathBuf, u64, std::time::SystemTime)>> {
+    (0..files)
+        .flat_map(|n| ["", "-wal"].map(|beside| device.path(&format!("{n}.db{beside}"))))
+        .map(|path| {
+            let meta = path.metadata().ok()?;
+            Some((path, meta.len(), meta.modified().ok()?))
+        })
+        .collect()
 }

@@ -142,6 +142,9 @@ class Stories:
         assert units == "", units
         assert self.m.say("ls /etc/whimbrel") == "config.toml.example"
         assert self.m.say("systemctl is-enabled whimbrel.service whimbrel-server.service", check=False).split() == ["disabled"] * 2
+        # The example is a configuration: with a user in it, all that is missing is the daemon.
+        self.m.sh("sed s/USER/notes/g /etc/whimbrel/config.toml.example > /tmp/example.toml")
+        assert self.m.sh("whimbrel --config /tmp/example.toml status", check=False).returncode == 69
 
     def every_page_that_a_unit_names_is_in_its_package(self):
         units = "/usr/lib/systemd/system/whimbrel*.service /usr/lib/systemd/user/whimbrel.service"
@@ -201,7 +204,15 @@ class Stories:
         self._enroll(self.own)
         self.own.wait_version(1)
         assert self.m.show(self.own.unit, "MainPID") == pid
-        assert "version 1" in self.m.show(self.own.unit, "StatusText")["StatusText"] or True
+
+    def a_wrong_configuration_is_not_taken_up(self):
+        self.m.sh(f"cp {self.own.file} /root/right.toml")
+        self.m.write(self.own.file, 'trust = "none"\nserverr = "x"')
+        before = self.m.show(self.own.unit, "MainPID")
+        self.m.sh("systemctl reload whimbrel@notes", check=False)
+        wait_for("it to say so", lambda: "serverr" in self.m.journal(self.own.unit, f"_PID={before['MainPID']}"))
+        assert self.m.active(self.own.unit) and self.m.show(self.own.unit, "MainPID") == before
+        self.m.sh(f"mv /root/right.toml {self.own.file} && systemctl reload whimbrel@notes")
 
     def killed_it_is_back(self):
         self.m.sh(f"systemctl kill -s KILL {self.own.unit}")
@@ -210,6 +221,7 @@ class Stories:
         self.own.wait_version(1)
 
     def stuck_it_is_started_anew_by_the_watchdog(self):
+        assert self.m.show(self.own.unit, "WatchdogUSec")["WatchdogUSec"] == "1min"
         drop_in = f"/etc/systemd/system/{self.own.unit}.d/watchdog.conf"
         self.m.write(drop_in, "[Service]\nWatchdogSec=2s")
         self.m.sh(f"systemctl daemon-reload && systemctl restart {self.own.unit}")
@@ -240,19 +252,23 @@ class Stories:
         self.m.sh("groupadd shared && usermod -aG shared notes && usermod -aG shared whimbrel")
         self.m.sh("install -d -o root -g shared -m 2770 /srv/shared")
         self._make_database(self.shared, "notes", mode="660")
-        self.m.sh("install -d -o notes -g notes -m 755 /srv/closed")
-        self.m.sh("sqlite3 /srv/closed/closed.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(x)'", user="notes")
-        self.m.write(self.shared.file, config("whimbrel", [self.shared.database, "/srv/closed/closed.db"]))
+        # Two that are not: one without the group, one whose directory would give -wal to another group than the file's.
+        self.m.sh("install -d -o notes -g notes -m 755 /srv/closed && install -d -o notes -g shared -m 2770 /srv/mixed")
+        for place in ("closed", "mixed"):
+            self.m.sh(f"sqlite3 /srv/{place}/x.db 'PRAGMA journal_mode=WAL; CREATE TABLE t(x)'", user="notes")
+        self.m.sh("chgrp notes /srv/mixed/x.db && chmod 660 /srv/mixed/x.db")
+        self.m.write(self.shared.file, config("whimbrel", [self.shared.database, "/srv/closed/x.db", "/srv/mixed/x.db"]))
         self.m.sh("systemctl daemon-reload && systemctl enable --now whimbrel")
         self.m.wait_active(self.shared.unit)
         self._enroll(self.shared)
         self.shared.wait_version(self.outside.versions)
 
     def a_file_that_is_not_shared_is_not_opened(self):
-        view = wait_for("the other file", lambda: self.shared.view("/srv/closed/closed.db"))
-        assert any("owner" in h["code"] for h in view["health"]), view["health"]
-        assert self.m.say("ls /srv/closed") == "closed.db"
-        self.m.sh("sqlite3 /srv/closed/closed.db 'INSERT INTO t VALUES (1)'", user="notes")
+        for place in ("closed", "mixed"):
+            view = wait_for("the other file", lambda: self.shared.view(f"/srv/{place}/x.db"))
+            assert [h["code"] for h in view["health"]] == ["owner"], view["health"]
+            assert self.m.say(f"ls /srv/{place}") == "x.db"
+            self.m.sh(f"sqlite3 /srv/{place}/x.db 'INSERT INTO t VALUES (1)'", user="notes")
 
     def a_user_unit_serves_its_user(self):
         self.m.write(self.user.file, config(None, [self.user.database]))
@@ -266,6 +282,16 @@ class Stories:
         self.user.wait_version(self.outside.versions)
         state = self.m.say(f"{systemctl} show whimbrel -p ActiveState,NRestarts,User --value").split()
         assert state[0] == "active" or "active" in state, state
+
+    def after_a_boot_all_of_them_are_ready(self):
+        version = self.outside.publish("while_off", "ALTER TABLE note ADD COLUMN while_off TEXT;")
+        self.m.power_off()
+        self.m.start()
+        for daemon in (self.own, self.shared, self.user):
+            wait_for(f"{daemon.unit} to be ready", lambda: self._pid(daemon))
+            daemon.wait_version(version)
+        for daemon in (self.own, self.shared):
+            assert self.m.show(daemon.unit, "NRestarts")["NRestarts"] == "0"
 
     def the_application_goes_on_where_it_was_first(self):
         """It made -wal and -shm; the daemons join, migrate, and leave."""
@@ -306,8 +332,10 @@ class Stories:
         self.m.sh("systemctl kill -s KILL whimbrel.service")
         app.start()
         app.writes_on()
-        self.shared.wait_version(version, 60)
-        app.writes_on()
+        self._look(self.own)
+        for daemon in (self.own, self.shared, self.user):
+            daemon.wait_version(version, 60)
+            self.apps[daemon.database].writes_on()
 
     # --- the package changes and goes
 
@@ -373,9 +401,12 @@ class Stories:
 
     def nothing_was_said_that_a_person_should_look_at(self):
         """An error in a log that no story expects is one."""
-        log = self.m.say("journalctl --no-pager -o short -p err -t whimbrel -t whimbrel-server")
-        unexpected = [l for l in log.splitlines() if "-- No entries" not in l and "serverr" not in l]
-        assert not unexpected, "\n".join(unexpected)
+        daemons = self.m.say("journalctl --no-pager -o json -p err -t whimbrel").splitlines()
+        daemons = [json.loads(line)["MESSAGE"] for line in daemons]
+        server = self.m.say("journalctl --no-pager -o short -t whimbrel-server | grep ' ERROR '", check=False)
+        outside = [l for l in (self.outside.folder / "server.log").read_text().splitlines() if " ERROR " in l]
+        unexpected = [m for m in daemons + server.splitlines() + outside if "serverr" not in m]
+        assert not unexpected, unexpected
 
     ORDER = [
         the_root_has_no_certificates,
@@ -386,12 +417,14 @@ class Stories:
         a_wrong_configuration_stops_it_for_good,
         without_certificates_it_is_ready_all_the_same,
         enrolled_and_reloaded_it_applies,
+        a_wrong_configuration_is_not_taken_up,
         killed_it_is_back,
         stuck_it_is_started_anew_by_the_watchdog,
         the_cable_is_pulled_and_put_back,
         a_shared_directory_is_served_through_its_group,
         a_file_that_is_not_shared_is_not_opened,
         a_user_unit_serves_its_user,
+        after_a_boot_all_of_them_are_ready,
         the_application_goes_on_where_it_was_first,
         the_application_goes_on_where_the_daemon_was_first,
         an_application_goes_on_with_what_a_killed_daemon_left,

@@ -38,6 +38,13 @@ fn blocks_are_found_under_their_headings() {
 }
 
 #[test]
+fn the_demonstration_runs_to_its_end() {
+    let output = Command::new(bins::folder().join("demo")).args(["--once", "--built"]).output().unwrap();
+    let said = format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.contains("none lost, none twice"), "{said}");
+}
+
+#[test]
 fn the_commands_of_docs_start_md_run() {
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/start.md");
     let text = fs::read_to_string(&document).unwrap_or_else(|e| panic!("{}: {e}", document.display()));
