@@ -47,6 +47,9 @@ use self::{
     output::{Color, Output},
 };
 
+/// What stands in the help of every command.
+const GLOBAL: &str = "Options of every command";
+
 /// Carries schema migrations to SQLite databases on machines that are often offline
 ///
 /// The daemon (`whimbrel run`, usually started by systemd) does the work; the other commands ask it, over a socket in its
@@ -62,17 +65,17 @@ use self::{
 
 Every error says what to do about it. docs/start.md begins at the beginning; docs/cli.md documents --json.")]
 struct Cli {
-    /// The configuration [default: ~/.config/whimbrel/config.toml if it is there, else /etc/whimbrel/config.toml]
-    #[arg(long, global = true, value_name = "FILE", env = "WHIMBREL_CONFIG", hide_env_values = true)]
+    /// The configuration [default: ~/.config/whimbrel/config.toml, else /etc/whimbrel/config.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "WHIMBREL_CONFIG", hide_env_values = true, help_heading = GLOBAL)]
     config: Option<PathBuf>,
     /// Print JSON: stable and documented, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
     /// No narration on stderr but errors
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
-    /// When to use colour
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// When to use colour: auto (on a terminal, unless NO_COLOR is set), always, never
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = true, help_heading = GLOBAL)]
     color: Color,
     #[command(subcommand)]
     command: Command,

@@ -5,11 +5,12 @@ use std::io::{self, BufRead, Write};
 use super::{
     error::{CliError, ExitCode},
     look::clean,
-    order,
+    order::{self, Placed},
     output::Output,
     select, status,
+    summary::{self, Moved, SUMMARY_SCHEMA},
 };
-use crate::control::protocol::{DatabaseView, PersonOrder, Snapshot};
+use crate::control::protocol::{DatabaseView, PersonOrder, Snapshot, Summary, SummaryError};
 
 /// Revert a migration and all after it, then hold the database
 ///
@@ -49,9 +50,37 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     }
     let revert = PersonOrder::Revert { migration: args.migration, to: args.to };
     let placed = order::place(out, args.database.as_deref(), revert, !args.no_wait)?;
-    order::report(out, &placed)?;
-    out.say("held where it is now; `whimbrel release` lets the plan go on");
-    Ok(())
+    match placed {
+        Placed::Kept(_) => order::report(out, &placed),
+        Placed::Finished(summary, moved) => {
+            let exit = exit(&summary, &moved);
+            if out.is_json() {
+                out.json(SUMMARY_SCHEMA, &summary)?;
+            } else {
+                // No sum: "at its planned version" is what these are not any more.
+                out.text(&summary::each(summary.errors.iter().filter(|e| !is_held_now(e, &moved)), &moved, &out.look()))?;
+            }
+            match (moved.is_empty(), summary.errors.is_empty()) {
+                (false, _) => out.say("held where it is now; `whimbrel release` lets the plan go on"),
+                (true, true) => out.say("nothing was to be reverted; held all the same: `whimbrel release` lets the plan go on"),
+                (true, false) => {}
+            }
+            if exit == ExitCode::Done { Ok(()) } else { Err(CliError::told(exit)) }
+        }
+    }
+}
+
+/// A database that went back waits for its plan from then on: that is what was asked for.
+fn is_held_now(error: &SummaryError, moved: &[Moved]) -> bool {
+    error.waiting && moved.iter().any(|m| m.path == error.database)
+}
+
+fn exit(summary: &Summary, moved: &[Moved]) -> ExitCode {
+    match (summary.failed, summary.errors.iter().any(|e| e.waiting && !is_held_now(e, moved))) {
+        (0, false) => ExitCode::Done,
+        (0, true) => ExitCode::Waiting,
+        (_, _) => ExitCode::MigrationFailed,
+    }
 }
 
 fn confirm(args: &Args, out: &Output) -> Result<(), CliError> {
@@ -115,5 +144,14 @@ mod tests {
         assert_eq!(asked.len(), 3, "{asked:?}"); // a, d and e have it; b and c have not
         assert_eq!(would_revert(&snapshot, &args(None, Some(3), Some("d.db"))), ["/var/lib/notes/d.db: version 4 → 3, reverting 0004_tags"]);
         assert!(would_revert(&snapshot, &args(Some("0009_none"), None, None)).is_empty());
+    }
+
+    #[test]
+    fn a_database_that_went_back_is_done_and_one_that_could_not_yet_waits() {
+        let summary = |failed| Summary { failed, ..fixture::summary() };
+        let d_went_back = [Moved { path: "/var/lib/notes/d.db".into(), from: 5, to: 4 }];
+        assert_eq!(exit(&summary(0), &d_went_back), ExitCode::Done);
+        assert_eq!(exit(&summary(0), &[]), ExitCode::Waiting);
+        assert_eq!(exit(&summary(1), &d_went_back), ExitCode::MigrationFailed);
     }
 }

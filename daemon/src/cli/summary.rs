@@ -14,9 +14,9 @@ pub(super) const SUMMARY_SCHEMA: &str = "whimbrel.summary/1";
 /// A database whose version changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Moved {
-    path: PathBuf,
-    from: u32,
-    to: u32,
+    pub(super) path: PathBuf,
+    pub(super) from: u32,
+    pub(super) to: u32,
 }
 
 /// What changed between two snapshots, of the databases that were meant.
@@ -28,16 +28,13 @@ pub(super) fn moved(before: &Snapshot, after: &Snapshot, database: Option<&str>)
 
 /// One paragraph per database that changed, failed or waits, then the sum.
 pub(super) fn human(summary: &Summary, moved: &[Moved], look: &Look) -> String {
-    let mut text = String::new();
-    for m in moved {
-        text.push_str(&format!("{}: version {} → {}\n", clean(&m.path.to_string_lossy()), m.from, m.to));
-    }
-    for error in &summary.errors {
-        text.push_str(&trouble(error, look));
-    }
-    text.push_str(&sum(summary));
-    text.push('\n');
-    text
+    format!("{}{}\n", each(&summary.errors, moved, look), sum(summary))
+}
+
+/// The same without the sum.
+pub(super) fn each<'a>(errors: impl IntoIterator<Item = &'a SummaryError>, moved: &[Moved], look: &Look) -> String {
+    let changes = moved.iter().map(|m| format!("{}: version {} → {}\n", clean(&m.path.to_string_lossy()), m.from, m.to));
+    changes.chain(errors.into_iter().map(|e| trouble(e, look))).collect()
 }
 
 fn trouble(error: &SummaryError, look: &Look) -> String {
