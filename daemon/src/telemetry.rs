@@ -6,7 +6,8 @@ use std::{
 };
 
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
+    filter::Targets,
     fmt::{format::Writer, time::FormatTime},
     layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -17,15 +18,17 @@ use tracing_subscriber::{
 pub const DAEMON: &str = "info,tokio_cron_scheduler=warn";
 /// The same for a command that does its work itself and says what came of it.
 pub const COMMAND: &str = "warn";
-/// What is logged, in the grammar of `tracing_subscriber::EnvFilter`.
+/// What is logged: a level, or `module=level` pairs with commas between (`tracing_subscriber::filter::Targets`).
 const VARIABLE: &str = "WHIMBREL_LOG";
 
 /// Starts logging. A second call, as in tests, changes nothing.
 pub fn start(default: &str) {
     let wanted = std::env::var(VARIABLE).unwrap_or_default();
-    let (filter, complaint) = match EnvFilter::builder().parse(if wanted.is_empty() { default } else { &wanted }) {
+    let usual = || default.parse::<Targets>().expect("our own defaults are right");
+    let (filter, complaint) = match wanted.parse::<Targets>() {
+        _ if wanted.is_empty() => (usual(), None),
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new(default), Some(error)),
+        Err(error) => (usual(), Some(error)),
     };
     let sink = journal().unwrap_or_else(stderr);
     // Fails only when something logs already.
