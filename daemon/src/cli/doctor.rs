@@ -134,20 +134,18 @@ fn check(code: &str, result: &str, message: impl Into<String>, remedy: Option<Re
     Check { code: code.to_owned(), result: result.to_owned(), message: message.into(), remedy }
 }
 
-/// The worst last, where the eye is when it has scrolled; but in the order they were made within a kind.
+/// A row per check in the order they were made, its remedy below it, and the count.
 fn human(checks: &[Check], look: &Look) -> String {
     let mut table = Table::new(["RESULT", "CHECK", "MESSAGE"]);
     for c in checks {
-        let first = c.message.lines().next().unwrap_or_default();
-        table.row([(c.result.clone(), Some(painted(&c.result, look))), cell(&*c.code), cell(first)]);
+        table.row([(c.result.clone(), Some(painted(&c.result, look))), cell(&*c.code), cell(&*c.message)]);
     }
     let mut lines = table.lines(look).into_iter();
     let mut text: Vec<String> = lines.next().into_iter().collect();
     for (c, line) in checks.iter().zip(lines) {
         text.push(line);
-        text.extend(c.message.lines().skip(1).map(|l| format!("           {}", super::look::clean(l))));
         if let Some(remedy) = &c.remedy {
-            text.push(format!("  {} {}", look.bold("remedy:"), look.indented(&remedy.sentence(), 10)));
+            text.push(look.remedy(2, remedy));
         }
     }
     let of = |result| checks.iter().filter(|c| c.result == result).count() as u64;

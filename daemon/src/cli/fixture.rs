@@ -137,6 +137,12 @@ pub(crate) fn snapshot() -> Snapshot {
                 pending: 2,
                 status: Failed,
                 failure: Some(MigrationFailure { migration: Some("0004_tags".parse().unwrap()), version: 4, failure: failure() }),
+                health: vec![HealthItem {
+                    code: failure().code,
+                    severity: Severity::Error,
+                    message: format!("0004_tags failed: {}", failure().message),
+                    remedy: failure().remedy,
+                }],
                 migrations: migrations(&[Completed, Completed, Completed, Failed, Pending]),
                 ..database("c.db", 3)
             },
@@ -271,6 +277,7 @@ pub(crate) fn plans() -> Vec<PlanView> {
                     operation: Operation::Apply,
                     files: files(&[
                         ("up.sql", "CREATE TABLE tags (id INTEGER PRIMARY KEY, tag TEXT NOT NULL);\nUPDATE notes SET slug = lower(title);\n"),
+                        ("down.sql", "DROP TABLE tags;\n"),
                         ("verify.sql", "SELECT 1 FROM notes WHERE slug IS NULL;\n"),
                     ]),
                     rows: 12_000,

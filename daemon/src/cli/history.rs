@@ -103,8 +103,9 @@ fn human(events: &[Event], names: &Names, look: &Look) -> String {
     for (e, line) in events.iter().zip(lines) {
         text.push(line);
         if let Some(f) = &e.failure {
-            text.push(format!("  {}: {}", look.red(&clean(&f.code)), look.indented(&f.message, 4)));
-            text.push(format!("    {} {}", look.bold("remedy:"), look.indented(&f.remedy.sentence(), 12)));
+            let label = format!("{}:", clean(&f.code));
+            text.push(look.labelled(2, &label, &look.red(&label), &f.message));
+            text.push(look.remedy(4, &f.remedy));
         }
     }
     text.join("\n") + "\n"

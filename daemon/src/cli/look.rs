@@ -1,7 +1,10 @@
 //! How text for people is laid out: colour, width, time. Pure: what the terminal and the clock say comes in as values.
 
 use chrono::{DateTime, FixedOffset, Local, TimeZone, Utc};
-use whimbrel_shared::{protocol::state::Severity, status::Status};
+use whimbrel_shared::{protocol::state::Severity, remedy::Remedy, status::Status};
+
+/// Columns that text gets however narrow the terminal is.
+const NARROWEST: usize = 24;
 
 /// What the terminal can and what time it is.
 #[derive(Clone, Copy, Debug)]
@@ -58,9 +61,43 @@ impl Look {
         }
     }
 
-    /// Text from elsewhere without what could move the cursor, its further lines indented by `by`.
-    pub fn indented(&self, text: &str, by: usize) -> String {
-        clean(text.trim_end()).replace('\n', &format!("\n{}", " ".repeat(by)))
+    /// `label text`, `margin` columns from the left, what follows the first line hanging below the text's beginning. The text
+    /// may come from elsewhere. `painted` is the label in colour.
+    pub fn labelled(&self, margin: usize, label: &str, painted: &str, text: &str) -> String {
+        let by = margin + label.chars().count() + 1;
+        format!("{}{painted} {}", " ".repeat(margin), self.flowed(text, by))
+    }
+
+    /// A remedy, as everywhere.
+    pub fn remedy(&self, margin: usize, remedy: &Remedy) -> String {
+        self.labelled(margin, "remedy:", &self.bold("remedy:"), &remedy.sentence())
+    }
+
+    /// Text from elsewhere, broken at blanks where the terminal ends, `by` columns from the left but for its beginning. Lines
+    /// that begin with a blank are pictures, such as an excerpt with its caret, and stay as they are.
+    pub fn flowed(&self, text: &str, by: usize) -> String {
+        let room = self.width.map_or(usize::MAX, |w| w.saturating_sub(by).max(NARROWEST));
+        let mut lines = Vec::new();
+        for line in clean(text.trim_end()).lines() {
+            if line.starts_with([' ', '\t']) {
+                lines.push(line.to_owned());
+            } else {
+                lines.extend(filled(line.split(' ').map(|w| (w.chars().count(), w.to_owned())), " ", room));
+            }
+        }
+        lines.join(&format!("\n{}", " ".repeat(by)))
+    }
+
+    /// Parts with commas between them, broken between parts where the terminal ends. A part is its plain text and the same
+    /// in colour.
+    pub fn listed(&self, parts: &[(String, Option<String>)], by: usize) -> String {
+        let room = self.width.map_or(usize::MAX, |w| w.saturating_sub(by).max(NARROWEST));
+        let last = parts.len().saturating_sub(1);
+        let with_commas = parts.iter().enumerate().map(|(i, (plain, painted))| {
+            let comma = if i < last { "," } else { "" };
+            (plain.chars().count() + comma.len(), format!("{}{comma}", painted.as_ref().unwrap_or(plain)))
+        });
+        filled(with_commas, " ", room).join(&format!("\n{}", " ".repeat(by)))
     }
 
     /// A moment: `2026-11-03 14:05:09`.
@@ -97,6 +134,22 @@ impl Look {
     fn paint(&self, code: &str, text: &str) -> String {
         if self.color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// As many words on a line as fit. A word is how many columns it takes, and its text.
+fn filled(words: impl Iterator<Item = (usize, String)>, between: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<(usize, String)> = Vec::new();
+    for (columns, word) in words {
+        match lines.last_mut() {
+            Some((used, line)) if *used + between.len() + columns <= room => {
+                *used += between.len() + columns;
+                line.push_str(between);
+                line.push_str(&word);
+            }
+            _ => lines.push((columns, word)),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
 }
 
 /// A length of time in its one or two largest units: `950 ms`, `12 s`, `3 h 12 min`.
@@ -142,11 +195,12 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
-/// A table with a heading. The last column may be as long as it likes; others are padded. When the whole is wider than
-/// the terminal, the widest cells of the first column lose their beginnings (paths end in what tells them apart).
+/// A table with a heading. The last column flows to the end of the terminal. In a table that may be cut, when the others
+/// leave too little room, the first column's cells lose their beginnings: paths end in what tells them apart.
 #[derive(Clone, Debug)]
 pub struct Table {
     rows: Vec<Vec<Cell>>,
+    cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -158,44 +212,46 @@ struct Cell {
 impl Table {
     /// With these headings.
     pub fn new<const N: usize>(headings: [&str; N]) -> Self {
-        Self { rows: vec![headings.iter().map(|h| Cell { text: (*h).to_owned(), painted: None }).collect()] }
+        Self { rows: vec![headings.iter().map(|h| Cell { text: (*h).to_owned(), painted: None }).collect()], cut: false }
     }
 
-    /// Adds a row. A cell may be painted: its plain text, and the same in colour.
+    /// The same, with a first column that may be cut.
+    pub fn of_paths<const N: usize>(headings: [&str; N]) -> Self {
+        Self { cut: true, ..Self::new(headings) }
+    }
+
+    /// Adds a row. A cell may be painted: its plain text, and the same in colour. Only the last may have several lines.
     pub fn row<const N: usize>(&mut self, cells: [(String, Option<String>); N]) {
-        self.rows.push(cells.into_iter().map(|(text, painted)| Cell { text: clean(&text).replace(['\n', '\t'], " "), painted }).collect());
+        self.rows.push(cells.into_iter().map(|(text, painted)| Cell { text: clean(&text), painted }).collect());
     }
 
-    /// The lines, without line ends; the heading first.
+    /// The rows as text, without line ends after them; the heading first.
     pub fn lines(mut self, look: &Look) -> Vec<String> {
-        let columns = self.rows[0].len();
+        let last = self.rows[0].len() - 1;
+        for row in &mut self.rows {
+            row[..last].iter_mut().for_each(|cell| cell.text = cell.text.replace(['\n', '\t'], " "));
+        }
         let widest = |rows: &[Vec<Cell>], i: usize| rows.iter().map(|r| r[i].text.chars().count()).max().unwrap_or(0);
-        let mut widths: Vec<usize> = (0..columns).map(|i| widest(&self.rows, i)).collect();
-        if let Some(width) = look.width {
-            let rest: usize = widths[1..].iter().map(|w| w + 2).sum();
-            let room = width.saturating_sub(rest).max(16);
-            if widths[0] > room {
-                for row in &mut self.rows {
-                    row[0].text = shortened(&row[0].text, room);
-                }
-                widths[0] = widest(&self.rows, 0);
+        let mut widths: Vec<usize> = (0..last).map(|i| widest(&self.rows, i)).collect();
+        if let (true, Some(width)) = (self.cut, look.width) {
+            let rest: usize = widths[1..].iter().map(|w| w + 2).sum::<usize>() + 2 + widest(&self.rows, last);
+            let room = width.saturating_sub(rest).max(NARROWEST);
+            for row in &mut self.rows {
+                row[0].text = shortened(&row[0].text, room);
             }
+            widths[0] = widest(&self.rows, 0);
         }
-        let mut lines = Vec::with_capacity(self.rows.len());
-        for (number, row) in self.rows.iter().enumerate() {
+        let before_last = widths.iter().map(|w| w + 2).sum();
+        let text = |row: &[Cell]| {
             let mut line = String::new();
-            for (i, cell) in row.iter().enumerate() {
-                line.push_str(match &cell.painted {
-                    Some(painted) => painted,
-                    None => &cell.text,
-                });
-                if i + 1 < columns {
-                    line.push_str(&" ".repeat(widths[i] + 2 - cell.text.chars().count()));
-                }
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell.painted.as_ref().unwrap_or(&cell.text));
+                line.push_str(&" ".repeat(width + 2 - cell.text.chars().count()));
             }
-            let line = line.trim_end().to_owned();
-            lines.push(if number == 0 { look.dim(&line) } else { line });
-        }
+            line + &look.flowed(&row[last].text, before_last)
+        };
+        let mut lines: Vec<String> = self.rows.iter().map(|row| text(row).trim_end().to_owned()).collect();
+        lines[0] = look.dim(&lines[0]);
         lines
     }
 }
@@ -242,17 +298,31 @@ mod tests {
     }
 
     #[test]
+    fn long_text_hangs_below_its_beginning_and_pictures_stay_whole() {
+        let narrow = Look { width: Some(40), ..Look::plain(0) };
+        let text =
+            "no such column: titel, in a statement of this migration\n  UPDATE notes SET slug = titel WHERE a_rather_long_condition\n           ^";
+        let expected = "  error: no such column: titel, in a\n         statement of this migration\n           UPDATE notes SET slug = titel WHERE a_rather_long_condition\n                    ^";
+        assert_eq!(narrow.labelled(2, "error:", "error:", text), expected);
+        assert_eq!(
+            narrow.listed(&[cell("one"), cell("two two two two"), cell("three three three")], 8),
+            "one, two two two two,\n        three three three"
+        );
+        assert!(!Look::plain(0).labelled(2, "x", "x", &"word ".repeat(100)).contains('\n'));
+    }
+
+    #[test]
     fn text_from_elsewhere_cannot_drive_the_terminal() {
         assert_eq!(clean("a\x1b[2Jb\u{9b}c\r\n"), "a\u{fffd}[2Jb\u{fffd}c\u{fffd}\n");
     }
 
     #[test]
     fn a_narrow_terminal_cuts_the_beginning_of_paths_and_nothing_else() {
-        let mut table = Table::new(["DATABASE", "STATUS"]);
+        let mut table = Table::of_paths(["DATABASE", "STATUS"]);
         table.row([cell("/var/lib/application/of/a/person/notes.db"), cell("completed")]);
         table.row([cell("a.db"), cell("failed")]);
-        let narrow = Look { width: Some(32), ..Look::plain(0) };
-        let expected = ["DATABASE               STATUS", "…of/a/person/notes.db  completed", "a.db                   failed"];
+        let narrow = Look { width: Some(35), ..Look::plain(0) };
+        let expected = ["DATABASE                  STATUS", "…on/of/a/person/notes.db  completed", "a.db                      failed"];
         assert_eq!(table.clone().lines(&narrow), expected);
         assert!(table.lines(&Look::plain(0))[1].starts_with("/var/lib/application/of/a/person/notes.db  completed"));
     }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::control::{
     client::{Client, ClientError, Heard, unexpected},
-    protocol::{PersonOrder, Reply, Request, Summary},
+    protocol::{PersonOrder, Reply, Request, Snapshot, Summary},
 };
 
 /// `schema` of an order that is not waited for.
@@ -41,6 +41,9 @@ pub(super) fn place(out: &Output, database: Option<&str>, order: PersonOrder, wa
     let selector = select::selector(database);
     let mut daemon = out.daemon()?;
     let before = status::ask(&mut daemon)?;
+    if let (None, Some(name)) = (database, migration(&order)) {
+        not_a_database(&before, name)?;
+    }
     daemon.say(&Request::Order { database: selector.clone(), order, wait })?;
     let request_id = match daemon.next(None)? {
         Heard::Reply(Reply::Accepted { request_id }) => request_id,
@@ -57,6 +60,23 @@ pub(super) fn place(out: &Output, database: Option<&str>, order: PersonOrder, wa
     // Only for showing what changed: without it the summary still stands.
     let after = out.daemon().and_then(|mut d| status::ask(&mut d)).unwrap_or_else(|_| before.clone());
     Ok(Placed::Finished(summary, summary::moved(&before, &after, selector.0.as_deref())))
+}
+
+/// The migration that an order names.
+fn migration(order: &PersonOrder) -> Option<&str> {
+    match order {
+        PersonOrder::Apply { to } => to.as_deref(),
+        PersonOrder::Revert { migration, .. } => migration.as_deref(),
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+    }
+}
+
+/// Refuses a database where a migration is expected: the other commands take one there.
+fn not_a_database(snapshot: &Snapshot, name: &str) -> Result<(), CliError> {
+    if snapshot.databases.iter().any(|d| select::means(Some(name), d)) {
+        return Err(CliError::usage(format!("{name:?} is a database, and a migration is expected"), format!("write --database {name}")));
+    }
+    Ok(())
 }
 
 fn follow(daemon: &mut Client, request_id: RequestId, progress: &mut Progress<'_>) -> Result<Summary, CliError> {
@@ -165,6 +185,13 @@ mod tests {
             _ => vec![Reply::Status(Box::new(fixture::snapshot()))],
         });
         assert_eq!(place(&out, None, PersonOrder::Retry, true).unwrap_err().exit, ExitCode::DaemonUnreachable);
+    }
+
+    #[test]
+    fn a_database_in_the_place_of_a_migration_is_a_usage_error() {
+        let (_dir, out) = device(|_| vec![Reply::Status(Box::new(fixture::snapshot()))]);
+        let error = place(&out, None, PersonOrder::Apply { to: Some("b.db".into()) }, true).unwrap_err();
+        assert_eq!((error.exit, error.remedy), (ExitCode::Usage, Some(here("write --database b.db"))));
     }
 
     #[test]

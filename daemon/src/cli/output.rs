@@ -95,7 +95,9 @@ impl Output {
 
     /// Data for a person, as laid out.
     pub fn text(&self, text: &str) -> Result<(), CliError> {
-        written(io::stdout().lock().write_all(text.as_bytes()))
+        let mut stdout = io::stdout().lock();
+        // At once: a watched screen ends with no line end, and a reader of a stream waits for each line.
+        written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
     }
 
     /// Data for a program: one document, indented. `schema` becomes its first key.
@@ -121,7 +123,8 @@ impl Output {
     pub fn finish(&self, result: Result<(), CliError>) -> ExitCode {
         let Err(error) = result else { return ExitCode::Done };
         if !error.is_told() {
-            let look = Look { color: self.color_on(io::stderr().is_terminal()), ..Look::plain(0) };
+            let width = terminal_size::terminal_size_of(io::stderr()).map(|(w, _)| usize::from(w.0));
+            let look = Look { color: self.color_on(io::stderr().is_terminal()), width, ..Look::plain(0) };
             let _ = io::stderr().lock().write_all(error_text(&error, &look).as_bytes());
             if self.json {
                 print_error_json(&error);
@@ -142,9 +145,9 @@ impl Output {
 
 /// An error as a person reads it.
 fn error_text(error: &CliError, look: &Look) -> String {
-    let mut text = format!("{} {}\n", look.red("error:"), look.indented(&error.message, 7));
+    let mut text = look.labelled(0, "error:", &look.red("error:"), &error.message) + "\n";
     if let Some(remedy) = &error.remedy {
-        text.push_str(&format!("  {} {}\n", look.bold("remedy:"), look.indented(&remedy.sentence(), 10)));
+        text.push_str(&(look.remedy(2, remedy) + "\n"));
     }
     text
 }

@@ -1,6 +1,7 @@
 //! `whimbrel plan`: what would happen, how long, how much disk. Writes nothing.
 
 use serde::Serialize;
+use whimbrel_shared::status::Operation;
 
 use super::{
     error::CliError,
@@ -75,7 +76,7 @@ fn database(plan: &PlanView, shown_lines: usize, look: &Look) -> Vec<String> {
     }
     for step in &plan.steps {
         lines.push(format!("  {} {} (version {}): {}", step.operation, look.bold(step.name.as_str()), step.version, estimate(step)));
-        for (name, text) in &step.files {
+        for (name, text) in step.files.iter().filter(|(name, _)| belongs(step.operation, name)) {
             lines.push(format!("    {}", look.dim(&clean(name))));
             let all = text.trim_end().lines().count();
             lines.extend(text.trim_end().lines().take(shown_lines).map(|l| format!("      {}", clean(l))));
@@ -87,8 +88,20 @@ fn database(plan: &PlanView, shown_lines: usize, look: &Look) -> Vec<String> {
     lines
 }
 
+/// Whether a file of a migration is run this way.
+fn belongs(operation: Operation, file: &str) -> bool {
+    let down = file.ends_with("down.sql");
+    match operation {
+        Operation::Apply => !down,
+        Operation::Revert => down,
+    }
+}
+
 fn estimate(step: &PlannedMigration) -> String {
-    format!("about {}, {} of write lock, {} written", count(step.rows, "row"), length(step.lock_ms), size(step.write_bytes))
+    match (step.rows, step.write_bytes) {
+        (0, 0) => "next to nothing to write, by the estimate".to_owned(),
+        (rows, bytes) => format!("about {}, {} of write lock, {} written", count(rows, "row"), length(step.lock_ms), size(bytes)),
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use crate::control::protocol::{DatabaseView, PersonOrder, Snapshot, Summary, Sum
 /// lost: it asks first. Afterwards the database is held, or the server's plan would apply them again: `whimbrel release`
 /// lets it go on.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "whimbrel revert [OPTIONS] <MIGRATION>\n       whimbrel revert [OPTIONS] --to <VERSION>")]
 #[command(after_help = "Exit codes:
   0   reverted
   1   not confirmed, or nothing to revert

@@ -55,10 +55,10 @@ fn header(snapshot: &Snapshot, look: &Look) -> Vec<String> {
     let mut lines = vec![format!("{}  {}", look.dim("daemon "), daemon_line(daemon, look))];
     lines.push(format!("{}  {}", look.dim("server "), server_line(server, look)));
     if let Some(error) = &server.error {
-        lines.push(format!("         {}", look.indented(error, 9)));
+        lines.push(format!("         {}", look.flowed(error, 9)));
     }
     if let Some(remedy) = &server.remedy {
-        lines.push(format!("         {} {}", look.bold("remedy:"), look.indented(&remedy.sentence(), 17)));
+        lines.push(look.remedy(9, remedy));
     }
     lines.push(format!("{}  {}", look.dim("reports"), reports(server.reports_unsent)));
     if server.trust == "none" {
@@ -77,23 +77,26 @@ fn daemon_line(daemon: &DaemonView, look: &Look) -> String {
 
 fn server_line(server: &ServerView, look: &Look) -> String {
     use whimbrel_shared::protocol::state::Severity::{Error, Warning};
-    let mut parts = vec![server.url.as_deref().map_or_else(|| "no address yet".to_owned(), clean)];
+    let mut parts = vec![cell(server.url.as_deref().map_or_else(|| "no address yet".to_owned(), clean))];
     let state = server.state.replace('_', " ");
-    parts.push(match server.state.as_str() {
-        "online" => state,
+    let painted = match server.state.as_str() {
+        "online" => state.clone(),
         "refused" | "not_enrolled" => look.severity(Error, &state),
         _ => look.severity(Warning, &state),
-    });
+    };
+    parts.push((state, Some(painted)));
     if let Some(at) = server.last_exchange_ms {
-        parts.push(format!("last exchange {}", look.ago(at)));
+        parts.push(cell(format!("last exchange {}", look.ago(at))));
     }
-    if server.failures > 0 {
-        parts.push(format!("{} in a row", count(u64::from(server.failures), "failed try").replace("trys", "tries")));
+    match server.failures {
+        0 => {}
+        1 => parts.push(cell("1 failed try")),
+        n => parts.push(cell(format!("{n} failed tries in a row"))),
     }
     if let Some(at) = server.next_poll_ms {
-        parts.push(format!("next poll {}", look.until(at)));
+        parts.push(cell(format!("next poll {}", look.until(at))));
     }
-    parts.join(", ")
+    look.listed(&parts, 9)
 }
 
 fn reports(unsent: u64) -> String {
@@ -110,7 +113,7 @@ fn databases(databases: &[DatabaseView], look: &Look) -> Vec<String> {
     if databases.is_empty() {
         return vec!["no database yet: no file matches a `path` of the configuration".to_owned()];
     }
-    let mut table = Table::new(["DATABASE", "APP", "VERSION", "PENDING", "STATUS", "NOW"]);
+    let mut table = Table::of_paths(["DATABASE", "APP", "VERSION", "PENDING", "STATUS", "NOW"]);
     for d in databases {
         table.row([
             cell(d.path.to_string_lossy()),
@@ -175,32 +178,30 @@ fn troubles(d: &DatabaseView, look: &Look) -> Vec<String> {
     let mut lines = Vec::new();
     if let Some(f) = &d.failure {
         let which = f.migration.as_ref().map_or_else(|| format!("version {}", f.version), ToString::to_string);
-        let message = look.indented(&named(&which, &f.failure.message), 4);
-        lines.push(format!("  {} {message}", look.red("failed:")));
-        let again = d.next_try_ms.map(|at| format!(" (tried again {})", look.until(at))).unwrap_or_default();
-        lines.push(format!("    {} {}{again}", look.bold("remedy:"), look.indented(&f.failure.remedy.sentence(), 12)));
+        lines.push(look.labelled(2, "failed:", &look.red("failed:"), &named(&which, &f.failure.message)));
+        lines.push(look.remedy(4, &f.failure.remedy));
+        if let Some(at) = d.next_try_ms {
+            lines.push(format!("    tried again {}", look.until(at)));
+        }
     }
     // The failure's own health item would say the same twice.
-    let own = |item: &&HealthItem| d.failure.as_ref().is_none_or(|f| f.failure.message != item.message);
+    let own = |item: &&HealthItem| d.failure.as_ref().is_none_or(|f| !item.message.ends_with(&f.failure.message));
     for item in d.health.iter().filter(own) {
         lines.extend(health_lines(item, 2, look));
     }
     lines
 }
 
-/// A message that begins with what it is about.
+/// A message that begins with what it is about, once.
 pub(super) fn named(what: &str, message: &str) -> String {
+    let message = message.strip_prefix(&format!("{what} failed: ")).unwrap_or(message);
     if message.starts_with(what) { message.to_owned() } else { format!("{what}: {message}") }
 }
 
 /// A health item and its remedy, indented.
 pub(super) fn health_lines(item: &HealthItem, by: usize, look: &Look) -> [String; 2] {
-    let word = severity_word(item);
-    let margin = " ".repeat(by);
-    [
-        format!("{margin}{} {}", look.severity(item.severity, &format!("{word}:")), look.indented(&item.message, by + word.len() + 2)),
-        format!("{margin}  {} {}", look.bold("remedy:"), look.indented(&item.remedy.sentence(), by + 10)),
-    ]
+    let label = format!("{}:", severity_word(item));
+    [look.labelled(by, &label, &look.severity(item.severity, &label), &item.message), look.remedy(by + 2, &item.remedy)]
 }
 
 fn severity_word(item: &HealthItem) -> &'static str {

@@ -39,11 +39,10 @@ pub(super) fn each<'a>(errors: impl IntoIterator<Item = &'a SummaryError>, moved
 
 fn trouble(error: &SummaryError, look: &Look) -> String {
     use whimbrel_shared::protocol::state::Severity::Warning;
-    let word = if error.waiting { look.severity(Warning, "waits:") } else { look.red("failed:") };
+    let (label, painted) = if error.waiting { ("waits:", look.severity(Warning, "waits:")) } else { ("failed:", look.red("failed:")) };
     let place = if error.database.as_os_str().is_empty() { "this device".to_owned() } else { clean(&error.database.to_string_lossy()) };
-    let named = error.migration.as_ref().map_or_else(|| error.message.clone(), |m| status::named(m.as_str(), &error.message));
-    let message = look.indented(&named, 4);
-    format!("{place}\n  {word} {message}\n  {} {}\n", look.bold("remedy:"), look.indented(&error.remedy.sentence(), 10))
+    let message = error.migration.as_ref().map_or_else(|| error.message.clone(), |m| status::named(m.as_str(), &error.message));
+    format!("{place}\n{}\n{}\n", look.labelled(2, label, &painted, &message), look.remedy(2, &error.remedy))
 }
 
 fn sum(s: &Summary) -> String {

@@ -37,6 +37,7 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// wait notes.db. Without --version it waits for what the server's plan allows; a device that is offline is ready when it
 /// has applied what it accepted.
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "whimbrel wait [OPTIONS] <DATABASE>\n       whimbrel wait [OPTIONS] --request <ID>")]
 #[command(after_help = "Exit codes:
   0   ready
   1   no such database

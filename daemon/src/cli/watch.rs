@@ -102,9 +102,10 @@ fn redrawn(snapshot: &Snapshot, events: &[String], look: &Look, height: usize, f
         let head = room - 1 - tail;
         lines.splice(head..lines.len() - tail, [note.as_str()]);
     }
-    let mut drawn = String::from(if first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
+    // Without wrapping: a line that is too long must not take two.
+    let mut drawn = String::from(if first { "\x1b[2J\x1b[?7l\x1b[H" } else { "\x1b[?7l\x1b[H" });
     lines.iter().for_each(|l| drawn.push_str(&format!("{l}\x1b[K\n")));
-    drawn.push_str("\x1b[J");
+    drawn.push_str("\x1b[J\x1b[?7h");
     drawn
 }
 
@@ -137,7 +138,8 @@ fn changes(before: Option<&Snapshot>, after: &Snapshot) -> Vec<String> {
             lines.push(format!("{name} {} version {} of {}, {} pending", d.status, d.version, d.latest, d.pending));
         }
         for item in d.health.iter().filter(|i| was.is_none_or(|w| !w.health.iter().any(|o| o.code == i.code))) {
-            lines.push(format!("{name} {}: {} (remedy: {})", clean(&item.code), clean(&item.message), clean(&item.remedy.sentence())));
+            let first = clean(item.message.lines().next().unwrap_or_default());
+            lines.push(format!("{name} {}: {first} (remedy: {})", clean(&item.code), clean(&item.remedy.sentence())));
         }
     }
     if let Some(before) = before {
