@@ -213,11 +213,11 @@ mod tests {
         let config = dir.path().join("config.toml");
         let text = "trust = \"none\"\nstate_dir = \".\"\n[[database]]\npath = \"/var/lib/notes/*.db\"\napp = \"notes\"\n[labels]\nring = \"shop\"\n";
         std::fs::write(&config, text).unwrap();
-        drop(fake::serve(&dir.path().join("control.sock"), |request| match request {
+        fake::serve(&dir.path().join("control.sock"), |request| match request {
             Request::History { .. } => vec![Reply::History { events: fixture::events() }],
             Request::Doctor => vec![Reply::Doctor { checks: fixture::checks() }],
             _ => vec![Reply::Status(Box::new(fixture::snapshot()))],
-        }));
+        });
         let bundle = gather(&Output::new(false, true, Color::Never, Some(config)), fixture::NOW_MS);
         let text = bundle.to_string();
         assert_eq!(bundle["status"]["databases"].as_array().unwrap().len(), 6);

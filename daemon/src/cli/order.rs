@@ -151,7 +151,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("config.toml");
         std::fs::write(&config, "trust = \"none\"\nstate_dir = \".\"\n[[database]]\npath = \"a.db\"\napp = \"notes\"\n").unwrap();
-        drop(fake::serve(&dir.path().join("control.sock"), answer));
+        fake::serve(&dir.path().join("control.sock"), answer);
         (dir, Output::new(false, true, Color::Never, Some(config)))
     }
 

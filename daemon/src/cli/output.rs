@@ -119,13 +119,19 @@ impl Output {
         }
     }
 
+    /// An error on stderr.
+    pub(super) fn complain(&self, error: &CliError) {
+        let width = terminal_size::terminal_size_of(io::stderr()).map(|(w, _)| usize::from(w.0));
+        let look = Look { color: self.color_on(io::stderr().is_terminal()), width, ..Look::plain(0) };
+        // Nobody listens any more: not this command's trouble.
+        let _ = io::stderr().lock().write_all(error_text(error, &look).as_bytes());
+    }
+
     /// Prints how a command ended, and answers the exit code.
     pub fn finish(&self, result: Result<(), CliError>) -> ExitCode {
         let Err(error) = result else { return ExitCode::Done };
         if !error.is_told() {
-            let width = terminal_size::terminal_size_of(io::stderr()).map(|(w, _)| usize::from(w.0));
-            let look = Look { color: self.color_on(io::stderr().is_terminal()), width, ..Look::plain(0) };
-            let _ = io::stderr().lock().write_all(error_text(&error, &look).as_bytes());
+            self.complain(&error);
             if self.json {
                 print_error_json(&error);
             }

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use whimbrel_shared::remedy::{Remedy, here};
+
 use super::{
     error::{CliError, ExitCode},
     order,
@@ -52,8 +54,8 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
         (Err(told), _) if told.exit != ExitCode::Waiting => result,
         (_, Err(error)) => {
             let error = from_transport(&error);
-            // The document on stdout is the summary; the reason goes to stderr, and the code is the reason's.
-            out.say(format!("{}; {}", error.message, error.remedy.as_ref().map(|r| r.sentence()).unwrap_or_default()));
+            // The document on stdout is the summary; why it is not all is said beside it.
+            out.complain(&error);
             Err(CliError::told(error.exit))
         }
         (_, Ok(())) => result,
@@ -63,8 +65,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
 /// Runs a future on this thread.
 pub(super) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, CliError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime =
-        runtime.map_err(|e| CliError::failed(format!("no runtime: {e}"), whimbrel_shared::remedy::here("look at the limits of this process")))?;
+    let runtime = runtime.map_err(|e| CliError::failed(format!("no runtime: {e}"), here("look at the limits of this process")))?;
     Ok(runtime.block_on(work))
 }
 
@@ -82,9 +83,13 @@ fn from_daemon(error: DaemonError) -> CliError {
     CliError::new(exit, error.to_string(), error.remedy())
 }
 
-/// An exchange that failed.
+/// An exchange of a single cycle that failed. Nobody tries that again by itself.
 fn from_transport(error: &TransportError) -> CliError {
-    CliError::new(transport_exit(error), error.to_string(), error.remedy())
+    let remedy = match error.remedy() {
+        Remedy::Wait(_) => here("run it again later; the daemon (`whimbrel run`) tries by itself"),
+        other => other,
+    };
+    CliError::new(transport_exit(error), error.to_string(), remedy)
 }
 
 /// Whether the server is away, says no, or is not the matter.

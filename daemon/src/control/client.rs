@@ -263,9 +263,8 @@ mod tests {
     fn a_refusal_is_an_error_with_the_daemons_own_remedy() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control.sock");
-        let daemon = fake::serve(&socket, |_| vec![Reply::Refused { message: "no such database".into(), remedy: here("look at `whimbrel status`") }]);
+        fake::serve(&socket, |_| vec![Reply::Refused { message: "no such database".into(), remedy: here("look at `whimbrel status`") }]);
         let error = Client::connect(&socket).unwrap().ask(&Request::Status).unwrap_err();
         assert_eq!((error.to_string().as_str(), error.remedy()), ("no such database", here("look at `whimbrel status`")));
-        drop(daemon);
     }
 }

@@ -4,29 +4,35 @@ use std::{
     io::{BufRead, BufReader, Write},
     os::unix::net::{UnixListener, UnixStream},
     path::Path,
+    sync::Arc,
 };
 
 use super::protocol::{CONTROL_PROTOCOL, Reply, Request};
 
-/// Answers every request with what `answer` says, until the process ends. The connection closes after the replies to a
-/// request that `answer` has none for.
-pub(crate) fn serve(socket: &Path, answer: impl Fn(Request) -> Vec<Reply> + Send + Sync + 'static) -> std::thread::JoinHandle<()> {
+/// Answers every request with what `answer` says, each connection in a thread of its own, until the process ends. A request
+/// that `answer` has no replies for closes its connection.
+pub(crate) fn serve(socket: &Path, answer: impl Fn(Request) -> Vec<Reply> + Send + Sync + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
+    let answer = Arc::new(answer);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            while let Some(Ok(line)) = lines.next() {
-                let replies = match serde_json::from_str(&line).unwrap() {
-                    Request::Hello { .. } => vec![hello()],
-                    request => answer(request),
-                };
-                if replies.is_empty() || replies.iter().any(|reply| !say(&mut stream, reply)) {
-                    break;
-                }
-            }
+            let (Ok(stream), answer) = (stream, answer.clone()) else { return };
+            std::thread::spawn(move || talk(stream, &*answer));
         }
-    })
+    });
+}
+
+fn talk(mut stream: UnixStream, answer: &dyn Fn(Request) -> Vec<Reply>) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    while let Some(Ok(line)) = lines.next() {
+        let replies = match serde_json::from_str(&line).unwrap() {
+            Request::Hello { .. } => vec![hello()],
+            request => answer(request),
+        };
+        if replies.is_empty() || replies.iter().any(|reply| !say(&mut stream, reply)) {
+            return;
+        }
+    }
 }
 
 /// Takes the greeting and answers it.

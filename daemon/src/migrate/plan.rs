@@ -183,7 +183,8 @@ mod tests {
         let down = |version| Some(RevertDownTo { version });
         let permanent = Some(FailureClass::Permanent);
         type Row = (u32, Status, Option<FailureClass>);
-        let cases: &[(&[Row], Option<Order>, Option<Wish>, &str)] = &[
+        type Case<'a> = (&'a [Row], Option<Order>, Option<Wish>, &'a str);
+        let cases: &[Case<'_>] = &[
             (&[], None, None, "no_plan"),
             (&[], up(3), None, "apply 1..3 Plan"),
             (&[], up(9), None, "apply 1..3 Plan"),
