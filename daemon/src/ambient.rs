@@ -2,11 +2,27 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use whimbrel_shared::ids::EventId;
+
+/// Counts up while anything makes progress: virtual-machine steps pass, a lock is asked for again, an answer arrives.
+static PULSE: AtomicU64 = AtomicU64::new(0);
+
+/// Something made progress. systemd's watchdog is fed when it did, so that a loop that hangs is seen.
+pub fn pulse() {
+    PULSE.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The count of [`pulse`]s so far.
+pub fn pulses() -> u64 {
+    PULSE.load(Ordering::Relaxed)
+}
 
 /// Where the time and the chance come from. Cheap to clone.
 #[derive(Clone)]

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::Instant,
+};
 use whimbrel_shared::{
     ids::{AppName, Digest, RequestId},
     migration::{Link, SeedMigration, TargetEntry, Targets},
@@ -19,7 +23,7 @@ use whimbrel_shared::{
         report::{MAX_REPORTS, SeedStatus},
         state::{DatabaseState, HealthItem, Severity, StateRequest},
     },
-    remedy::{here, operator},
+    remedy::{here, operator, wait},
     status::{EventKind, FailureClass, Status},
 };
 
@@ -59,6 +63,8 @@ pub struct Core {
     /// How the exchanges with the server go.
     pub server: ServerState,
     chains: BTreeMap<AppName, Arc<Chain>>,
+    /// Turns true when the daemon ends: then no answer is waited for any more.
+    stop: watch::Receiver<bool>,
 }
 
 /// One database between two cycles.
@@ -83,6 +89,8 @@ pub struct SiteState {
     pub app_version: Option<String>,
     /// Newest accepted version.
     pub latest: u32,
+    /// What was wrong or waited for at the end of the last cycle: what the server is told.
+    told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
 }
@@ -126,36 +134,57 @@ pub struct Outcome {
 
 impl Core {
     /// Ready for the first cycle.
-    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>) -> Self {
+    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, stop: watch::Receiver<bool>) -> Self {
         let server = ServerState { state: "unknown", ..ServerState::default() };
-        Self { config, shared, http, sites: BTreeMap::new(), server, chains: BTreeMap::new() }
+        Self { config, shared, http, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
     }
 
     /// One cycle. `pulse` is called while work is awaited, so that the watchdog sees progress.
     pub async fn cycle(&mut self, forced: bool, publish: &mut (dyn FnMut(&Self, &'static str) + Send)) -> Result<Outcome, StoreError> {
         let requests = self.requests()?;
         self.find_sites();
+        for request in requests.iter().filter(|r| r.order == PersonOrder::Retry) {
+            for path in self.sites.keys().filter(|p| self.selects(&request.database, p)) {
+                self.shared.store().set_setting(&settings::damaged(path), None)?;
+            }
+        }
         self.look(Missing::Refuse).await?;
         publish(self, "polling");
 
-        let mut exchange = self.exchange().await?;
+        let mut exchange = self.stoppable(Self::exchange).await?;
         if exchange.is_ok() && self.look(Missing::Create).await? {
             // Files that were made now have to be known to the server before it has a plan for them.
-            exchange = self.exchange().await?;
+            exchange = self.stoppable(Self::exchange).await?;
         }
 
         publish(self, "applying");
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
-        if exchange.is_ok() && self.shared.store().count_unsent()? > 0 {
-            exchange = self.tell().await?;
-        }
         self.show_holds()?;
+        for state in self.sites.values_mut() {
+            state.told.clone_from(&state.health);
+        }
+        if exchange.is_ok() && self.server.state != "not_enrolled" {
+            // Sends what changed, and nothing else.
+            exchange = self.stoppable(Self::tell).await?;
+        }
         self.note(&exchange);
         let summary = self.summary();
         self.finish(requests, &summary)?;
         publish(self, "idle");
         Ok(Outcome { summary, exchange })
+    }
+
+    /// An exchange with the server, given up when the daemon ends. Everything it keeps is kept in whole steps.
+    async fn stoppable<F>(&mut self, exchange: F) -> Result<Result<(), TransportError>, StoreError>
+    where
+        F: AsyncFnOnce(&mut Self) -> Result<Result<(), TransportError>, StoreError>,
+    {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = exchange(self) => done,
+            Ok(_) = stop.wait_for(|stop| *stop) => Ok(Err(TransportError::AskedToWait { left: Duration::ZERO })),
+        }
     }
 
     // ---- databases ---------------------------------------------------------------------------------------------------
@@ -165,6 +194,8 @@ impl Core {
         let mut found = BTreeSet::new();
         for rule in &self.config.databases {
             for path in work::expand(rule) {
+                // Two names of one file are one database.
+                let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
                     let site = Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default() };
                     let state = SiteState {
@@ -178,6 +209,7 @@ impl Core {
                         next_try_ms: None,
                         app_version: None,
                         latest: 0,
+                        told: Vec::new(),
                         ran: 0,
                     };
                     self.sites.insert(path, state);
@@ -201,7 +233,7 @@ impl Core {
             .filter(|(path, state)| match missing {
                 Missing::Refuse => true,
                 Missing::Create => {
-                    state.site.rule.create && !state.site.rule.is_pattern() && !path.exists() && path.parent().is_some_and(|p| p.is_dir())
+                    state.site.rule.create && !state.site.rule.is_pattern() && work::is_missing(path) && path.parent().is_some_and(|p| p.is_dir())
                 }
             })
             .map(|(path, _)| path.clone())
@@ -301,6 +333,12 @@ impl Core {
             // A server of the seed's kind has no plans: what it lists is what it wants.
             state.order =
                 if seed { Some(Order::ApplyUpTo { version: chain.latest() }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
+            if let Some(Order::ApplyUpTo { version }) = state.order
+                && version > chain.latest()
+            {
+                let message = format!("the plan goes up to version {version}, and only {} could be fetched so far", chain.latest());
+                state.health.push(item("not_fetched", Severity::Warning, message, wait("it is fetched again at the next poll")));
+            }
             let retry = wanted.contains(&&PersonOrder::Retry);
             let wish = match wanted.iter().rev().find_map(|o| wish(o, &chain, &looked)) {
                 Some(Ok(wish)) => Some(wish),
@@ -328,7 +366,7 @@ impl Core {
                 app_version: state.app_version.clone(),
                 app_sqlite,
                 free_bytes: crate::migrate::files::free_bytes(&path),
-                by_person: !wanted.is_empty(),
+                by_person: wanted.iter().any(|o| matches!(o, PersonOrder::Apply { .. } | PersonOrder::Revert { .. })),
             };
             let task = Task { order: state.order, wish, retry, known };
             let (shared, site, limit) = (self.shared.clone(), state.site.clone(), limit.clone());
@@ -369,6 +407,9 @@ impl Core {
         let state = self.sites.get_mut(path).expect("it was worked on");
         let Advanced { ran, health } = advanced;
         state.ran = u32::try_from(ran.done.len()).unwrap_or(u32::MAX);
+        if ran.stopped.as_ref().is_some_and(|s| s.disk_full) {
+            crate::store::ballast::free(&self.shared.state_dir);
+        }
         match again {
             Some(Ok(looked)) => state.looked = Some(looked),
             Some(Err(why)) => state.health.push(why),
@@ -406,7 +447,7 @@ impl Core {
             Some(_) | None => {
                 (state.failures, state.next_try, state.next_try_ms) = (0, None, None);
                 state.stopped = state.looked.as_ref().and_then(|looked| {
-                    let row = looked.history.values().find(|r| r.status == Status::Failed)?;
+                    let row = looked.history.values().find(|r| r.failure.as_ref().is_some_and(|f| f.class != FailureClass::Transient))?;
                     Some(MigrationFailure { migration: Some(row.name.clone()), version: row.version, failure: row.failure.clone()? })
                 });
             }
@@ -437,6 +478,7 @@ impl Core {
         if let Some(left) = self.server.not_before.map(|at| at.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero()) {
             return Ok(Err(TransportError::AskedToWait { left }));
         }
+        self.server.alarms.clear();
         if !self.server.seed {
             match self.tell().await? {
                 Ok(()) => {}
@@ -445,7 +487,6 @@ impl Core {
                 Err(error) => return Ok(Err(error)),
             }
         }
-        self.server.alarms.clear();
         let Some(server) = self.connect()? else {
             self.server.state = "not_enrolled";
             return Ok(Ok(()));
@@ -472,14 +513,18 @@ impl Core {
                     })?;
                     return self.accept(&server, &poll).await;
                 }
-                Err(error) if error.status() == Some(404) => {
-                    tracing::info!("the server has only the seed's endpoints");
-                    self.server.seed = true;
-                }
+                // A server of the seed's kind knows no devices: where one was enrolled, or a poll was ever answered, a 404
+                // is somebody in between.
+                Err(error) if error.status() == Some(404) && !self.knows_the_server()? => {}
                 Err(error) => return Ok(Err(error)),
             }
         }
         self.seed_exchange(&server).await
+    }
+
+    fn knows_the_server(&self) -> Result<bool, StoreError> {
+        let store = self.shared.store();
+        Ok(store.setting(settings::DEVICE_TOKEN)?.is_some() || store.setting(settings::POLL_BODY)?.is_some() || !store.plans()?.is_empty())
     }
 
     /// Reports what is not acknowledged, and the state if it changed.
@@ -498,33 +543,48 @@ impl Core {
         };
         let due = last.as_deref() != Some(&digest) || now_ms.abs_diff(sent_ms) > STATE_AT_LEAST_MS.unsigned_abs();
         if due && !state.databases.is_empty() {
-            if let Err(error) = server.state(&state).await {
-                return Ok(Err(error));
+            match server.state(&state).await {
+                Ok(()) => {
+                    let store = self.shared.store();
+                    store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
+                    store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
+                }
+                Err(error) if is_about_the_content(&error) => self.refused("state_refused", &error),
+                Err(error) => return Ok(Err(error)),
             }
-            let store = self.shared.store();
-            store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
-            store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
         }
+        let mut most = MAX_REPORTS;
         loop {
-            let reports = self.shared.store().unsent(MAX_REPORTS)?;
-            if reports.is_empty() {
-                return Ok(Ok(()));
-            }
+            let reports = self.shared.store().unsent(most)?;
+            let Some(first) = reports.first().map(|r| r.event_id) else { return Ok(Ok(())) };
             let asked: BTreeSet<_> = reports.iter().map(|r| r.event_id).collect();
             match server.report(reports).await {
+                // One of them, or all of them together: smaller bites find out which.
+                Err(error) if is_about_the_content(&error) && most > 1 => most = (asked.len() / 2).max(1),
+                Err(error) if is_about_the_content(&error) => {
+                    self.shared.store().set_aside(first)?;
+                    self.refused("report_refused", &error);
+                    most = MAX_REPORTS;
+                }
                 Err(error) => return Ok(Err(error)),
                 Ok(answer) => {
                     // Only what was asked, and only what is named: an answer clears nothing else.
                     let named: Vec<_> = answer.acknowledged.into_iter().filter(|id| asked.contains(id)).collect();
                     if named.is_empty() {
-                        return Ok(Err(TransportError::NotUnderstood {
-                            url: server.url().to_owned(),
-                            why: "it acknowledged none of the reports it was sent".to_owned(),
-                        }));
+                        let why = "it acknowledged none of the reports it was sent".to_owned();
+                        return Ok(Err(TransportError::NotUnderstood { url: server.url().to_owned(), why }));
                     }
                     self.shared.store().atomically(|store| store.acknowledge(&named))?;
                 }
             }
+        }
+    }
+
+    /// The server took the request and not what it says. It is kept here, and shown.
+    fn refused(&mut self, code: &str, error: &TransportError) {
+        tracing::error!("{error}");
+        if !self.server.alarms.iter().any(|a| a.code == code) {
+            self.server.alarms.push(item(code, Severity::Error, error.to_string(), error.remedy()));
         }
     }
 
@@ -535,7 +595,7 @@ impl Core {
             .iter()
             .filter_map(|(path, state)| {
                 let looked = state.looked.as_ref()?;
-                let mut health = state.health.clone();
+                let mut health = state.told.clone();
                 health.dedup_by(|a, b| a.code == b.code);
                 Some(DatabaseState {
                     client_id: looked.identity.client_id,
@@ -558,23 +618,29 @@ impl Core {
 
     /// Accepts what the server's repository has and we have not. An offer that contradicts what was accepted is an alarm.
     async fn accept(&mut self, server: &Server, poll: &PollResponse) -> Result<Result<(), TransportError>, StoreError> {
+        let mut first_error = Ok(());
         for (app, head) in &poll.repository {
             let setting = settings::targets(app);
             if self.shared.store().setting(&setting)?.as_deref() == Some(&head.digest.to_string()) {
                 continue;
             }
-            let offered = match server.targets(app).await {
-                Ok(Some(targets)) => targets,
+            let taken = match server.targets(app).await {
+                Ok(Some((_, digest))) if digest != head.digest => Err(Refusal::Exchange(TransportError::NotUnderstood {
+                    url: server.url().to_owned(),
+                    why: format!("the targets of {app} are not those that the poll named (an old copy on the way?)"),
+                })),
+                Ok(Some((offered, _))) => self.take(server, app, &offered).await?,
                 Ok(None) => continue,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => Err(Refusal::Exchange(error)),
             };
-            match self.take(server, app, &offered).await? {
+            // One app's trouble does not keep the others waiting.
+            match taken {
                 Ok(()) => self.shared.store().set_setting(&setting, Some(&head.digest.to_string()))?,
-                Err(Refusal::Exchange(error)) => return Ok(Err(error)),
+                Err(Refusal::Exchange(error)) => first_error = first_error.and(Err(error)),
                 Err(Refusal::Alarm(error)) => self.alarm(app, &error),
             }
         }
-        Ok(Ok(()))
+        Ok(first_error)
     }
 
     async fn take(&mut self, server: &Server, app: &AppName, offered: &Targets) -> Result<Result<(), Refusal>, StoreError> {
@@ -608,23 +674,23 @@ impl Core {
     // ---- a server of the seed's kind -----------------------------------------------------------------------------------
 
     async fn seed_exchange(&mut self, server: &Server) -> Result<Result<(), TransportError>, StoreError> {
-        let told = self.seed_tell(server).await?;
-        if told.is_err() {
-            return Ok(told);
-        }
         let etag = self.shared.store().setting(settings::PENDING_ETAG)?;
         let (pending, etag) = match server.seed_pending(etag.as_deref()).await {
-            Ok(Fresh::AsBefore) => return Ok(Ok(())),
+            Ok(Fresh::AsBefore) => return self.seed_tell(server).await,
             Ok(Fresh::New(pending, etag)) => (pending, etag),
             Err(error) => return Ok(Err(error)),
         };
+        if !self.server.seed {
+            tracing::info!("the server has only the seed's endpoints");
+            self.server.seed = true;
+        }
         // Such a server knows no apps: what it lists is for the app of the first database.
         let Some(app) = self.config.databases.first().map(|d| d.app.clone()) else { return Ok(Ok(())) };
         match self.take_seed(&app, pending)? {
             Ok(()) => self.shared.store().set_setting(settings::PENDING_ETAG, etag.as_deref())?,
             Err(error) => self.alarm(&app, &error),
         }
-        Ok(Ok(()))
+        self.seed_tell(server).await
     }
 
     /// Gives seed migrations their place in a chain: behind what was accepted, by timestamp.
@@ -791,8 +857,10 @@ impl Core {
     /// Whether a selector means this database: by path, file name, or the beginning of its client id.
     pub fn selects(&self, selector: &Selector, path: &PathBuf) -> bool {
         let Some(text) = &selector.0 else { return true };
+        let named = std::fs::canonicalize(text).ok();
         let client = self.sites.get(path).and_then(|s| s.looked.as_ref()).map(|l| l.identity.client_id.to_string());
         path.as_os_str() == text.as_str()
+            || named.as_ref() == Some(path)
             || path.file_name().is_some_and(|n| n == text.as_str())
             || (text.len() >= 4 && client.is_some_and(|c| c.starts_with(text.as_str())))
     }
@@ -824,6 +892,11 @@ impl Core {
     pub fn next_try(&self) -> Option<Duration> {
         self.sites.values().filter_map(|s| s.next_try).min().map(|at| at.saturating_duration_since(Instant::now()))
     }
+}
+
+/// Whether a refusal is about what was said, and not about who said it or when.
+fn is_about_the_content(error: &TransportError) -> bool {
+    matches!(error.status(), Some(400 | 409 | 413 | 422))
 }
 
 /// Why an app's targets were not taken in.
@@ -860,7 +933,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
 pub fn pending(state: &SiteState) -> u32 {
     let position = state.looked.as_ref().map_or(0, |l| l.position);
     match state.order {
-        Some(Order::ApplyUpTo { version }) => version.min(state.latest).saturating_sub(position),
+        Some(Order::ApplyUpTo { version }) => version.saturating_sub(position),
         Some(Order::RevertDownTo { version }) => position.saturating_sub(version),
         None => 0,
     }

@@ -22,7 +22,7 @@ use whimbrel_shared::{
 };
 
 use crate::{
-    ambient::Ambient,
+    ambient::{Ambient, pulses},
     config::Config,
     control::{
         protocol::{DaemonView, Snapshot, Summary},
@@ -30,15 +30,11 @@ use crate::{
         snapshot::snapshot,
     },
     cycle::{Core, Outcome},
-    migrate::{
-        apply::Policy,
-        halt::Halt,
-        live::{Live, PULSE},
-        work::Shared,
-    },
+    migrate::{apply::Policy, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
         device::{DeviceStore, make_private_dir},
+        is_disk_full,
     },
     transport::{TransportError, http::Reqwest},
     wake::{
@@ -51,6 +47,10 @@ use crate::{
 const EVENTS_BEHIND: usize = 256;
 /// How long a transaction that is open at a stop may go on. Below systemd's own limit of 90 s.
 const STOP_GRACE: Duration = Duration::from_secs(60);
+/// A disk is freed by people: looking every few seconds costs little, and they wait for it.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
+/// Networks change in bursts: so long after a cycle that went well, a change alone starts no other.
+const NETWORK_SETTLES: Duration = Duration::from_secs(5);
 /// Longest that a hook may run.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -137,7 +137,9 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
     let Some(_lock) = alone(&config.state_dir, stop).await? else {
         return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
     };
-    let store = DeviceStore::open(&config.state_dir)?;
+    let Some(store) = open_store(&config.state_dir, once, stop).await? else {
+        return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
+    };
     let ambient = Ambient::real();
     let shared = Shared {
         store: Arc::new(Mutex::new(store)),
@@ -157,7 +159,7 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
         activity: "starting".to_owned(),
         cycles: 0,
     };
-    let core = Core::new(config.clone(), shared.clone(), http);
+    let core = Core::new(config.clone(), shared.clone(), http, stop.stop.clone());
     let (picture, picture_rx) = watch::channel(Arc::new(snapshot(&core, daemon.clone(), None)?));
     let desk = Desk {
         config: Arc::new(config.clone()),
@@ -184,6 +186,29 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
     let ended = if once { looper.once().await.map(Run::Ended) } else { looper.forever(&bell, stop).await };
     control.abort();
     ended
+}
+
+/// Opens `device.db`. On a full disk the ballast is freed; if that is not enough, the daemon waits for room rather than
+/// end: a unit that is restarted too often stays down. None when a stop came first.
+async fn open_store(state_dir: &std::path::Path, once: bool, stop: &Stop) -> Result<Option<DeviceStore>, DaemonError> {
+    let mut said = false;
+    loop {
+        match DeviceStore::open(state_dir) {
+            Ok(store) => return Ok(Some(store)),
+            Err(error) if is_disk_full(error.sqlite_code()) && !(once && said) => {
+                ballast::free(state_dir);
+                if !said {
+                    tracing::error!("degraded: {error}; {}", error.remedy().sentence());
+                    notify(&[State::Ready, State::Status(&format!("degraded: {error}"))]);
+                    said = true;
+                    continue;
+                }
+                notify(&[State::Watchdog]);
+                tokio::select! { () = tokio::time::sleep(LOOK_FOR_ROOM) => {}, () = stop.wanted() => return Ok(None) }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 async fn serve(desk: Desk) {
@@ -258,11 +283,8 @@ impl Loop {
         let mut slept = time_asleep();
         let ended = loop {
             let begun = Instant::now();
-            let worked = tokio::select! {
-                worked = self.cycle(rings.is_urgent()) => worked,
-                // The threads see the stop: they finish their transaction and start no other.
-                () = stop.wanted() => break Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }),
-            };
+            // A stop in the middle of it: the threads finish their transaction and start no other, no answer is waited for.
+            let worked = self.cycle(rings.has(Why::Person)).await;
             let (rest, allowed) = match &worked {
                 Ok(outcome) => (self.rest(&expression, &outcome.exchange), !matches!(&outcome.exchange, Err(e) if e.retry_after().is_some())),
                 Err(error) => (self.degrade(error), false),
@@ -284,8 +306,12 @@ impl Loop {
                     }
                     () = bell.heard() => {
                         let heard = bell.take();
-                        if heard.is_urgent() {
+                        if heard.has(Why::Person) {
                             break heard;
+                        }
+                        if heard.is_urgent() {
+                            let gap = if matches!(&worked, Ok(o) if o.exchange.is_ok()) { NETWORK_SETTLES } else { pace::SHORTEST };
+                            deadline = deadline.min((begun + gap).max(Instant::now()));
                         }
                         if heard.has(Why::Schedule) && allowed {
                             // A fleet that shares a schedule must not share the second.
@@ -332,8 +358,7 @@ impl Loop {
         ));
         self.picture.send_replace(Arc::new(picture));
         notify(&[State::Status(&format!("degraded: {error}"))]);
-        // A disk is freed by people: looking every few seconds costs little, and they wait for it.
-        Duration::from_secs(5)
+        LOOK_FOR_ROOM
     }
 
     /// How long the loop rests after a cycle, if nobody rings.
@@ -369,14 +394,14 @@ impl Loop {
             daemon.activity = activity.to_owned();
             show(core, desk, picture, daemon, *next_poll_ms);
         };
-        let mut seen = PULSE.load(Ordering::Relaxed);
+        let mut seen = pulses();
         let outcome = {
             let mut cycle = std::pin::pin!(core.cycle(forced, &mut publish));
             loop {
                 tokio::select! {
                     outcome = &mut cycle => break outcome?,
                     () = watchdog.silent_tick() => {
-                        let now = PULSE.load(Ordering::Relaxed);
+                        let now = pulses();
                         if now != seen {
                             seen = now;
                             Watchdog::feed();

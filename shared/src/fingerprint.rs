@@ -96,7 +96,7 @@ impl Schema {
 
 /// Key of an object in a [`Schema`].
 pub fn object_key(kind: &str, name: &str) -> String {
-    format!("{kind} {}", name.to_lowercase())
+    format!("{kind} {}", name.to_ascii_lowercase())
 }
 
 /// Digest of a table: `sql` as it stands in `sqlite_schema`, and what pragmas say of it.
@@ -106,15 +106,15 @@ pub fn table(sql: &str, facts: &TableFacts) -> String {
         let default = c.default.as_deref().map_or_else(|| "-".to_owned(), |d| normalised(&tokens(d)));
         text.push_str(&format!(
             "column {} {} notnull={} default={default} key={} hidden={}\n",
-            c.name.to_lowercase(),
-            c.decl_type.to_lowercase(),
+            c.name.to_ascii_lowercase(),
+            c.decl_type.to_ascii_lowercase(),
             c.not_null,
             c.key,
             c.hidden
         ));
     }
     let sorted = |kind: &str, lines: &[String]| {
-        let mut lines: Vec<_> = lines.iter().map(|l| format!("{kind} {}\n", l.to_lowercase())).collect();
+        let mut lines: Vec<_> = lines.iter().map(|l| format!("{kind} {}\n", l.to_ascii_lowercase())).collect();
         lines.sort();
         lines.concat()
     };
@@ -159,9 +159,9 @@ fn clauses(sql: &str) -> Vec<String> {
             let through_paren = |paren: Option<usize>| paren.map_or(item.len(), |p| (matching(item, p) + 1).min(item.len()));
             let end = if item[at].is("check") || item[at].is("as") {
                 through_paren(paren)
-            } else if ["collate", "deferrable", "initially", "conflict"].iter().any(|k| item[at].is(k)) {
+            } else if ["collate", "initially", "conflict"].iter().any(|k| item[at].is(k)) {
                 at + 2
-            } else if item[at].is("autoincrement") {
+            } else if item[at].is("autoincrement") || item[at].is("deferrable") {
                 at + 1
             } else {
                 at += 1;

@@ -51,11 +51,11 @@ pub fn tokens(sql: &str) -> Vec<Token> {
             at += open + length;
         } else if matches!(c, '"' | '`' | '[') {
             let (text, length) = quoted(&sql[at + 1..], if c == '[' { ']' } else { c });
-            out.push(Token::Quoted(text.to_lowercase()));
+            out.push(Token::Quoted(text.to_ascii_lowercase()));
             at += 1 + length;
         } else if is_word(c) {
             let length = sql[at..].find(|c: char| !is_word(c)).unwrap_or(rest.len());
-            let word = sql[at..at + length].to_lowercase();
+            let word = sql[at..at + length].to_ascii_lowercase();
             out.push(if c.is_ascii_digit() { Token::Literal(word) } else { Token::Word(word) });
             at += length;
         } else {

@@ -124,7 +124,8 @@ impl Desk {
             .databases
             .into_iter()
             .filter(|d| {
-                d.path.as_os_str() == text.as_str()
+                std::fs::canonicalize(text).is_ok_and(|p| p == d.path)
+                    || d.path.as_os_str() == text.as_str()
                     || d.path.file_name().is_some_and(|n| n == text.as_str())
                     || (text.len() >= 4 && d.client_id.is_some_and(|c| c.to_string().starts_with(text.as_str())))
             })
@@ -158,6 +159,10 @@ impl Desk {
             Ok(chosen) => chosen,
             Err(refusal) => return Ok(refusal),
         };
+        if let PersonOrder::Revert { migration: None, to: None } = order {
+            // "The last one" would mean another one after a restart.
+            return Ok(Reply::Refused { message: "the revert names neither a migration nor a version".to_owned(), remedy: here("name one of them") });
+        }
         let now_ms = self.shared.ambient.now_ms();
         let id = RequestId::from_dice(self.shared.ambient.dice());
         let body = serde_json::to_string(&(database, order)).expect("an order has text keys");
@@ -359,7 +364,15 @@ mod socket {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
-            let (stream, _) = listener.accept().await?;
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                // Out of file descriptors, most likely: that passes.
+                Err(error) => {
+                    tracing::warn!(%error, "a command line could not be served");
+                    tokio::time::sleep(TICK).await;
+                    continue;
+                }
+            };
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let desk = desk.clone();
             tokio::spawn(async move {
@@ -427,7 +440,10 @@ mod socket {
                 last = Some(snapshot);
             }
             let mut picture = desk.picture.clone();
-            let _ = tokio::time::timeout(TICK, picture.changed()).await;
+            // The loop that carries it out is gone (a reload): the order is kept, and the next loop takes it up.
+            if let Ok(Err(_)) = tokio::time::timeout(TICK, picture.changed()).await {
+                return Ok(Summary::default());
+            }
         }
     }
 

@@ -35,6 +35,10 @@ use crate::{
 /// a hundred small migrations.
 const GROUP_HOLD: Duration = Duration::from_millis(100);
 
+/// Most migrations, and most bytes of them, that are read for one group.
+const MOST_IN_GROUP: u32 = 256;
+const MOST_GROUP_BYTES: usize = 4 * 1024 * 1024;
+
 /// Files up to this size are checked before every run: about 80 ms.
 const CHECKED_BYTES: i64 = 32 * 1024 * 1024;
 
@@ -87,6 +91,8 @@ pub struct Ran {
     pub longest_hold: Duration,
     /// Transactions committed.
     pub commits: u32,
+    /// Whether the intent could not be cleared: what is left is this process's own, and no crash.
+    pub left_intent: bool,
 }
 
 /// What stopped a run. What was committed before it stays.
@@ -107,7 +113,7 @@ pub struct Stopped {
 pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
     let mut ran = Ran::default();
     let mut at = job.from;
-    let runner = Runner { file, job, ran: &mut ran, before: Before::default(), expected: None, alone: None, crashed: false };
+    let runner = Runner { file, job, ran: &mut ran, before: Before::default(), expected: None, alone: None, crashed: false, one_by_one: false };
     if let Err(error) = runner.run(&mut at) {
         ran.stopped = Some(Stopped {
             version: at,
@@ -131,6 +137,8 @@ struct Runner<'r, 'a> {
     alone: Option<u32>,
     /// Whether crashes are on record, to be cleared by progress.
     crashed: bool,
+    /// Whether no groups are made in this run: one of them died, or was lost as a whole.
+    one_by_one: bool,
 }
 
 impl Runner<'_, '_> {
@@ -143,14 +151,20 @@ impl Runner<'_, '_> {
         while let Some(next) = self.next() {
             *at = next;
             if self.file.guard.halt().no_more() {
-                self.abandon()?;
+                self.abandon(None);
                 return Err(ApplyError::Cancelled);
             }
-            let grouped =
-                if self.job.policy.grouping && self.job.operation == Operation::Apply && self.alone != Some(next) { self.group(next)? } else { 0 };
-            if grouped == 0
-                && let Err(error) = self.one(next)
-            {
+            let grouping = self.job.policy.grouping && self.job.operation == Operation::Apply && !self.one_by_one && self.alone != Some(next);
+            let outcome = match grouping {
+                true => self.group(next),
+                false => Ok(0),
+            };
+            let outcome = match outcome {
+                Ok(0) => self.one(next),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
                 self.fail(next, &error)?;
                 return Err(error);
             }
@@ -232,16 +246,18 @@ impl Runner<'_, '_> {
                 &Intent { operation: job.operation, from: job.from, to: job.to, next: job.from, by: job.by, started_at_ms: now_ms },
             )?;
             if job.operation == Operation::Apply {
-                managed::put_migration(connection, &job.row(&entry, Status::Running, attempts, now_ms, None, None))?;
+                let kept = row.as_ref().filter(|r| r.status == Status::Pending).and_then(|r| r.failure.clone());
+                managed::put_migration(connection, &job.row(&entry, Status::Running, attempts, now_ms, None, kept))?;
             }
-            managed::append_event(connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
+            // Another try of what passed away by itself is no news: its first failure said so.
+            if row.as_ref().is_none_or(|r| r.status != Status::Pending || r.failure.is_none()) {
+                managed::append_event(connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
+            }
             Ok((true, managed::crashes(connection, job.from)? > 0))
         })?;
         self.ran.commits += 1;
         self.crashed = crashed;
-        if crashed {
-            self.alone = Some(job.from);
-        }
+        self.one_by_one = crashed;
         Ok(go)
     }
 
@@ -251,63 +267,70 @@ impl Runner<'_, '_> {
         let (job, terms) = (self.job, self.terms(None));
         let start = self.expected.clone();
         let (before, crashed) = (self.before.clone(), self.crashed);
+        // Read before the lock is asked for: what is read from another disk must not hold it.
+        let mut loaded = Vec::new();
+        let mut size_bytes = 0;
+        for version in first..=job.to.min(first.saturating_add(MOST_IN_GROUP - 1)) {
+            let migration = (job.load)(version, job.entry(version, None)?.revision)?;
+            size_bytes += migration.migration().files.values().map(String::len).sum::<usize>();
+            // Foreign keys can only be switched between transactions.
+            let apart = migration.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On;
+            if apart || (size_bytes > MOST_GROUP_BYTES && !loaded.is_empty()) {
+                break;
+            }
+            loaded.push(migration);
+        }
+        if loaded.is_empty() {
+            return Ok(0);
+        }
         job.live.set(Phase::Waiting);
         let attempt = write(self.file, terms, |file| {
             let locked = Instant::now();
             let mut expected = start.clone();
-            let mut done = Vec::new();
+            let (mut done, mut broke) = (Vec::new(), false);
             job.check_intent(file, first)?;
             file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
-            let mut next = first;
-            while next <= job.to && locked.elapsed() < GROUP_HOLD {
-                let migration = (job.load)(next, job.entry(next, None)?.revision)?;
-                if migration.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On {
-                    break; // foreign keys can only be switched between transactions
+            for migration in &loaded {
+                if locked.elapsed() >= GROUP_HOLD {
+                    break;
                 }
                 file.connection.execute_batch("SAVEPOINT whimbrel").map_err(sqlite("setting a savepoint"))?;
                 let mut after = expected.clone();
-                match job.one_inside(file, &migration, &mut after, &before, next == first && crashed) {
+                match job.one_inside(file, migration, &mut after, &before, done.is_empty() && crashed) {
                     Ok(()) => {
                         file.connection.execute_batch("RELEASE whimbrel").map_err(sqlite("releasing a savepoint"))?;
                         expected = after;
-                        done.push(next);
-                        next += 1;
+                        done.push(migration.link().version);
                     }
                     // Gone as a whole: the caller goes on one by one.
                     Err(_) if file.connection.is_autocommit() => return Err(ApplyError::LostTransaction),
+                    // Nothing to keep: this is its verdict.
+                    Err(error) if done.is_empty() => return Err(error),
                     Err(_) => {
                         // The good prefix is kept. This one runs again, alone, and there its error is judged.
                         file.connection.execute_batch("ROLLBACK TO whimbrel; RELEASE whimbrel").map_err(sqlite("going back to a savepoint"))?;
                         file.schema.forget();
+                        broke = true;
                         break;
                     }
                 }
             }
-            Ok((done, expected))
+            Ok((done, expected, broke))
         });
         match attempt {
-            Ok(((done, expected), held)) => {
-                if done.is_empty() {
-                    self.alone = Some(first);
-                } else {
-                    self.committed(&done, held);
-                    self.expected = expected;
-                    if let Some(next) = self.next() {
-                        // A group that ended on its time goes on as a group; one that ended on an error does not, and
-                        // finds that out by one more try alone.
-                        self.alone = (held < GROUP_HOLD).then_some(next);
-                    }
-                }
+            Ok(((done, expected, broke), held)) => {
+                self.committed(&done, held);
+                self.expected = expected;
+                self.alone = self.next().filter(|_| broke);
                 Ok(done.len())
             }
-            Err(error @ (ApplyError::Cancelled | ApplyError::Busy { .. } | ApplyError::Moved(_))) => {
-                self.abandon()?;
-                Err(error)
-            }
-            Err(_) => {
-                self.alone = Some(first);
+            Err(ApplyError::LostTransaction | ApplyError::CommitBusy { .. }) => {
+                self.one_by_one = true;
                 Ok(0)
             }
+            // Which of them are new has to be found out, and that takes a transaction of its own.
+            Err(ApplyError::NewViolations { .. }) if self.before.violations.is_none() => Ok(0),
+            Err(error) => Err(error),
         }
     }
 
@@ -360,7 +383,10 @@ impl Runner<'_, '_> {
         match failure.class {
             // Nothing is written to a damaged file.
             FailureClass::Corrupt => return Ok(()),
-            FailureClass::Transient => return self.abandon(),
+            FailureClass::Transient => {
+                self.abandon((!matches!(error, ApplyError::Cancelled)).then_some(failure));
+                return Ok(());
+            }
             FailureClass::Permanent | FailureClass::Crash => {}
         }
         let now_ms = job.ambient.now_ms();
@@ -383,27 +409,32 @@ impl Runner<'_, '_> {
         .map(|_| ())
     }
 
-    /// Ends the run without a verdict: it will be tried again, and no attempt is counted.
-    fn abandon(&mut self) -> Result<(), ApplyError> {
+    /// Ends the run without a verdict: it will be tried again, and no attempt is counted. What passed away by itself is
+    /// told once, and not again while it stays the same.
+    fn abandon(&mut self, failure: Option<Failure>) {
         let (job, terms) = (self.job, Terms { stoppable: false, ..Terms::ours(Duration::from_secs(5)) });
-        let next = self.next();
-        // The cancel that brought us here must not stop this last small write.
+        let (next, now_ms) = (self.next(), job.ambient.now_ms());
         let done = write(self.file, terms, |file| {
             if let Some(row) = next.map(|v| managed::migration(&file.connection, v)).transpose()?.flatten()
                 && row.status == Status::Running
             {
-                managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, attempts: row.attempts.saturating_sub(1), ..row })?;
+                let news = failure.as_ref().filter(|f| row.failure.as_ref().is_none_or(|known| known.code != f.code));
+                if let Some(failure) = news {
+                    let mut event = job.event(&job.entry(row.version, Some(&row))?, EventKind::Failed, Status::Pending, row.attempts, now_ms);
+                    event.failure = Some(failure.clone());
+                    managed::append_event(&file.connection, &event)?;
+                }
+                let kept = failure.clone().or_else(|| row.failure.clone());
+                let attempts = row.attempts.saturating_sub(1);
+                managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, attempts, failure: kept, ..row })?;
             }
             managed::clear_intent(&file.connection)?;
             Ok(())
         });
-        match done {
-            // The intent stays, and the next run takes it up: not a crash of the migration, since nobody died in it.
-            Err(error) => {
-                tracing::warn!(%error, database.client_id = %job.identity.client_id, "could not record that the run was abandoned");
-                Ok(())
-            }
-            Ok(_) => Ok(()),
+        if let Err(error) = done {
+            // The intent stays, and the next look takes it up: not as a crash, since nobody died.
+            self.ran.left_intent = true;
+            tracing::warn!(%error, database.client_id = %job.identity.client_id, "could not record that the run was abandoned");
         }
     }
 }

@@ -215,7 +215,7 @@ fn the_crash_of_a_group_is_counted_against_the_one_that_did_not_commit() {
         // What a process that died in version 2 leaves behind.
         let intent = Intent { operation: Operation::Apply, from: 1, to: 2, next: 2, by: AskedBy::Plan, started_at_ms: 0 };
         managed::put_intent(&file.connection, &intent).unwrap();
-        recover::recover(file, &identity(), &bed.chain, &Ambient::real(), bed.policy).unwrap()
+        recover::recover(file, &identity(), &bed.chain, &Ambient::real(), bed.policy, false).unwrap()
     };
     assert!(crash(&mut file).is_none());
     assert_eq!(bed.kinds(), "1started 1completed 2crashed");

@@ -10,7 +10,10 @@ use whimbrel_shared::{
 };
 
 use super::script::ScriptError;
-use crate::store::{code_of, is_disk_full};
+use crate::{
+    store::{code_of, is_disk_full},
+    trust::AcceptError,
+};
 
 /// Most new violations, drifted objects or broken views that a message names.
 pub const NAMED: usize = 20;
@@ -55,7 +58,7 @@ pub enum ApplyError {
     Moved(String),
     /// The bytes that are to run are not the ones that were accepted.
     #[error(transparent)]
-    Trust(#[from] crate::trust::AcceptError),
+    Trust(#[from] AcceptError),
     /// The manifest asks for what this binary cannot do.
     #[error("step {step} is a {kind} step, which this whimbrel ({version}) cannot run")]
     UnknownStep {
@@ -97,6 +100,14 @@ pub enum ApplyError {
         rows: Vec<String>,
         /// How many.
         total: usize,
+    },
+    /// An object of the application's own went with its table and does not fit the new one.
+    #[error("the application's own {object} was lost with its table and cannot be made again: {why}")]
+    LostOwn {
+        /// The object.
+        object: String,
+        /// What SQLite said.
+        why: String,
     },
     /// The schema is not what the publisher's rehearsal gave.
     #[error("the schema after it is not what the publisher recorded: {}", named(drift))]
@@ -163,6 +174,8 @@ pub fn class_of(code: i32) -> FailureClass {
         | ffi::SQLITE_CANTOPEN
         | ffi::SQLITE_READONLY
         | ffi::SQLITE_SCHEMA => FailureClass::Transient,
+        // An index of a virtual table is out of step; the file is whole.
+        ffi::SQLITE_CORRUPT if code == ffi::SQLITE_CORRUPT_VTAB => FailureClass::Permanent,
         ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB => FailureClass::Corrupt,
         _ => FailureClass::Permanent,
     }
@@ -200,6 +213,10 @@ impl ApplyError {
                 code => code_name(code),
             },
             Self::Moved(_) => "moved",
+            Self::Trust(AcceptError::Store(error)) => match error.sqlite_code() {
+                0 => "device_store",
+                code => code_name(code),
+            },
             Self::Trust(_) => "trust",
             Self::UnknownStep { .. } => "unknown_step",
             Self::UnknownMode { .. } => "unknown_mode",
@@ -208,6 +225,7 @@ impl ApplyError {
             Self::ChangedOurs => "changed_our_tables",
             Self::Broken { .. } => "does_not_compile",
             Self::NewViolations { .. } => "new_violations",
+            Self::LostOwn { .. } => "lost_object",
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
             Self::Damaged(_) => "corrupt",
@@ -223,6 +241,8 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
             Self::Damaged(_) => FailureClass::Corrupt,
+            // Our own store's trouble is not this migration's.
+            Self::Trust(AcceptError::Store(_)) => FailureClass::Transient,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
             Self::Timeout { .. }
             | Self::Cancelled
@@ -242,6 +262,7 @@ impl ApplyError {
             | Self::ChangedOurs
             | Self::Broken { .. }
             | Self::NewViolations { .. }
+            | Self::LostOwn { .. }
             | Self::WrongSchema { .. }
             | Self::Drift { .. } => FailureClass::Permanent,
         }
@@ -268,6 +289,7 @@ impl ApplyError {
             Self::NoDown(_) => operator("publish a new migration that undoes it"),
             Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
+            Self::LostOwn { .. } => here("drop or correct that object, then run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
             Self::Damaged(_) => remedy_of(ffi::SQLITE_CORRUPT),
             Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
@@ -280,11 +302,23 @@ impl ApplyError {
         Failure { code: self.code().to_owned(), class: self.class(), message: self.to_string(), remedy: self.remedy() }
     }
 
+    /// Whether somebody else's lock caused it.
+    pub fn is_busy(&self) -> bool {
+        let busy = |code: i32| code & 0xff == ffi::SQLITE_BUSY;
+        match self {
+            Self::Script(ScriptError::Sqlite { code, .. }) => busy(*code),
+            Self::Sqlite { source, .. } => busy(code_of(source)),
+            Self::Store(error) => busy(error.sqlite_code()),
+            _ => false,
+        }
+    }
+
     /// Whether a full disk caused it.
     pub fn is_disk_full(&self) -> bool {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) => is_disk_full(*code),
             Self::Sqlite { source, .. } => is_disk_full(code_of(source)),
+            Self::Store(error) | Self::Trust(AcceptError::Store(error)) => is_disk_full(error.sqlite_code()),
             _ => false,
         }
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use whimbrel_shared::{
     migration::Migration,
     sql::{Token, tokens},
@@ -19,6 +19,10 @@ const SAFETY: f64 = 2.0;
 const WRITE_NS: f64 = 2_000.0;
 /// Nanoseconds a row: read, sorted and written into an index.
 const INDEX_NS: f64 = 500.0;
+/// Row ids that are believed to be rows.
+const SMALL_SPAN: u64 = 10_000;
+/// Rows that are counted one by one: some tens of milliseconds.
+const MOST_COUNTED: u64 = 1_000_000;
 /// Bytes of a row where nothing better is known.
 const ROW_BYTES: u64 = 100;
 
@@ -91,18 +95,17 @@ fn works(tokens: &[Token]) -> Vec<(String, Work)> {
     found
 }
 
-/// Rows of a table, about: the span of its row ids, which needs no scan. 0 for one that is not there.
+/// Rows of a table, about. A small span of row ids is an answer that needs no scan; a large one may be full of holes, so
+/// rows are counted, up to [`MOST_COUNTED`]. 0 for a table that is not there.
 fn table_rows(connection: &Connection, table: &str) -> u64 {
     let quoted = table.replace('"', "\"\"");
-    let span = connection
-        .query_row(&format!("SELECT max(rowid) - min(rowid) + 1 FROM main.\"{quoted}\""), [], |row| row.get::<_, Option<i64>>(0))
-        .optional();
-    match span {
-        Ok(rows) => rows.flatten().and_then(|n| u64::try_from(n).ok()).unwrap_or(0).min(file_bytes(connection) / 4),
-        // WITHOUT ROWID: nothing cheap says, so the file's size does.
-        Err(error) if error.to_string().contains("no such column") => file_bytes(connection) / ROW_BYTES,
-        Err(_) => 0,
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).ok().flatten();
+    let span = number(&format!("SELECT max(rowid) - min(rowid) + 1 FROM main.\"{quoted}\"")).and_then(|n| u64::try_from(n).ok());
+    if let Some(span) = span.filter(|span| *span <= SMALL_SPAN) {
+        return span;
     }
+    let counted = number(&format!("SELECT count(*) FROM (SELECT 1 FROM main.\"{quoted}\" LIMIT {MOST_COUNTED})")).unwrap_or(0).unsigned_abs();
+    if counted < MOST_COUNTED { counted } else { span.unwrap_or(u64::MAX).min(file_bytes(connection) / ROW_BYTES).max(counted) }
 }
 
 fn file_bytes(connection: &Connection) -> u64 {

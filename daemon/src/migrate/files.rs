@@ -148,7 +148,10 @@ impl LockFile {
                 Ok(()) => return Ok(Self(file)),
                 Err(TryLockError::WouldBlock) if halt.no_more() => return Err(ApplyError::Cancelled),
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= wait => return Err(ApplyError::OtherRunner { waited: begun.elapsed() }),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => {
+                    crate::ambient::pulse();
+                    std::thread::sleep(LOCK_PAUSE);
+                }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }

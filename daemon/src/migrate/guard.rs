@@ -99,8 +99,14 @@ pub enum Stopped {
 /// What the statements since [`Guard::on`] touched.
 #[derive(Clone, Debug, Default)]
 pub struct Touched {
-    /// Tables whose rows they may have changed, lower case.
-    pub tables: BTreeSet<String>,
+    /// Tables into which rows may have come, or in which they may have changed; lower case.
+    pub written: BTreeSet<String>,
+    /// Tables from which rows may have gone, or in which they may have changed, or that were dropped; lower case.
+    pub removed: BTreeSet<String>,
+    /// Tables that were dropped, lower case.
+    pub dropped_tables: BTreeSet<String>,
+    /// Indexes and triggers that were dropped by name, lower case.
+    pub dropped: BTreeSet<String>,
     /// Whether any of them changes the schema.
     pub schema: bool,
     /// Whether any of them makes a temporary object.
@@ -121,6 +127,8 @@ struct State {
 #[derive(Clone, Debug)]
 pub struct Guard {
     on: Arc<AtomicBool>,
+    /// Whether deadline and halt are looked at: longer than the authorizer is on.
+    timed: Arc<AtomicBool>,
     halt: Halt,
     state: Arc<Mutex<State>>,
 }
@@ -128,7 +136,7 @@ pub struct Guard {
 impl Guard {
     /// Installs it, switched off. `halt` stops a running statement within [`STEPS_BETWEEN_LOOKS`] steps.
     pub fn install(connection: &mut Connection, halt: Halt) -> rusqlite::Result<Self> {
-        let guard = Self { on: Arc::default(), halt, state: Arc::default() };
+        let guard = Self { on: Arc::default(), timed: Arc::default(), halt, state: Arc::default() };
 
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
@@ -137,7 +145,8 @@ impl Guard {
             (Limit::SQLITE_LIMIT_SQL_LENGTH, 4_000_000),
             (Limit::SQLITE_LIMIT_LENGTH, 256_000_000),
             (Limit::SQLITE_LIMIT_EXPR_DEPTH, 200),
-            (Limit::SQLITE_LIMIT_VDBE_OP, 250_000),
+            // Below what 4 MB of VALUES need, SQLite answers "out of memory".
+            (Limit::SQLITE_LIMIT_VDBE_OP, 25_000_000),
             (Limit::SQLITE_LIMIT_ATTACHED, 0),
             (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 32),
         ] {
@@ -155,7 +164,13 @@ impl Guard {
     pub fn on(&self, timeout: Duration, cascades: bool) -> GuardOn<'_> {
         *self.lock() = State { cascades, deadline: Instant::now().checked_add(timeout), ..State::default() };
         self.on.store(true, Ordering::Relaxed);
+        self.timed.store(true, Ordering::Relaxed);
         GuardOn(self)
+    }
+
+    /// Whether deadline and halt still stop what runs while the authorizer is off.
+    pub fn time(&self, on: bool) {
+        self.timed.store(on, Ordering::Relaxed);
     }
 
     /// Why the last statement was refused. Asking forgets it.
@@ -183,10 +198,10 @@ impl Guard {
     }
 
     fn must_stop(&self) -> bool {
-        if !self.on.load(Ordering::Relaxed) {
+        crate::ambient::pulse();
+        if !self.timed.load(Ordering::Relaxed) {
             return false;
         }
-        super::live::PULSE.fetch_add(1, Ordering::Relaxed);
         let mut state = self.lock();
         state.stopped = if self.halt.abort() {
             Some(Stopped::Cancelled)
@@ -223,32 +238,49 @@ pub struct GuardOn<'g>(&'g Guard);
 impl Drop for GuardOn<'_> {
     fn drop(&mut self) {
         self.0.on.store(false, Ordering::Relaxed);
+        self.0.timed.store(false, Ordering::Relaxed);
     }
 }
 
 /// What an allowed action touches.
 enum Touch<'a> {
     Nothing,
-    Rows(&'a str),
-    Schema(Option<&'a str>),
+    Insert(&'a str),
+    Update(&'a str),
+    Delete(&'a str),
+    Schema,
+    DropTable(&'a str),
+    DropNamed { name: &'a str, table: &'a str },
     Temporary,
 }
 
 impl Touch<'_> {
     fn note(&self, touched: &mut Touched) {
-        let mut table = |name: &str| {
-            if !touched.tables.contains(name) {
-                touched.tables.insert(name.to_lowercase());
+        let note = |set: &mut BTreeSet<String>, name: &str| {
+            if !set.contains(name) {
+                set.insert(name.to_ascii_lowercase());
             }
         };
         match self {
             Self::Nothing => {}
-            Self::Rows(name) => table(name),
-            Self::Schema(name) => {
-                if let Some(name) = name {
-                    table(name);
-                }
+            Self::Insert(name) => note(&mut touched.written, name),
+            Self::Update(name) => {
+                note(&mut touched.written, name);
+                note(&mut touched.removed, name);
+            }
+            Self::Delete(name) => note(&mut touched.removed, name),
+            Self::Schema => touched.schema = true,
+            Self::DropTable(name) => {
+                note(&mut touched.removed, name);
+                note(&mut touched.dropped_tables, name);
                 touched.schema = true;
+            }
+            Self::DropNamed { name, table } => {
+                touched.schema = true;
+                // DROP TABLE asks for each of its triggers too.
+                if !touched.dropped_tables.contains(&table.to_ascii_lowercase()) {
+                    note(&mut touched.dropped, name);
+                }
             }
             Self::Temporary => touched.temporary = true,
         }
@@ -281,7 +313,7 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
             if ours(table_name) {
                 touching(table_name)
             } else if MODULES.iter().any(|m| module_name.eq_ignore_ascii_case(m)) {
-                Ok(Touch::Schema(Some(table_name)))
+                Ok(Touch::Schema)
             } else {
                 refuse(format!("the virtual table module {module_name} is not one of {}", MODULES.join(", ")))
             }
@@ -290,38 +322,42 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
         AuthAction::Unknown { code, .. } => refuse(format!("SQLite asks for an action (code {code}) that this whimbrel does not know")),
 
         AuthAction::Read { table_name, .. } if ours(table_name) => touching(table_name),
-        AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } => {
-            if ours(table_name) {
-                touching(table_name)
-            } else {
-                Ok(Touch::Rows(table_name))
-            }
+        AuthAction::Insert { table_name } | AuthAction::Update { table_name, .. } | AuthAction::Delete { table_name } if ours(table_name) => {
+            touching(table_name)
         }
+        AuthAction::Insert { table_name } => Ok(Touch::Insert(table_name)),
+        AuthAction::Update { table_name, .. } => Ok(Touch::Update(table_name)),
+        AuthAction::Delete { table_name } => Ok(Touch::Delete(table_name)),
         AuthAction::DropTable { table_name } if cascades && !ours(table_name) => {
             refuse(format!("it drops the table {table_name} while foreign_keys = \"on\": cascades would take the rows that refer to it along"))
         }
         AuthAction::CreateTable { table_name }
         | AuthAction::DropTable { table_name }
         | AuthAction::AlterTable { table_name, .. }
-        | AuthAction::DropVtable { table_name, .. } => {
-            if ours(table_name) {
-                touching(table_name)
-            } else {
-                Ok(Touch::Schema(Some(table_name)))
-            }
+        | AuthAction::DropVtable { table_name, .. }
+            if ours(table_name) =>
+        {
+            touching(table_name)
         }
-        AuthAction::CreateIndex { index_name, table_name }
-        | AuthAction::DropIndex { index_name, table_name }
-        | AuthAction::CreateTrigger { trigger_name: index_name, table_name }
-        | AuthAction::DropTrigger { trigger_name: index_name, table_name } => match [index_name, table_name].into_iter().find(|n| ours(n)) {
-            Some(name) => touching(name),
-            None => Ok(Touch::Schema(None)),
-        },
+        AuthAction::DropTable { table_name } | AuthAction::DropVtable { table_name, .. } => Ok(Touch::DropTable(table_name)),
+        AuthAction::CreateTable { .. } | AuthAction::AlterTable { .. } => Ok(Touch::Schema),
+        AuthAction::CreateIndex { index_name: name, table_name }
+        | AuthAction::DropIndex { index_name: name, table_name }
+        | AuthAction::CreateTrigger { trigger_name: name, table_name }
+        | AuthAction::DropTrigger { trigger_name: name, table_name }
+            if ours(name) || ours(table_name) =>
+        {
+            touching(if ours(name) { name } else { table_name })
+        }
+        AuthAction::DropIndex { index_name: name, table_name: table } | AuthAction::DropTrigger { trigger_name: name, table_name: table } => {
+            Ok(Touch::DropNamed { name, table })
+        }
+        AuthAction::CreateIndex { .. } | AuthAction::CreateTrigger { .. } => Ok(Touch::Schema),
         AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => {
             if ours(view_name) {
                 touching(view_name)
             } else {
-                Ok(Touch::Schema(None))
+                Ok(Touch::Schema)
             }
         }
         AuthAction::Reindex { index_name } => {

@@ -1,18 +1,11 @@
 //! What is being done on a database right now, for `status` and `watch` while a migration runs.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64},
-};
+use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{ids::MigrationName, status::Operation};
 
 use super::{patience::Patience, perform::AtStep};
-
-/// Counts up while any database makes progress: statements run, virtual-machine steps pass, a lock is asked for again.
-/// systemd's watchdog is fed when it moved, so that a loop that hangs is seen.
-pub static PULSE: AtomicU64 = AtomicU64::new(0);
 
 /// What is being done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +53,8 @@ pub struct Picture {
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     now: Arc<Mutex<(Picture, Option<Patience>)>>,
+    /// Whether the last run could not clear its intent.
+    pub left_intent: Arc<AtomicBool>,
     /// Set by a person who wants the database left alone.
     pub hold: Arc<AtomicBool>,
 }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,8 @@ pub struct Patience(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     halt: Halt,
+    /// Whether a halt ends the wait.
+    stoppable: AtomicBool,
     /// What is allowed now, in milliseconds from the first refusal.
     limit_ms: AtomicU64,
     /// Since when it has been waited, in milliseconds after `birth`, plus one; 0 when it is not waiting.
@@ -31,7 +33,13 @@ struct Shared {
 impl Patience {
     /// Waits up to `limit`, or until `halt` says not to.
     pub fn new(halt: Halt, limit: Duration) -> Self {
-        let patience = Self(Arc::new(Shared { halt, limit_ms: AtomicU64::new(0), since_ms: AtomicU64::new(0), birth: Instant::now() }));
+        let patience = Self(Arc::new(Shared {
+            halt,
+            stoppable: AtomicBool::new(true),
+            limit_ms: AtomicU64::new(0),
+            since_ms: AtomicU64::new(0),
+            birth: Instant::now(),
+        }));
         patience.set_limit(limit);
         patience
     }
@@ -39,6 +47,11 @@ impl Patience {
     /// Changes how long is waited from now on.
     pub fn set_limit(&self, limit: Duration) {
         self.0.limit_ms.store(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether a halt ends the waits from now on.
+    pub fn set_stoppable(&self, stoppable: bool) {
+        self.0.stoppable.store(stoppable, Ordering::Relaxed);
     }
 
     /// How long it has been waiting now, if it is.
@@ -61,10 +74,10 @@ impl Patience {
             self.0.since_ms.store(now_ms + 1, Ordering::Relaxed);
         }
         let waited_ms = (now_ms + 1).saturating_sub(self.0.since_ms.load(Ordering::Relaxed));
-        if self.0.halt.no_more() || waited_ms >= self.0.limit_ms.load(Ordering::Relaxed) {
+        if (self.0.stoppable.load(Ordering::Relaxed) && self.0.halt.no_more()) || waited_ms >= self.0.limit_ms.load(Ordering::Relaxed) {
             return false;
         }
-        super::live::PULSE.fetch_add(1, Ordering::Relaxed);
+        crate::ambient::pulse();
         std::thread::sleep(pause(refusals, waited_ms));
         true
     }

@@ -15,7 +15,8 @@ use super::{
     connection::Managed,
     error::{ApplyError, sqlite},
     foreign::Violations,
-    guard::{Instruction, RESERVED, Stopped},
+    guard::{Instruction, RESERVED, Stopped, Touched},
+    schema::Changes,
     script::{self, Reading, ScriptError},
 };
 
@@ -105,18 +106,37 @@ pub fn perform(
     let touched = managed.guard.touched();
     drop(on);
     restore(&managed.connection, legacy_alter_table)?;
+    // The foreign SQL has run; what is asked from here on is ours, within the same deadline.
+    managed.guard.time(true);
+    let judged = judge(managed, expected, before, &touched);
+    let stopped = managed.guard.stopped();
+    managed.guard.time(false);
+    match (judged, stopped) {
+        (Ok(()), _) => Ok(performed),
+        (Err(ApplyError::Sqlite { .. }), Some(Stopped::Deadline)) => Err(ApplyError::Timeout { timeout }),
+        (Err(ApplyError::Sqlite { .. }), Some(Stopped::Cancelled)) => Err(ApplyError::Cancelled),
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// Judges what the steps left behind.
+fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before, touched: &Touched) -> Result<(), ApplyError> {
     if touched.temporary {
         drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
     }
-
-    let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Default::default() };
+    let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Changes::default() };
     if changes.ours {
         return Err(ApplyError::ChangedOurs);
     }
     // A body is authorised only when it fires, in the application, which has no authorizer. SQLite's identifiers have
     // no escapes, so looking for the prefix in the text is sound.
-    if let Some(made) = changes.made.iter().find(|m| m.sql.to_lowercase().contains(RESERVED)) {
+    if let Some(made) = changes.made.iter().find(|m| m.sql.to_ascii_lowercase().contains(RESERVED)) {
         return Err(ApplyError::NamesOurs { object: made.key.clone() });
+    }
+    if let Some(expected) = expected
+        && keep_the_apps_own(managed, expected, &changes, touched)?
+    {
+        managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
     }
     if !changes.made.is_empty() || !changes.dropped.is_empty() {
         let objects: Vec<String> =
@@ -126,8 +146,7 @@ pub fn perform(
         }
     }
 
-    let changed: BTreeSet<&str> = changes.made.iter().map(|m| &m.key).chain(&changes.dropped).filter_map(|k| k.strip_prefix("table ")).collect();
-    let children = managed.schema.children_of(&|table| touched.tables.contains(table) || changed.contains(table));
+    let children = managed.schema.children_of(&|t| touched.written.contains(t) || changes.foreign_keys.contains(t), &|t| touched.removed.contains(t));
     if !children.is_empty() {
         let (_, found) = Violations::read(&managed.connection, &managed.schema, Some(&children)).map_err(sqlite("checking foreign keys"))?;
         let new = before.violations.clone().unwrap_or_default().new_in(found);
@@ -147,7 +166,26 @@ pub fn perform(
             return Err(ApplyError::WrongSchema { drift });
         }
     }
-    Ok(performed)
+    Ok(())
+}
+
+/// A rebuild drops the indexes and triggers that the application put on a table itself, and no author of a chain knows
+/// of them: they are made again. Returns whether there were any.
+fn keep_the_apps_own(managed: &Managed, expected: Expected<'_>, changes: &Changes, touched: &Touched) -> Result<bool, ApplyError> {
+    let mut any = false;
+    for (key, sql) in &changes.dropped {
+        let Some((kind @ ("index" | "trigger"), name)) = key.split_once(' ') else { continue };
+        if expected.from.0.contains_key(key) || expected.to.0.contains_key(key) || touched.dropped.contains(name) {
+            continue;
+        }
+        match managed.connection.execute_batch(sql) {
+            Ok(()) => any = true,
+            // Its table is gone for good, and it with it.
+            Err(error) if error.to_string().contains("no such table") => {}
+            Err(error) => return Err(ApplyError::LostOwn { object: format!("{kind} {name}"), why: error.to_string() }),
+        }
+    }
+    Ok(any)
 }
 
 /// The steps to run, all of kinds that this binary knows.

@@ -8,7 +8,7 @@ use whimbrel_shared::{
         state::{HealthItem, Severity},
     },
     remedy::{here, operator, wait},
-    status::{AskedBy, FailureClass, Operation, Status},
+    status::{AskedBy, Failure, FailureClass, Operation, Status},
 };
 
 use super::chain::Chain;
@@ -80,8 +80,8 @@ pub fn next(history: &History, chain: &Chain, order: Option<Order>, wish: Option
     }
 
     match (wish, order) {
-        (Some(Wish::RevertDownTo(target)), _) => revert(position, target, AskedBy::Person),
-        (None, Some(Order::RevertDownTo { version })) => revert(position, version, AskedBy::Plan),
+        (Some(Wish::RevertDownTo(target)), _) => revert(history, position, target, AskedBy::Person),
+        (None, Some(Order::RevertDownTo { version })) => revert(history, position, version, AskedBy::Plan),
         // A person may hurry the plan, and not go past it.
         (Some(Wish::ApplyUpTo(target)), Some(Order::ApplyUpTo { version })) => apply(history, chain, position, target.min(version), AskedBy::Person),
         (None, Some(Order::ApplyUpTo { version })) => apply(history, chain, position, version, AskedBy::Plan),
@@ -97,8 +97,31 @@ pub fn next(history: &History, chain: &Chain, order: Option<Order>, wish: Option
     }
 }
 
-fn revert(position: u32, target: u32, by: AskedBy) -> Next {
+fn revert(history: &History, position: u32, target: u32, by: AskedBy) -> Next {
+    if position > target
+        && let Some(row) = history.get(&position)
+        && let Some(failure) = &row.failure
+    {
+        // A person may try a failed revert again; one that killed the daemon is looked at first.
+        let stands = match failure.class {
+            FailureClass::Permanent | FailureClass::Corrupt => by != AskedBy::Person,
+            FailureClass::Crash => true,
+            FailureClass::Transient => false,
+        };
+        if stands {
+            return Next::Stopped(stopped_by(row, failure));
+        }
+    }
     if position > target { Next::Run { operation: Operation::Revert, from: position, to: target + 1, by } } else { Next::Nothing }
+}
+
+fn stopped_by(row: &MigrationRow, failure: &Failure) -> HealthItem {
+    HealthItem {
+        code: failure.code.clone(),
+        severity: Severity::Error,
+        message: format!("{} failed: {}", row.name, failure.message),
+        remedy: failure.remedy.clone(),
+    }
 }
 
 fn apply(history: &History, chain: &Chain, position: u32, target: u32, by: AskedBy) -> Next {
@@ -118,12 +141,7 @@ fn apply(history: &History, chain: &Chain, position: u32, target: u32, by: Asked
             FailureClass::Transient => false,
         };
         if waits {
-            return Next::Stopped(HealthItem {
-                code: failure.code.clone(),
-                severity: Severity::Error,
-                message: format!("{} failed: {}", row.name, failure.message),
-                remedy: failure.remedy.clone(),
-            });
+            return Next::Stopped(stopped_by(row, failure));
         }
     }
     Next::Run { operation: Operation::Apply, from, to, by }
@@ -134,7 +152,6 @@ mod tests {
     use whimbrel_shared::{
         ids::Digest,
         migration::{Link, TargetEntry},
-        status::Failure,
     };
 
     use super::*;
@@ -201,6 +218,9 @@ mod tests {
             (&[(1, Completed, None), (2, Completed, None)], up(2), Some(Wish::RevertDownTo(0)), "revert 2..1 Person"),
             (&[(1, Completed, None), (2, Completed, None)], down(1), None, "revert 2..2 Plan"),
             (&[(1, Completed, None)], down(1), None, "nothing"),
+            (&[(1, Completed, permanent)], down(0), None, "sql_error"),
+            (&[(1, Completed, permanent)], down(0), Some(Wish::RevertDownTo(0)), "revert 1..1 Person"),
+            (&[(1, Completed, Some(FailureClass::Crash))], down(0), Some(Wish::RevertDownTo(0)), "sql_error"),
             (&[(1, Completed, None)], down(1), Some(Wish::ApplyUpTo(3)), "plan_reverts"),
         ];
         for (rows, order, wish, expected) in cases {

@@ -15,12 +15,20 @@ use super::{
 };
 use crate::{
     ambient::Ambient,
-    store::managed::{self, FileIdentity},
+    store::managed::{self, FileIdentity, MigrationRow},
 };
 
 /// Takes up what a dead process left behind. The caller holds the lock file, so an intent that is there belongs to
-/// nobody. Returns the failure when the limit of crashes is reached.
-pub fn recover(file: &mut Managed, identity: &FileIdentity, chain: &Chain, ambient: &Ambient, policy: Policy) -> Result<Option<Failure>, ApplyError> {
+/// nobody; with `ours`, to a run of this very process, and then nobody died. Returns the failure when the limit of crashes
+/// is reached.
+pub fn recover(
+    file: &mut Managed,
+    identity: &FileIdentity,
+    chain: &Chain,
+    ambient: &Ambient,
+    policy: Policy,
+    ours: bool,
+) -> Result<Option<Failure>, ApplyError> {
     if managed::intent(&file.connection)?.is_none() {
         return Ok(None);
     }
@@ -43,6 +51,13 @@ pub fn recover(file: &mut Managed, identity: &FileIdentity, chain: &Chain, ambie
             live: &live,
         };
         let row = managed::migration(&file.connection, intent.next)?;
+        if ours {
+            if let Some(row) = row.filter(|r| r.status == Status::Running) {
+                managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, ..row })?;
+            }
+            managed::clear_intent(&file.connection)?;
+            return Ok(None);
+        }
         managed::count_crash(&file.connection, Some(intent.next))?;
         let crashes = managed::crashes(&file.connection, intent.next)?;
         let gave_up = policy.max_attempts > 0 && crashes >= policy.max_attempts;

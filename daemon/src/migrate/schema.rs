@@ -1,6 +1,6 @@
 //! Reads a database's schema as fingerprints, and only what changed since it was last read.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rusqlite::{Connection, Row};
 use whimbrel_shared::fingerprint::{self, ColumnFacts, Schema, TableFacts, object_key};
@@ -39,8 +39,10 @@ pub struct SchemaReader {
 pub struct Changes {
     /// Objects that are new or differ.
     pub made: Vec<Made>,
-    /// Keys of objects that are gone.
-    pub dropped: Vec<String>,
+    /// Keys of objects that are gone, with their text.
+    pub dropped: Vec<(String, String)>,
+    /// Tables whose foreign keys are new or differ, lower case.
+    pub foreign_keys: BTreeSet<String>,
     /// Whether an object with our prefix changed, appeared or went.
     pub ours: bool,
 }
@@ -74,7 +76,7 @@ impl SchemaReader {
                 continue;
             }
             let key = object_key(kind, name);
-            let table = row.get_ref(2)?.as_str()?.to_lowercase();
+            let table = row.get_ref(2)?.as_str()?.to_ascii_lowercase();
             if !self.objects.get(&key).is_some_and(|o| o.sql == sql && o.table == table) {
                 let old = self.objects.insert(key.clone(), Object { kind: kind.to_owned(), table, sql: sql.to_owned() });
                 changes.made.push(Made { key: key.clone(), sql: sql.to_owned(), new: old.is_none() });
@@ -84,8 +86,8 @@ impl SchemaReader {
         drop(rows);
         changes.ours = ours != self.ours;
         self.ours = ours;
-        changes.dropped = self.objects.keys().filter(|k| !seen.contains(*k)).cloned().collect();
-        for key in &changes.dropped {
+        changes.dropped = self.objects.iter().filter(|(k, _)| !seen.contains(*k)).map(|(k, o)| (k.clone(), o.sql.clone())).collect();
+        for (key, _) in &changes.dropped {
             if let Some(gone) = self.objects.remove(key)
                 && gone.kind == "table"
             {
@@ -98,6 +100,9 @@ impl SchemaReader {
             let is_table = object.kind == "table" && !starts_with_virtual(&object.sql);
             let digest = if is_table {
                 let (facts, keys) = table_facts(connection, &object.table)?;
+                if self.foreign_keys.get(&object.table).map_or(&[][..], Vec::as_slice) != keys {
+                    changes.foreign_keys.insert(object.table.clone());
+                }
                 self.foreign_keys.insert(object.table.clone(), keys);
                 fingerprint::table(&object.sql, &facts)
             } else {
@@ -118,12 +123,12 @@ impl SchemaReader {
         &self.schema
     }
 
-    /// Tables whose foreign keys have to be looked at when `touched` (lower case) changed: those of them that have
-    /// foreign keys, and every table that refers to one of them.
-    pub fn children_of(&self, touched: &dyn Fn(&str) -> bool) -> Vec<String> {
+    /// Tables whose foreign keys have to be looked at: those that have some and into which rows came (`written`), and those
+    /// that refer to a table from which rows went (`removed`). Names in lower case.
+    pub fn children_of(&self, written: &dyn Fn(&str) -> bool, removed: &dyn Fn(&str) -> bool) -> Vec<String> {
         self.foreign_keys
             .iter()
-            .filter(|(child, keys)| !keys.is_empty() && (touched(child) || keys.iter().any(|k| touched(&k.parent))))
+            .filter(|(child, keys)| !keys.is_empty() && (written(child) || keys.iter().any(|k| removed(&k.parent))))
             .map(|(child, _)| child.clone())
             .collect()
     }
@@ -177,7 +182,7 @@ fn table_facts(connection: &Connection, table: &str) -> rusqlite::Result<(TableF
     let mut keys: BTreeMap<i64, (ForeignKey, Vec<String>, String)> = BTreeMap::new();
     all(format!("PRAGMA main.foreign_key_list({quoted})"), &mut |row| {
         let actions = format!("{} {} {}", row.get::<_, String>(5)?, row.get::<_, String>(6)?, row.get::<_, String>(7)?);
-        let parent: String = row.get::<_, String>(2)?.to_lowercase();
+        let parent: String = row.get::<_, String>(2)?.to_ascii_lowercase();
         let key = keys.entry(row.get(0)?).or_insert((ForeignKey { parent, columns: Vec::new() }, Vec::new(), actions));
         key.0.columns.push(row.get(3)?);
         key.1.extend(row.get::<_, Option<String>>(4)?);
@@ -259,8 +264,8 @@ mod tests {
         assert_eq!(reader.read(&connection).unwrap(), Changes::default());
         connection.execute_batch("DROP TABLE a; CREATE TABLE c(x)").unwrap();
         let changes = reader.read(&connection).unwrap();
-        assert_eq!((changes.made[0].key.as_str(), changes.dropped.as_slice(), changes.ours), ("table c", &["table a".to_owned()][..], false));
-        assert_eq!(reader.children_of(&|t| t == "a"), ["b"]);
+        assert_eq!((changes.made[0].key.as_str(), changes.dropped[0].0.as_str(), changes.ours), ("table c", "table a", false));
+        assert_eq!(reader.children_of(&|_| false, &|t| t == "a"), ["b"]);
         connection.execute_batch("CREATE INDEX i ON _whimbrel_meta(k)").unwrap();
         assert_eq!(reader.read(&connection).unwrap().made[0].key, "index i");
     }

@@ -52,6 +52,7 @@ pub fn write<T>(
         // Inside a transaction the pragma would be a silent no-op.
         managed.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, terms.foreign_keys).map_err(sqlite("switching foreign keys"))?;
 
+        managed.patience.set_stoppable(terms.stoppable);
         managed.patience.set_limit(if alone { Duration::ZERO } else { left });
         match managed.connection.execute_batch(if alone { "BEGIN EXCLUSIVE" } else { "BEGIN IMMEDIATE" }) {
             Ok(()) => {}
@@ -63,6 +64,7 @@ pub fn write<T>(
                     managed.patience.over();
                     return Err(gave_up());
                 }
+                crate::ambient::pulse();
                 std::thread::sleep(LOOK_AGAIN);
                 continue;
             }
@@ -78,6 +80,12 @@ pub fn write<T>(
 
         let value = match work(managed) {
             Ok(value) => value,
+            // A spill into the file met a reader: the same as a COMMIT that does.
+            Err(error) if error.is_busy() && !alone && managed.journal_mode == JournalMode::Rollback => {
+                roll_back(managed);
+                alone = true;
+                continue;
+            }
             Err(error) => {
                 roll_back(managed);
                 return Err(error);

@@ -39,6 +39,7 @@ use crate::{
     store::{
         device::{DeviceStore, KnownDatabase},
         managed::{self, FileIdentity, MigrationRow},
+        settings,
     },
     trust,
 };
@@ -112,7 +113,7 @@ pub struct Looked {
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
 /// is what `status` shows; the file is as it was.
 pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Result<Looked, HealthItem> {
-    if missing == Missing::Refuse && !site.path.exists() {
+    if missing == Missing::Refuse && is_missing(&site.path) {
         return Err(item("no_file", Severity::Info, format!("{} is not there yet", site.path.display()), wait("it is looked for again by itself")));
     }
     if site.path.exists() {
@@ -124,11 +125,22 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
             }
         }
     }
+    if let (Ok(place), Ok(Some(marked))) = (files::place(&site.path), shared.store().setting(&settings::damaged(&site.path)))
+        && marked == format!("{place:?}")
+    {
+        let damaged = ApplyError::Damaged("it was found damaged before, and is left alone".to_owned());
+        return Err(item(damaged.code(), Severity::Error, format!("{}: {damaged}", site.path.display()), damaged.remedy()));
+    }
     look_inside(shared, site, chain, missing).map_err(|error| {
         let code = error.code();
         let severity = if error.class() == FailureClass::Transient { Severity::Warning } else { Severity::Error };
         item(code, severity, format!("{}: {error}", site.path.display()), error.remedy())
     })
+}
+
+/// Whether there is no database at `path` yet: no file, or one that its application has opened and not written to.
+pub fn is_missing(path: &Path) -> bool {
+    std::fs::metadata(path).map_or(true, |m| m.is_file() && m.len() == 0)
 }
 
 fn not_ours(why: &NotOurs) -> HealthItem {
@@ -158,9 +170,10 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
         // Nobody holds the lock file: somebody died. Somebody holds it: they are at work, and what they do is theirs.
         match LockFile::hold(&site.path, Duration::ZERO, &shared.halt) {
             Ok(_lock) => {
-                if let Some(failure) = recover::recover(&mut file, &identity, chain, &shared.ambient, shared.policy)? {
+                let ours = site.live.left_intent.swap(false, Ordering::Relaxed);
+                if let Some(failure) = recover::recover(&mut file, &identity, chain, &shared.ambient, shared.policy, ours)? {
                     tracing::error!(database.path = %site.path.display(), "{}", failure.message);
-                } else {
+                } else if !ours {
                     tracing::warn!(database.path = %site.path.display(), "taking up what an interrupted run left behind");
                 }
             }
@@ -179,9 +192,10 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
 fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)) -> Result<FileIdentity, ApplyError> {
     let found = managed::identity(&file.connection)?;
     let known: Option<KnownDatabase> = shared.store().databases()?.into_iter().find(|k| k.identity.client_id == found.client_id);
+    // A moved file left its old place; a copied one did not, and there the same id still lies.
     let other_is_there = known
         .as_ref()
-        .is_some_and(|k| k.path != site.path && files::place(&k.path).is_ok_and(|p| p != place && p == (k.identity.device, k.identity.inode)));
+        .is_some_and(|k| k.path != site.path && files::place(&k.path).is_ok_and(|p| p != place) && client_id_at(&k.path) == Some(found.client_id));
     let last_event_is_there = match known.as_ref().and_then(|k| k.copied_id.as_ref().map(|id| (k.copied_seq, id))) {
         Some((seq, id)) => managed::event_is(&file.connection, seq, id)?,
         None => true,
@@ -219,6 +233,13 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
     };
     shared.store().put_database(&KnownDatabase { identity: identity.clone(), path: site.path.clone(), copied_seq, copied_id })?;
     Ok(identity)
+}
+
+/// The client id that lies in another file, without touching it.
+fn client_id_at(path: &Path) -> Option<ClientId> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = rusqlite::Connection::open_with_flags(path, flags).ok()?;
+    managed::identity(&connection).ok().map(|i| i.client_id)
 }
 
 /// Copies what is new in the file's history to `device.db`, where it is a report until the server has it.
@@ -302,6 +323,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     let mut history = looked.history.clone();
     if task.retry {
         history.retain(|_, row| row.status != Status::Failed);
+        history.values_mut().for_each(|row| row.failure = None);
     }
     let (operation, from, to) = match plan::next(&history, chain, task.order, task.wish) {
         Next::Nothing => return Ok((Vec::new(), Vec::new())),
@@ -378,6 +400,14 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     site.live.set(super::live::Phase::Waiting);
     let wait = shared.policy.wait_for_app;
     site.live.hold.store(false, Ordering::Relaxed);
+    // Read again, after the switch was reset: a hold that came while this database waited for its turn counts.
+    let held = shared.store().holds(shared.ambient.now_ms())?.get(&looked.identity.client_id).copied();
+    if let Some(until) = held.filter(|_| !matches!(task.wish, Some(Wish::RevertDownTo(_)))) {
+        if !out.health.iter().any(|h| h.code == "held") {
+            out.health.push(gate::held(until));
+        }
+        return Ok(());
+    }
     let halt = Halt { hold: site.live.hold.clone(), ..shared.halt.clone() };
     let _lock = LockFile::hold(&site.path, wait, &halt)?;
     let mut file = Managed::open(&site.path, Missing::Refuse, wait, halt)?;
@@ -400,10 +430,15 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         live: &site.live,
     };
     out.ran = apply::run(&mut file, &job);
+    site.live.left_intent.store(out.ran.left_intent, Ordering::Relaxed);
     if let Some(stopped) = &out.ran.stopped
         && stopped.failure.class == FailureClass::Corrupt
     {
         drop(file);
+        // Nothing is written into it any more, until a person says that it is mended.
+        if let Ok(place) = files::place(&site.path) {
+            shared.store().set_setting(&settings::damaged(&site.path), Some(&format!("{place:?}")))?;
+        }
         set_aside(shared, &site.path, &looked.identity);
         return Ok(());
     }
@@ -413,13 +448,15 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
 /// A person (or nobody but a new revision) lets a failed migration have another try.
 fn clear_failure(shared: &Shared, file: &mut Managed, looked: &Looked) -> Result<(), ApplyError> {
     let now_ms = shared.ambient.now_ms();
-    let failed: Vec<MigrationRow> = looked.history.values().filter(|r| r.status == Status::Failed).cloned().collect();
+    let failed: Vec<MigrationRow> = looked.history.values().filter(|r| r.status == Status::Failed || r.failure.is_some()).cloned().collect();
     if failed.is_empty() {
         return Ok(());
     }
     write(file, Terms::ours(shared.policy.wait_for_app), |file| {
         for row in &failed {
-            managed::put_migration(&file.connection, &MigrationRow { status: Status::Pending, failure: None, ..row.clone() })?;
+            // A failed revert left its migration in place.
+            let status = if row.status.is_in_place() { row.status } else { Status::Pending };
+            managed::put_migration(&file.connection, &MigrationRow { status, failure: None, ..row.clone() })?;
             managed::append_event(
                 &file.connection,
                 &Event {
@@ -432,7 +469,7 @@ fn clear_failure(shared: &Shared, file: &mut Managed, looked: &Looked) -> Result
                     version: row.version,
                     revision: row.revision,
                     digest: row.digest,
-                    status: Status::Pending,
+                    status,
                     attempt: row.attempts,
                     by: AskedBy::Person,
                     at_ms: now_ms,

@@ -60,7 +60,7 @@ pub struct Standing {
 
 /// Asks the server what it has, and compares. Sends nothing.
 pub async fn standing(server: &Server, app: &AppName, chain: &Chain) -> Result<Standing, UploadError> {
-    let Some(targets) = server.targets(app).await? else {
+    let Some((targets, _)) = server.targets(app).await? else {
         return Ok(Standing { targets: None, published: 0 });
     };
     trust::check_chain(&targets).map_err(CompareError::from)?;

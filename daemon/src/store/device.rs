@@ -300,6 +300,11 @@ impl DeviceStore {
         Ok(())
     }
 
+    /// The server refuses this one for what it says: it is kept, and not sent again.
+    pub fn set_aside(&self, id: EventId) -> Result<(), StoreError> {
+        self.connection.execute("UPDATE report SET sent = 2 WHERE event_id = ?1", [id.to_string()]).map(|_| ()).map_err(at("setting a report aside"))
+    }
+
     /// Events of one database, or of all, newest first.
     pub fn history(&self, client: Option<ClientId>, limit: u32) -> Result<Vec<Event>, StoreError> {
         let mut statement = self

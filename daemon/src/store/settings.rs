@@ -34,6 +34,11 @@ pub fn app_sqlite(app: &AppName) -> String {
     format!("app_sqlite:{app}")
 }
 
+/// Device and inode of a file that was found damaged, and is left alone.
+pub fn damaged(path: &std::path::Path) -> String {
+    format!("damaged:{}", path.display())
+}
+
 /// Largest timestamp that a seed server's migration had.
 pub fn seed_timestamp(app: &AppName) -> String {
     format!("seed_timestamp:{app}")

@@ -12,6 +12,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Shorter than the server keeps an idle connection, so that none is reused while it is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Longest that an answer may take as a whole: one byte now and then is no progress.
+const LONGEST_ANSWER: Duration = Duration::from_secs(300);
+
 /// Requests over real sockets.
 #[derive(Debug)]
 pub struct Reqwest {
@@ -53,13 +56,18 @@ impl Http for Reqwest {
                 tokio::time::timeout(CONNECT_TIMEOUT + progress_timeout, builder.send()).await.map_err(stalled)?.map_err(|e| unreachable(&e))?;
 
             let text = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            let (status, etag, retry_after) = (response.status().as_u16(), text("etag"), text("retry-after"));
+            let (status, etag, retry_after, date) = (response.status().as_u16(), text("etag"), text("retry-after"), text("date"));
             let too_large = || TransportError::TooLarge { url: url.clone(), max_bytes };
             if response.content_length().is_some_and(|length| length > max_bytes) {
                 return Err(too_large());
             }
             let mut whole = BytesMut::new();
+            let begun = tokio::time::Instant::now();
             loop {
+                crate::ambient::pulse();
+                if begun.elapsed() > LONGEST_ANSWER {
+                    return Err(TransportError::Stalled { url: url.clone(), silence: LONGEST_ANSWER });
+                }
                 let piece = tokio::time::timeout(progress_timeout, response.chunk()).await.map_err(stalled)?.map_err(|e| unreachable(&e))?;
                 let Some(piece) = piece else { break };
                 // While streaming, not afterwards: an endless answer must not fill the memory first.
@@ -68,7 +76,7 @@ impl Http for Reqwest {
                 }
                 whole.extend_from_slice(&piece);
             }
-            Ok(HttpResponse { status, etag, retry_after, body: whole.freeze() })
+            Ok(HttpResponse { status, etag, retry_after, date, body: whole.freeze() })
         })
     }
 }

@@ -38,6 +38,8 @@ pub struct HttpResponse {
     pub etag: Option<String>,
     /// `Retry-After`.
     pub retry_after: Option<String>,
+    /// `Date`.
+    pub date: Option<String>,
     /// The body, at most `max_bytes`.
     pub body: Bytes,
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use whimbrel_shared::{
-    ids::AppName,
+    ids::{AppName, Digest},
     migration::{SeedMigration, TargetEntry, Targets},
     protocol::{
         MAX_JSON_BYTES,
@@ -90,11 +90,11 @@ impl Server {
         self.get("/api/poll", etag, MAX_JSON_BYTES as u64 * 8).await
     }
 
-    /// `GET /repository/{app}/targets.json`; also gives its bytes' digest through the poll.
-    pub async fn targets(&self, app: &AppName) -> Result<Option<Targets>, TransportError> {
-        match self.get(&format!("/repository/{app}/targets.json"), None, MAX_TARGETS_BYTES).await {
-            Ok(Fresh::New(targets, _)) => Ok(Some(targets)),
-            Ok(Fresh::AsBefore) => Ok(None),
+    /// `GET /repository/{app}/targets.json`, with the digest of its bytes.
+    pub async fn targets(&self, app: &AppName) -> Result<Option<(Targets, Digest)>, TransportError> {
+        let path = format!("/repository/{app}/targets.json");
+        match self.send("GET", &path, None, Bytes::new(), MAX_TARGETS_BYTES).await {
+            Ok(response) => Ok(Some((self.read(&path, &response.body)?, Digest::of(&response.body)))),
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
@@ -165,7 +165,10 @@ impl Server {
             200..=299 if response.body.len() as u64 > max_bytes => Err(TransportError::TooLarge { url, max_bytes }),
             200..=299 | 304 => Ok(response),
             status => {
-                let asked = response.retry_after.as_deref().and_then(|v| retry_after(v, self.ambient.now_ms()));
+                // An HTTP date counts from the server's own clock: ours may stand in 1970.
+                let their_now = response.date.as_deref().and_then(|d| chrono::DateTime::parse_from_rfc2822(d).ok()).map(|d| d.timestamp_millis());
+                let now_ms = their_now.unwrap_or_else(|| self.ambient.now_ms());
+                let asked = response.retry_after.as_deref().and_then(|v| retry_after(v, now_ms));
                 let problem = serde_json::from_slice::<Problem>(&response.body).unwrap_or_else(|_| Problem {
                     kind: "about:blank".to_owned(),
                     title: String::new(),
