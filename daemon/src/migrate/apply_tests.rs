@@ -68,6 +68,24 @@ impl Bed {
         bed
     }
 
+    /// The chain as a publisher's rehearsal would have recorded it.
+    fn rehearsed(mut self) -> Self {
+        let empty = Connection::open_in_memory().unwrap();
+        let mut reader = crate::migrate::schema::SchemaReader::default();
+        let (mut schema, mut entries) = (Schema::default(), Vec::new());
+        for version in 1..=self.chain.latest() {
+            let mut entry = self.chain.newest(version).unwrap().clone();
+            let migration = verify(&entry, &self.bodies[version as usize - 1]).unwrap();
+            empty.execute_batch(migration.migration().file("up.sql").unwrap()).unwrap();
+            reader.read(&empty).unwrap();
+            entry.custom.schema = Some(schema.change_to(reader.schema()));
+            schema = reader.schema().clone();
+            entries.push(entry);
+        }
+        self.chain = Chain::new(entries);
+        self
+    }
+
     fn open(&self) -> Managed {
         Managed::open(&self.path, Missing::Refuse, Duration::from_secs(5), Halt::default()).unwrap()
     }
@@ -265,4 +283,105 @@ fn a_cancel_leaves_nothing_half_done() {
     assert_eq!(bed.value::<i64>("SELECT count(*) FROM sqlite_schema WHERE name = 'b'"), 0);
     assert_eq!(bed.value::<i64>("SELECT count(*) FROM _whimbrel_intent"), 0);
     assert_eq!(bed.statuses(), "1pending");
+}
+
+#[test]
+fn an_old_violation_does_not_hide_a_new_one_with_the_same_value() {
+    let before = "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE q(id INTEGER PRIMARY KEY); PRAGMA foreign_keys=OFF;
+        CREATE TABLE c(id INTEGER PRIMARY KEY, p REFERENCES p(id)); CREATE TABLE d(id INTEGER PRIMARY KEY, q REFERENCES q(id));
+        INSERT INTO c VALUES (1, 77); INSERT INTO q VALUES (77); INSERT INTO d VALUES (1, 77);";
+    let bed = Bed::new(before, &[("UPDATE c SET id = 2; DELETE FROM q", "")]);
+    assert_eq!(stop_code(&bed.apply()), "new_violations");
+}
+
+#[test]
+fn a_column_called_rowid_and_names_beyond_ascii_are_checked_like_others() {
+    let before = "CREATE TABLE p(id INTEGER PRIMARY KEY); PRAGMA foreign_keys=OFF; CREATE TABLE \"Ärzte\"(rowid TEXT, p REFERENCES p(id));
+        INSERT INTO p VALUES (1); INSERT INTO \"Ärzte\" VALUES ('a', 1), ('b', 99);";
+    let bed = Bed::new(before, &[("CREATE VIEW \"Übersicht\" AS SELECT * FROM \"Ärzte\"", ""), ("DELETE FROM p", "")]);
+    let ran = bed.apply();
+    assert_eq!((ran.done.as_slice(), stop_code(&ran)), (&[1][..], "new_violations"));
+    assert!(ran.stopped.unwrap().failure.message.starts_with("1 row "));
+}
+
+#[test]
+fn adding_a_column_to_a_parent_does_not_read_its_children() {
+    // A child that cannot be checked in time: with a check, the migration's deadline would strike.
+    let bed = Bed::new(PARENT, &[("ALTER TABLE p ADD COLUMN nick TEXT", "")]);
+    let mut file = bed.open();
+    file.schema.read(&file.connection).unwrap();
+    assert!(file.schema.children_of(&|t| t == "p", &|_| false).is_empty());
+    assert_eq!(file.schema.children_of(&|_| false, &|t| t == "p"), ["c"]);
+    drop(file);
+    assert_eq!(bed.apply().done, [1]);
+}
+
+#[test]
+fn after_a_crash_migrations_go_one_by_one() {
+    let bed = Bed::new("", &[("CREATE TABLE a(x)", ""), ("CREATE TABLE b(x)", ""), ("CREATE TABLE c(x)", "")]);
+    let mut file = bed.open();
+    managed::count_crash(&file.connection, Some(1)).unwrap();
+    let ran = bed.run_on(&mut file, Operation::Apply, 1, 3);
+    assert_eq!((ran.done.len(), ran.commits), (3, 4));
+    assert_eq!(managed::crashes(&file.connection, 1).unwrap(), 0);
+}
+
+#[test]
+fn a_revert_that_fails_is_not_tried_for_ever() {
+    use whimbrel_shared::protocol::poll::Order;
+    let bed = Bed::new("", &[("CREATE TABLE a(x)", "DROP TABLE nope")]);
+    assert_eq!(bed.apply().done, [1]);
+    let ran = bed.run_on(&mut bed.open(), Operation::Revert, 1, 1);
+    assert_eq!(stop_code(&ran), "sql_error");
+    assert_eq!(bed.statuses(), "1completed");
+    let history = managed::history(&bed.open().connection).unwrap();
+    let next = plan::next(&history, &bed.chain, Some(Order::RevertDownTo { version: 0 }), None);
+    assert!(matches!(next, plan::Next::Stopped(_)), "{next:?}");
+}
+
+#[test]
+fn a_wait_that_is_given_up_is_no_crash() {
+    let bed = Bed::new("CREATE TABLE a(x)", &[("INSERT INTO a VALUES (1)", "")]);
+    let app = bed.app();
+    let halt = Halt::default();
+    let mut file = Managed::open(&bed.path, Missing::Refuse, Duration::from_secs(5), halt.clone()).unwrap();
+    // The intent is committed before the lock is taken away.
+    managed::put_intent(&file.connection, &Intent { operation: Operation::Apply, from: 1, to: 1, next: 1, by: AskedBy::Plan, started_at_ms: 0 })
+        .unwrap();
+    app.execute_batch("BEGIN IMMEDIATE").unwrap();
+    halt.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ran = bed.run_on(&mut file, Operation::Apply, 1, 1);
+    assert_eq!(stop_code(&ran), "cancelled");
+    app.execute_batch("COMMIT").unwrap();
+    drop(file);
+    let mut file = bed.open();
+    assert!(recover::recover(&mut file, &identity(), &bed.chain, &Ambient::real(), bed.policy, true).unwrap().is_none());
+    assert_eq!((managed::crashes(&file.connection, 1).unwrap(), managed::intent(&file.connection).unwrap()), (0, None));
+}
+
+#[test]
+fn a_rebuild_keeps_what_the_application_put_on_the_table_itself() {
+    let rebuild =
+        "CREATE TABLE n(id INTEGER PRIMARY KEY, a TEXT NOT NULL DEFAULT ''); INSERT INTO n SELECT * FROM p; DROP TABLE p; ALTER TABLE n RENAME TO p;";
+    let bed = Bed::new("", &[("CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT); CREATE INDEX chains ON p(a)", ""), (rebuild, "")]).rehearsed();
+    let mut file = bed.open();
+    assert_eq!(bed.run_on(&mut file, Operation::Apply, 1, 1).done, [1]);
+    bed.app().execute_batch("CREATE INDEX apps ON p(a); CREATE TRIGGER apps_too AFTER INSERT ON p BEGIN SELECT 1; END").unwrap();
+    let ran = bed.run_on(&mut file, Operation::Apply, 2, 2);
+    assert_eq!(ran.done, [2], "{:?}", ran.stopped);
+    let left: String =
+        bed.value("SELECT group_concat(name) FROM (SELECT name FROM sqlite_schema WHERE tbl_name = 'p' AND type <> 'table' ORDER BY name)");
+    assert_eq!(left, "apps,apps_too");
+}
+
+#[test]
+fn drift_is_named_and_stops_the_chain() {
+    let bed = Bed::new("", &[("CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT)", ""), ("CREATE TABLE q(x)", "")]).rehearsed();
+    let mut file = bed.open();
+    assert_eq!(bed.run_on(&mut file, Operation::Apply, 1, 1).done, [1]);
+    bed.app().execute_batch("ALTER TABLE p ADD COLUMN mine TEXT; CREATE TABLE extra(x)").unwrap();
+    let ran = bed.run_on(&mut file, Operation::Apply, 2, 2);
+    let failure = ran.stopped.unwrap().failure;
+    assert_eq!(failure.code, "drift");
+    assert!(failure.message.contains("table p differs") && !failure.message.contains("extra"), "{}", failure.message);
 }
