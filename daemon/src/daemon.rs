@@ -185,6 +185,8 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
     let control = tokio::spawn(serve(desk));
     let ended = if once { looper.once().await.map(Run::Ended) } else { looper.forever(&bell, stop).await };
     control.abort();
+    // A socket that nobody serves would look like a daemon that hangs.
+    let _ = std::fs::remove_file(&config.socket);
     ended
 }
 

@@ -450,9 +450,18 @@ mod socket {
     async fn watch(desk: Desk, write: &mut OwnedWriteHalf) -> io::Result<()> {
         let mut events = desk.events.subscribe();
         let mut picture = desk.picture.clone();
-        send(write, &Reply::Status(Box::new(desk.snapshot()))).await?;
+        let mut last = desk.snapshot();
+        send(write, &Reply::Status(Box::new(last.clone()))).await?;
         loop {
             tokio::select! {
+                // What a migration is doing changes without a new picture.
+                () = tokio::time::sleep(TICK) => {
+                    let snapshot = desk.snapshot();
+                    if snapshot != last {
+                        send(write, &Reply::Status(Box::new(snapshot.clone()))).await?;
+                        last = snapshot;
+                    }
+                }
                 event = events.recv() => match event {
                     Ok(event) => send(write, &Reply::Event(Box::new(event))).await?,
                     // Too slow for the events: the next picture says where things stand.
@@ -463,7 +472,8 @@ mod socket {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    send(write, &Reply::Status(Box::new(desk.snapshot()))).await?;
+                    last = desk.snapshot();
+                    send(write, &Reply::Status(Box::new(last.clone()))).await?;
                 }
             }
         }
