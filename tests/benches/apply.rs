@@ -301,13 +301,17 @@ fn daemon(scores: &mut Scores, idle: Duration) {
     // What follows a cycle (its last writes, its threads' end) is not idling.
     std::thread::sleep(Duration::from_secs(3));
     let before: Vec<_> = daemons.iter().map(|(files, device, daemon)| (Usage::of(daemon.process.pid()), stamps(device, *files))).collect();
+    let mut switches: Vec<_> = daemons.iter().map(|(_, _, daemon)| Switches::of(daemon.process.pid())).collect();
     let begun = Instant::now();
-    std::thread::sleep(idle);
+    while begun.elapsed() < idle {
+        std::thread::sleep(Duration::from_secs(1));
+        switches.iter_mut().for_each(Switches::look);
+    }
     let seconds = begun.elapsed().as_secs_f64();
-    for ((files, device, daemon), (usage, stamp)) in daemons.iter().zip(before) {
+    for (((files, device, daemon), (usage, stamp)), switches) in daemons.iter().zip(before).zip(switches) {
         let now = Usage::of(daemon.process.pid());
         let name = if *files == 1 { "1 file".to_owned() } else { format!("{files} files") };
-        let wakes = (now.switches - usage.switches) as f64 / seconds;
+        let wakes = switches.count() as f64 / seconds;
         scores.at_most(&format!("{name}: voluntary context switches, all threads"), wakes, 4.0, "/s");
         scores.at_most(&format!("{name}: processor"), (now.cpu.saturating_sub(usage.cpu)).as_secs_f64() / seconds * 100.0, 0.2, "%");
         scores.at_most(&format!("{name}: resident"), now.resident_kb as f64 / 1000.0, 20.0, "MB");
@@ -341,19 +345,13 @@ fn no_op(scores: &mut Scores, stage: &Path, server: &Server) {
 /// What a process has used.
 struct Usage {
     cpu: Duration,
-    switches: u64,
     resident_kb: u64,
 }
 
 impl Usage {
     fn of(pid: u32) -> Self {
-        let mut usage = Self { cpu: Duration::ZERO, switches: 0, resident_kb: number(&format!("/proc/{pid}/status"), "VmRSS:") };
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").filter_map(Result::ok) {
-            let path = thread.path();
-            usage.switches += number(&path.join("status").to_string_lossy(), "voluntary_ctxt_switches:");
-        }
-        // The whole process, ended threads too: user and system time in nanoseconds would be schedstat's, per thread; the
-        // clock of the process has both.
+        let mut usage = Self { cpu: Duration::ZERO, resident_kb: number(&format!("/proc/{pid}/status"), "VmRSS:") };
+        // The clock of the whole process, ended threads too, in nanoseconds.
         let mut clock = 0;
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: both pointers are to values that live here.
@@ -361,6 +359,35 @@ impl Usage {
         assert!(got, "the processor time of {pid} cannot be read");
         usage.cpu = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0));
         usage
+    }
+}
+
+/// Voluntary context switches of a process. Threads come and go, so each is followed: what it had at first and last sight.
+struct Switches {
+    pid: u32,
+    threads: BTreeMap<PathBuf, (u64, u64)>,
+}
+
+impl Switches {
+    fn of(pid: u32) -> Self {
+        let mut switches = Self { pid, threads: BTreeMap::new() };
+        switches.look();
+        switches.threads.values_mut().for_each(|(first, last)| *first = *last);
+        switches
+    }
+
+    fn look(&mut self) {
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("the process lives").filter_map(Result::ok) {
+            let path = thread.path();
+            let now = number(&path.join("status").to_string_lossy(), "voluntary_ctxt_switches:");
+            // One that is new began with none.
+            let (_, last) = self.threads.entry(path).or_insert((0, 0));
+            *last = now.max(*last);
+        }
+    }
+
+    fn count(&self) -> u64 {
+        self.threads.values().map(|(first, last)| last - first).sum()
     }
 }
 

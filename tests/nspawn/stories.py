@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import time
 
 from machine import wait_for
@@ -124,12 +125,19 @@ class Stories:
 
     def __init__(self, machine, outside, packages, upgrade):
         self.m, self.outside, self.packages, self.upgrade = machine, outside, packages, upgrade
+        # It takes a while and needs nothing of the machine: beside the others.
+        lintian = ["lintian", "--allow-root", "--fail-on", "error", *(str(machine.root / p.lstrip("/")) for p in packages)]
+        self.lintian = subprocess.Popen(lintian, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.own = Daemon(machine, "whimbrel@notes.service", "notes", "/etc/whimbrel/notes.toml", "/srv/notes/notes.db")
         self.shared = Daemon(machine, "whimbrel.service", "whimbrel", "/etc/whimbrel/config.toml", "/srv/shared/shared.db")
         self.user = Daemon(machine, "user@1002.service", "ann", "/home/ann/.config/whimbrel/config.toml", "/home/ann/ann.db")
         self.apps = {d.database: Application(machine, u, d.database) for d, u in [(self.own, "notes"), (self.shared, "notes"), (self.user, "ann")]}
 
     # --- the package arrives
+
+    def lintian_finds_no_error(self):
+        said, _ = self.lintian.communicate(timeout=120)
+        assert self.lintian.returncode == 0, said
 
     def the_root_has_no_certificates(self):
         assert self.m.sh("test -e /etc/ssl/certs || test -e /usr/share/ca-certificates", check=False).returncode != 0
@@ -337,6 +345,21 @@ class Stories:
             daemon.wait_version(version, 60)
             self.apps[daemon.database].writes_on()
 
+    def a_migration_longer_than_the_watchdog_is_not_killed(self):
+        """It is fed by the work: a long statement is work."""
+        drop_in = "/etc/systemd/system/whimbrel.service.d/watchdog.conf"
+        self.m.write(drop_in, "[Service]\nWatchdogSec=1s")
+        self.m.sh("systemctl daemon-reload && systemctl restart whimbrel")
+        version = self.outside.publish("watched", LONG.format(rows=5_000_000, column="watched"), LONG_MANIFEST)
+        self._look(self.own)
+        for daemon in (self.own, self.shared, self.user):
+            daemon.wait_version(version, 60)
+        assert self.m.show("whimbrel.service", "NRestarts")["NRestarts"] == "0", self.m.journal("whimbrel.service")
+        events = [e for e in self.shared.history() if e["version"] == version]
+        assert events[1]["at_ms"] - events[0]["at_ms"] > 1000, f"it was not longer: {events}"
+        self.m.sh(f"rm -r /etc/systemd/system/whimbrel.service.d && systemctl daemon-reload && systemctl restart whimbrel")
+        wait_for("the daemon", lambda: self.shared.version() == version)
+
     # --- the package changes and goes
 
     def an_upgrade_in_the_middle_of_a_migration_loses_nothing(self):
@@ -428,10 +451,12 @@ class Stories:
         the_application_goes_on_where_it_was_first,
         the_application_goes_on_where_the_daemon_was_first,
         an_application_goes_on_with_what_a_killed_daemon_left,
+        a_migration_longer_than_the_watchdog_is_not_killed,
         an_upgrade_in_the_middle_of_a_migration_loses_nothing,
         removing_keeps_the_state,
         installed_again_it_goes_on,
         purging_leaves_only_what_is_the_users,
+        lintian_finds_no_error,
         nothing_was_said_that_a_person_should_look_at,
     ]
 

@@ -237,9 +237,14 @@ impl Device {
 
     /// What the daemon answers to `status --json`, if it does.
     pub fn try_status(&self) -> Option<Value> {
-        let output = self.command(&["status", "--json"]).output().expect("whimbrel starts");
+        self.ask_status().ok()
+    }
+
+    fn ask_status(&self) -> Result<Value, Box<Outcome>> {
+        let outcome = self.run(&["status", "--json"]);
         // An error is a document too.
-        serde_json::from_slice(&output.stdout).ok().filter(|s: &Value| s["daemon"].is_object())
+        let status = serde_json::from_str(&outcome.stdout).ok().filter(|s: &Value| s["daemon"].is_object());
+        status.ok_or_else(|| Box::new(outcome))
     }
 }
 
@@ -254,7 +259,7 @@ impl Daemon<'_> {
     /// What it answers to `status --json`.
     #[track_caller]
     pub fn status(&self) -> Value {
-        self.device.try_status().unwrap_or_else(|| panic!("the daemon does not answer:\n{}", self.process.log()))
+        self.device.ask_status().unwrap_or_else(|outcome| panic!("the daemon does not answer: {outcome}\nlog:\n{}", self.process.log()))
     }
 
     /// Waits until something is found in its status.

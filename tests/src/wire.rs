@@ -36,6 +36,8 @@ pub enum Mode {
     HalfClose(usize),
     /// Requests arrive, and answers are changed.
     Tamper(Tamper),
+    /// Requests whose first line contains this never arrive: their connection is reset. The others pass.
+    Swallow(&'static str),
 }
 
 struct Shared {
@@ -195,7 +197,11 @@ fn carry(shared: &Arc<Shared>, client: TcpStream) {
         Mode::Pass => pass(shared, client, generation, None),
         Mode::HalfClose(bytes) => pass(shared, client, generation, Some(bytes)),
         Mode::Tamper(change) => {
-            let _ = tamper(shared, client, &change);
+            let _ = tamper(shared, client, "", &change);
+        }
+        Mode::Swallow(which) => {
+            let as_it_is: Tamper = Arc::new(|_, answer| answer.to_bytes());
+            let _ = tamper(shared, client, which, &as_it_is);
         }
     }
 }
@@ -266,10 +272,14 @@ fn hold(shared: &Shared, mut stream: &TcpStream, generation: u64) {
     }
 }
 
-fn tamper(shared: &Shared, mut client: TcpStream, change: &Tamper) -> std::io::Result<()> {
+fn tamper(shared: &Shared, mut client: TcpStream, swallow: &str, change: &Tamper) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(10)))?;
     let request = Message::read(&mut client, false)?;
     shared.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request.first.clone());
+    if !swallow.is_empty() && request.first.contains(swallow) {
+        reset(&client);
+        return Ok(());
+    }
     let mut server = shared.connect()?;
     server.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut forwarded = request.clone();

@@ -150,7 +150,7 @@ fn a_file_that_is_no_database_is_left_as_it_is() {
     let stage = stage();
     let (server, device) = pair(&stage, "");
     server.publish("notes", &[Mig::up("0001_m", "CREATE TABLE one(x)")]);
-    for (name, content) in [("text", b"this is a letter to my aunt\n".repeat(100)), ("noise", (0..9000u32).map(|n| (n * 7919 >> 3) as u8).collect())]
+    for (name, content) in [("text", b"this is a letter to my aunt\n".repeat(100)), ("noise", (0..9000u32).map(|n| ((n * 7919) >> 3) as u8).collect())]
     {
         let other = Device::new(stage.path(), name, &server.url()).database("letter.txt", "notes");
         other.enroll(&server.token("notes"));

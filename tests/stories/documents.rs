@@ -59,8 +59,12 @@ fn the_commands_of_docs_start_md_run() {
     let path = format!("{}:{}", bins::folder().display(), std::env::var("PATH").unwrap_or_default());
     let work = stage.path().join("work");
     fs::create_dir(&work).unwrap();
-    let mut command = Command::new("timeout");
-    command.args(["120", "bash"]).arg(&file).current_dir(&work).env("PATH", path).env("HOME", &work);
+    // The document names a port. In a network of its own it is free; without the right to make one it has to be.
+    let alone = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output().is_ok_and(|o| o.status.success());
+    let begin: &[&str] =
+        if alone { &["unshare", "--net", "sh", "-c", "ip link set lo up; exec timeout 120 bash \"$0\""] } else { &["timeout", "120", "bash"] };
+    let mut command = Command::new(begin[0]);
+    command.args(&begin[1..]).arg(&file).current_dir(&work).env("PATH", path).env("HOME", &work);
     for name in ["XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "WHIMBREL_CONFIG", "WHIMBREL_API_KEY"] {
         command.env_remove(name);
     }

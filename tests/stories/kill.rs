@@ -16,7 +16,7 @@ use whimbrel_tests::{
 use crate::{SOON, stage};
 
 /// Books in the chain's data: large enough that a whole run takes more than a second.
-const ROWS: u32 = 12_000;
+const ROWS: u32 = 30_000;
 
 #[test]
 fn fifty_migrations_end_the_same_however_often_the_daemon_is_killed() {
@@ -114,7 +114,7 @@ fn assert_nothing_stuck_and_nothing_twice(file: &Path) {
 /// A migration that runs for seconds.
 fn long(number: u32, table: &str) -> Mig {
     let sql = format!(
-        "CREATE TABLE {table}(n); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 12000000) INSERT INTO {table} SELECT max(n) FROM c;"
+        "CREATE TABLE {table}(n); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 6000000) INSERT INTO {table} SELECT max(n) FROM c;"
     );
     Mig::up(&format!("{number:04}_{table}"), sql)
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 use whimbrel_tests::{
     Device, Mig, Server,
-    device::{client_id, one},
+    device::{client_id, list, one},
 };
 
 use crate::{SOON, stage};
@@ -81,4 +81,25 @@ fn a_database_that_is_not_there_yet_is_made_by_its_first_migration_unless_that_i
     assert!(!device.path("never.db").exists());
     let mut daemon = device.start();
     daemon.until(SOON, "both are shown", |s| (s["databases"].as_array().map(Vec::len) == Some(2)).then_some(()));
+}
+
+#[test]
+fn one_device_serves_several_apps_with_one_identity() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let device = Device::new(stage.path(), "device", &server.url()).database("notes.db", "notes").database("tasks.db", "tasks");
+    device.make("notes.db", "");
+    device.make("tasks.db", "");
+    server.publish("notes", &[Mig::up("0001_init", "CREATE TABLE n(x)")]);
+    server.publish("tasks", &[Mig::up("0001_init", "CREATE TABLE t(x)"), Mig::up("0002_more", "CREATE TABLE u(x)")]);
+    device.enroll(&server.token("notes"));
+    // Not enrolled for the second app yet: the first is not held up.
+    let outcome = device.once();
+    assert!([1, 3, 4].contains(&outcome.code) && outcome.said().contains("tasks"), "{outcome}");
+    assert!(device.path("notes.db").exists() && list(&device.path("notes.db"), "SELECT name FROM sqlite_schema WHERE name = 'n'").len() == 1, "held up: {outcome}");
+    device.enroll(&server.token("tasks"));
+    device.once_well();
+    assert_eq!(one::<u32>(&device.path("tasks.db"), "SELECT count(*) FROM u"), 0);
+    let ids = ["notes", "tasks"].map(|app| server.clients(app)[0]["device_id"].clone());
+    assert_eq!(ids[0], ids[1]);
 }

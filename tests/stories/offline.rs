@@ -101,6 +101,28 @@ fn every_way_a_wire_can_break_is_survived_and_nothing_is_reported_twice() {
 }
 
 #[test]
+fn a_report_that_does_not_arrive_is_kept_and_sent_again() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let wire = Wire::to(server.addr());
+    let device = Device::new(stage.path(), "device", &wire.url()).database("notes.db", "notes");
+    let file = device.make("notes.db", "");
+    device.enroll(&server.token("notes"));
+    server.publish("notes", &three());
+    wire.set(Mode::Swallow("POST /api/migrations/status"));
+    for _ in 0..2 {
+        let outcome = device.once();
+        assert_eq!(outcome.code, 75, "{outcome}");
+    }
+    let id = client_id(&file);
+    assert!(server.stored_reports(&id).is_empty());
+    // The state says what is in place, the reports say how it came to be: neither stands for the other.
+    wire.mend();
+    device.once_well();
+    assert_eq!(server.stored_reports(&id), whimbrel_tests::device::list(&file, "SELECT event_id FROM _whimbrel_event ORDER BY seq"));
+}
+
+#[test]
 fn an_acknowledgement_that_is_lost_does_not_double_a_report() {
     let stage = stage();
     let server = Server::start(stage.path());

@@ -19,7 +19,7 @@ use crate::{SOON, pair, stage};
 /// A migration of some seconds.
 fn long(name: &str, table: &str) -> Mig {
     let sql = format!(
-        "CREATE TABLE {table}(n); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 12000000) INSERT INTO {table} SELECT max(n) FROM c;"
+        "CREATE TABLE {table}(n); WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 8000000) INSERT INTO {table} SELECT max(n) FROM c;"
     );
     Mig::up(name, sql)
 }
@@ -280,18 +280,10 @@ fn diagnostics_hold_no_secret_and_doctor_finds_what_is_wrong() {
     let mut daemon = device.start();
     daemon.until_settled(SOON, 2);
     let token: String = one(&device.state().join("device.db"), "SELECT value FROM setting WHERE key = 'device_token'");
-    let outcome = device.run(&["diagnostics"]);
+    let path = device.path("diagnostics.json");
+    let outcome = device.run(&["diagnostics", "-o", path.to_str().unwrap()]);
     assert_eq!(outcome.code, 0, "{outcome}");
-    let device_folder = std::env::current_dir().unwrap();
-    let archive = outcome
-        .said()
-        .split_whitespace()
-        .map(str::to_owned)
-        .find(|w| w.contains("whimbrel-diagnostics"))
-        .unwrap_or_else(|| panic!("no archive is named: {outcome}"));
-    let path = device_folder.join(archive.trim_matches(['"', '\'', ':', ',']));
-    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    fs::remove_file(&path).unwrap();
+    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}: {outcome}", path.display()));
     let contains = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
     assert!(!contains(&token) && !contains("my diary entry"));
     assert!(contains("0001_init"), "is it packed? then this story cannot see into it");
@@ -345,4 +337,54 @@ fn a_server_that_restarts_and_a_daemon_that_restarts_go_on_where_they_were() {
     device.once_well();
     // Nothing is new after either's restart: nothing is fetched again.
     assert!(wire.requests().iter().all(|r| !r.contains("/repository/")), "{:?}", wire.requests());
+}
+
+#[test]
+fn a_hold_ends_a_wait_for_the_application_at_once() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "CREATE TABLE notes(x)");
+    server.publish("notes", &two());
+    let app = whimbrel_tests::App::holding_the_lock(&device.path("notes.db"), Duration::from_secs(3600));
+    // A file that is not prepared yet is waited for too, before anything else: let it be known first.
+    drop(app);
+    server.plan_nothing("notes");
+    device.once_well_or_waiting();
+    server.plan_all("notes");
+    let app = whimbrel_tests::App::holding_the_lock(&device.path("notes.db"), Duration::from_secs(3600));
+    let mut daemon = device.start();
+    daemon.until(SOON, "it waits for the application", |s| (only(s)["now"]["phase"] == "waiting").then_some(()));
+    let begun = Instant::now();
+    let held = device.run(&["hold"]);
+    daemon.until(SOON, "it waits no more", |s| (only(s)["now"]["phase"] == "idle").then_some(()));
+    let took = begun.elapsed();
+    eprintln!("a hold ended the wait in {took:.0?}");
+    assert!([0, 3].contains(&held.code), "{held}");
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+    drop(app);
+    device.run(&["release"]);
+    daemon.until_settled(SOON, 2);
+}
+
+#[test]
+fn a_reload_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    server.publish("notes", &two());
+    let mut daemon = device.start();
+    daemon.until_settled(SOON, 2);
+    fs::write(device.config(), "nonsense = 1\n").unwrap();
+    daemon.process.expect_error("nonsense");
+    daemon.process.signal(libc::SIGHUP);
+    until(SOON, "it says what is wrong", || daemon.process.log().contains("nonsense").then_some(()));
+    device.make("more.db", "");
+    let device_with_more = Device::new(stage.path(), "device", &server.url()).database("notes.db", "notes").database("more.db", "notes");
+    daemon.process.signal(libc::SIGHUP);
+    // The socket is gone for a moment while everything is set up anew.
+    until(SOON, "both databases are in place", || {
+        let status = device.try_status()?;
+        let list = status["databases"].as_array()?;
+        (list.len() == 2 && list.iter().all(|d| d["version"] == 2)).then_some(())
+    });
+    assert!(daemon.process.ended().is_none(), "{}", daemon.process.log());
+    assert_eq!(one::<u32>(&device_with_more.path("more.db"), "SELECT count(*) FROM notes2"), 0);
 }
