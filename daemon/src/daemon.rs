@@ -179,6 +179,7 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
         last_event: None,
         next_poll_ms: None,
         degraded: 0,
+        last_report: None,
         watchdog: Watchdog::new(),
     };
 
@@ -261,6 +262,8 @@ struct Loop {
     told: Vec<(PathBuf, String)>,
     /// Newest event that watchers were shown.
     last_event: Option<whimbrel_shared::ids::EventId>,
+    /// Number of the newest report in `device.db` then.
+    last_report: Option<i64>,
     next_poll_ms: Option<i64>,
     /// Cycles in a row that our own store could not keep.
     degraded: u32,
@@ -426,6 +429,11 @@ impl Loop {
 
     /// Shows new events to whoever watches.
     fn announce(&mut self) -> Result<(), DaemonError> {
+        let last = self.core.shared.store().last_report()?;
+        if self.daemon.cycles > 1 && last == self.last_report {
+            return Ok(());
+        }
+        self.last_report = last;
         let recent = self.core.shared.store().history(None, EVENTS_BEHIND as u32)?;
         let newest = recent.first().map(|e| e.event_id);
         if self.last_event.is_some() || self.daemon.cycles > 1 {
@@ -481,6 +489,10 @@ async fn tell(command: PathBuf, database: PathBuf, health: HealthItem) {
 fn show(core: &Core, desk: &Desk, picture: &watch::Sender<Arc<Snapshot>>, daemon: &DaemonView, next_poll_ms: Option<i64>) {
     let lives: BTreeMap<PathBuf, Live> = core.sites.iter().map(|(p, s)| (p.clone(), s.site.live.clone())).collect();
     *desk.lives.lock().unwrap_or_else(PoisonError::into_inner) = lives;
+    if daemon.activity != "idle" {
+        // `plan` is asked seldom: what it needs is made once a cycle.
+        return put(core, picture, daemon, next_poll_ms);
+    }
     *desk.views.lock().unwrap_or_else(PoisonError::into_inner) = core
         .sites
         .iter()
@@ -495,6 +507,10 @@ fn show(core: &Core, desk: &Desk, picture: &watch::Sender<Arc<Snapshot>>, daemon
             Some((path.clone(), view))
         })
         .collect();
+    put(core, picture, daemon, next_poll_ms);
+}
+
+fn put(core: &Core, picture: &watch::Sender<Arc<Snapshot>>, daemon: &DaemonView, next_poll_ms: Option<i64>) {
     match snapshot(core, daemon.clone(), next_poll_ms) {
         Ok(snapshot) => {
             picture.send_replace(Arc::new(snapshot));

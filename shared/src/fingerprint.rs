@@ -54,7 +54,10 @@ pub struct ColumnFacts {
 impl Schema {
     /// One digest over all objects.
     pub fn digest(&self) -> Digest {
-        let text: String = self.0.iter().map(|(object, digest)| format!("{object}\u{1f}{digest}\n")).collect();
+        let mut text = String::with_capacity(self.0.len() * 48);
+        for (object, digest) in &self.0 {
+            text.extend([object.as_str(), "\u{1f}", digest, "\n"]);
+        }
         Digest::of(text.as_bytes())
     }
 

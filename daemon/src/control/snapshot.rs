@@ -20,9 +20,9 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
     let mut databases = Vec::new();
     for (path, state) in &core.sites {
         let looked = state.looked.as_ref();
-        let entries = store.entries(&state.site.rule.app)?;
+        let chain = core.known_chain(&state.site.rule.app);
         let mut migrations: Vec<MigrationView> = Vec::new();
-        for entry in entries {
+        for entry in (1..=chain.latest()).filter_map(|version| chain.newest(version)) {
             let row = looked.and_then(|l| l.history.get(&entry.custom.version));
             let view = MigrationView {
                 version: entry.custom.version,
@@ -31,8 +31,6 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
                 attempts: row.map_or(0, |r| r.attempts),
                 completed_at_ms: row.and_then(|r| r.completed_at_ms),
             };
-            // Revisions of one version are one line.
-            migrations.retain(|m| m.version != view.version);
             migrations.push(view);
         }
         databases.push(DatabaseView {

@@ -23,6 +23,7 @@ use super::{
     foreign::Violations,
     live::{Live, Phase},
     perform::{Before, Expected, broken, perform},
+    schema::Changes,
     transaction::{Terms, write},
 };
 use crate::{
@@ -113,7 +114,17 @@ pub struct Stopped {
 pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
     let mut ran = Ran::default();
     let mut at = job.from;
-    let runner = Runner { file, job, ran: &mut ran, before: Before::default(), expected: None, alone: None, crashed: false, one_by_one: false };
+    let runner = Runner {
+        file,
+        job,
+        ran: &mut ran,
+        before: Before::default(),
+        expected: None,
+        alone: None,
+        crashed: false,
+        one_by_one: false,
+        verified: false,
+    };
     if let Err(error) = runner.run(&mut at) {
         ran.stopped = Some(Stopped {
             version: at,
@@ -139,6 +150,8 @@ struct Runner<'r, 'a> {
     crashed: bool,
     /// Whether no groups are made in this run: one of them died, or was lost as a whole.
     one_by_one: bool,
+    /// Whether the schema as a whole was compared in this run; after that only changes are.
+    verified: bool,
 }
 
 impl Runner<'_, '_> {
@@ -266,7 +279,7 @@ impl Runner<'_, '_> {
     fn group(&mut self, first: u32) -> Result<usize, ApplyError> {
         let (job, terms) = (self.job, self.terms(None));
         let start = self.expected.clone();
-        let (before, crashed) = (self.before.clone(), self.crashed);
+        let (before, crashed, verified) = (self.before.clone(), self.crashed, self.verified);
         // Read before the lock is asked for: what is read from another disk must not hold it.
         let mut loaded = Vec::new();
         let mut size_bytes = 0;
@@ -289,17 +302,16 @@ impl Runner<'_, '_> {
             let mut expected = start.clone();
             let (mut done, mut broke) = (Vec::new(), false);
             job.check_intent(file, first)?;
-            file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+            let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+            let look = !verified || changes != Changes::default();
             for migration in &loaded {
                 if locked.elapsed() >= GROUP_HOLD {
                     break;
                 }
                 file.connection.execute_batch("SAVEPOINT whimbrel").map_err(sqlite("setting a savepoint"))?;
-                let mut after = expected.clone();
-                match job.one_inside(file, migration, &mut after, &before, done.is_empty() && crashed) {
+                match job.one_inside(file, migration, &mut expected, &before, done.is_empty() && crashed, done.is_empty() && look) {
                     Ok(()) => {
                         file.connection.execute_batch("RELEASE whimbrel").map_err(sqlite("releasing a savepoint"))?;
-                        expected = after;
                         done.push(migration.link().version);
                     }
                     // Gone as a whole: the caller goes on one by one.
@@ -310,6 +322,7 @@ impl Runner<'_, '_> {
                         // The good prefix is kept. This one runs again, alone, and there its error is judged.
                         file.connection.execute_batch("ROLLBACK TO whimbrel; RELEASE whimbrel").map_err(sqlite("going back to a savepoint"))?;
                         file.schema.forget();
+                        expected = job.chain.schema_at(migration.link().version - 1);
                         broke = true;
                         break;
                     }
@@ -341,15 +354,16 @@ impl Runner<'_, '_> {
         let migration = (job.load)(version, job.entry(version, row.as_ref())?.revision)?;
         let terms = self.terms(Some(&migration));
         let start = self.expected.clone();
+        let verified = self.verified;
         loop {
             let before = self.before.clone();
-            let mut expected = start.clone();
+            let mut expected = None;
             job.live.set(Phase::Waiting);
             let outcome = write(self.file, terms, |file| {
                 job.check_intent(file, version)?;
-                file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
-                expected = start.clone();
-                job.one_inside(file, &migration, &mut expected, &before, self.crashed)
+                let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+                expected.clone_from(&start);
+                job.one_inside(file, &migration, &mut expected, &before, self.crashed, !verified || changes != Changes::default())
             });
             match outcome {
                 Ok(((), held)) => {
@@ -372,7 +386,7 @@ impl Runner<'_, '_> {
         self.ran.done.extend_from_slice(versions);
         self.ran.longest_hold = self.ran.longest_hold.max(held);
         self.ran.commits += 1;
-        self.crashed = false;
+        (self.crashed, self.verified) = (false, true);
         self.job.live.progress(self.ran.done.len() as u32, self.job.from.abs_diff(self.job.to) + 1);
     }
 
@@ -440,7 +454,8 @@ impl Runner<'_, '_> {
 }
 
 impl Job<'_> {
-    /// Everything of one migration that has to be true together, inside the open transaction.
+    /// Everything of one migration that has to be true together, inside the open transaction. With `look`, the schema is
+    /// compared as a whole first. After an error `expected` is empty.
     fn one_inside(
         &self,
         file: &mut Managed,
@@ -448,28 +463,33 @@ impl Job<'_> {
         expected: &mut Option<Schema>,
         before: &Before,
         crashed: bool,
+        look: bool,
     ) -> Result<(), ApplyError> {
         let link = migration.link();
         let (version, begun, now_ms) = (link.version, Instant::now(), self.ambient.now_ms());
-        if let Some(schema) = expected.as_ref() {
+        if let Some(schema) = expected.as_ref().filter(|_| look) {
             let drift = schema.drift(file.schema.schema());
             if !drift.is_empty() {
                 return Err(ApplyError::Drift { drift });
             }
         }
+        // Taken out, so that what fails half-way does not leave a schema behind that nobody checked.
         let from = expected.take();
-        *expected = match self.operation {
-            Operation::Apply => from.clone().and_then(|mut schema| {
-                link.schema.as_ref().map(|change| {
-                    schema.apply(change);
-                    schema
-                })
-            }),
-            Operation::Revert => self.chain.schema_at(version - 1),
+        let reverting;
+        let change = match self.operation {
+            Operation::Apply => link.schema.as_ref(),
+            Operation::Revert => {
+                reverting = from.as_ref().zip(self.chain.schema_at(version - 1)).map(|(from, to)| from.change_to(&to));
+                reverting.as_ref()
+            }
         };
-        let wanted = from.as_ref().zip(expected.as_ref()).map(|(from, to)| Expected { from, to });
+        let wanted = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
         self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
         let performed = perform(file, migration.migration(), self.operation, wanted, before, &mut |at| self.live.at(at))?;
+        *expected = from.zip(change).map(|(mut schema, change)| {
+            schema.apply(change);
+            schema
+        });
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
 
         self.live.set(Phase::Committing);

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use rusqlite::{Connection, config::DbConfig};
 use whimbrel_shared::{
-    fingerprint::Schema,
+    fingerprint::{Schema, SchemaChange},
     manifest::{ForeignKeys, Manifest, Mode, Step},
     migration::Migration,
     status::Operation,
@@ -49,13 +49,43 @@ pub struct AtStep {
     pub statement: usize,
 }
 
-/// The chain's schema in front of a migration and behind it, as the publisher recorded them.
+/// The chain's schema in front of a migration, and what the migration does to it, as the publisher recorded them.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
     /// In front.
     pub from: &'a Schema,
-    /// Behind.
-    pub to: &'a Schema,
+    /// What changes.
+    pub change: &'a SchemaChange,
+}
+
+impl Expected<'_> {
+    /// Whether the chain has this object, before or after.
+    fn knows(&self, key: &str) -> bool {
+        self.from.0.contains_key(key) || self.change.0.contains_key(key)
+    }
+
+    /// How what was found differs, object by object. Only what changed is looked at: the rest was right before.
+    fn drift(&self, found: &Schema, changes: &Changes) -> Vec<String> {
+        let mut drift = Vec::new();
+        for (object, digest) in &self.change.0 {
+            match (digest, found.0.get(object)) {
+                (Some(_), None) => drift.push(format!("{object} is missing")),
+                (Some(wanted), Some(got)) if wanted != got => drift.push(format!("{object} differs")),
+                (None, Some(_)) => drift.push(format!("{object} is still there")),
+                (Some(_), Some(_)) | (None, None) => {}
+            }
+        }
+        for made in changes.made.iter().filter(|m| !self.change.0.contains_key(&m.key)) {
+            match self.from.0.get(&made.key) {
+                Some(before) if found.0.get(&made.key) != Some(before) => drift.push(format!("{} differs", made.key)),
+                None if made.new => drift.push(format!("{} is not part of it", made.key)),
+                Some(_) | None => {}
+            }
+        }
+        let lost = changes.dropped.iter().filter(|(key, _)| self.from.0.contains_key(key) && !self.change.0.contains_key(key));
+        drift.extend(lost.map(|(key, _)| format!("{key} is missing")));
+        drift
+    }
 }
 
 /// Runs the steps of `migration` in the open transaction and judges the result against `expected`. On failure the transaction holds rubbish, or is gone: the caller rolls back.
@@ -156,12 +186,7 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
     }
 
     if let Some(expected) = expected {
-        let found = managed.schema.schema();
-        let mut drift = expected.to.drift(found);
-        drift.extend(
-            expected.from.0.keys().filter(|o| !expected.to.0.contains_key(*o) && found.0.contains_key(*o)).map(|o| format!("{o} is still there")),
-        );
-        drift.extend(changes.made.iter().filter(|m| m.new && !expected.to.0.contains_key(&m.key)).map(|m| format!("{} is not part of it", m.key)));
+        let drift = expected.drift(managed.schema.schema(), &changes);
         if !drift.is_empty() {
             return Err(ApplyError::WrongSchema { drift });
         }
@@ -175,7 +200,7 @@ fn keep_the_apps_own(managed: &Managed, expected: Expected<'_>, changes: &Change
     let mut any = false;
     for (key, sql) in &changes.dropped {
         let Some((kind @ ("index" | "trigger"), name)) = key.split_once(' ') else { continue };
-        if expected.from.0.contains_key(key) || expected.to.0.contains_key(key) || touched.dropped.contains(name) {
+        if expected.knows(key) || touched.dropped.contains(name) {
             continue;
         }
         match managed.connection.execute_batch(sql) {

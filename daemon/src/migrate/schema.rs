@@ -19,19 +19,27 @@ pub struct ForeignKey {
 /// An object as it stands in `sqlite_schema`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Object {
+    key: String,
     kind: String,
     table: String,
     sql: String,
+    /// The reading that saw it last.
+    seen: u64,
 }
 
 /// A schema that is read again and again on one connection.
 #[derive(Debug, Default)]
 pub struct SchemaReader {
-    objects: HashMap<String, Object>,
+    /// By row id in `sqlite_schema`: a row that did not change is recognised without making its key.
+    rows: HashMap<i64, Object>,
+    /// Row id of each key.
+    keys: HashMap<String, i64>,
     /// Foreign keys by child table, lower case.
     foreign_keys: BTreeMap<String, Vec<ForeignKey>>,
     schema: Schema,
-    ours: HashMap<String, String>,
+    readings: u64,
+    /// `PRAGMA schema_version` at the last reading; it moves with every change of the schema, by anybody.
+    cookie: Option<i64>,
 }
 
 /// What changed between two readings.
@@ -61,42 +69,64 @@ pub struct Made {
 impl SchemaReader {
     /// Reads what changed. Objects of SQLite itself are left out; ours are only watched.
     pub fn read(&mut self, connection: &Connection) -> rusqlite::Result<Changes> {
+        let cookie: i64 = connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
+        if self.cookie == Some(cookie) {
+            return Ok(Changes::default());
+        }
         let mut changes = Changes::default();
-        let mut seen = HashSet::with_capacity(self.objects.len());
-        let mut ours = HashMap::new();
-        let mut statement = connection.prepare_cached("SELECT type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL")?;
+        self.readings += 1;
+        let mut differing = Vec::new();
+        let mut statement = connection.prepare_cached("SELECT rowid, type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (kind, name, sql) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?, row.get_ref(3)?.as_str()?);
-            if name.starts_with("sqlite_") {
+            let (id, sql) = (row.get(0)?, row.get_ref(4)?.as_str()?);
+            let table = row.get_ref(3)?.as_str()?;
+            if let Some(object) = self.rows.get_mut(&id)
+                && object.sql == sql
+                && object.table.eq_ignore_ascii_case(table)
+            {
+                object.seen = self.readings;
                 continue;
             }
-            if is_ours(name) {
-                ours.insert(name.to_owned(), sql.to_owned());
-                continue;
+            let (kind, name) = (row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_str()?);
+            if !name.starts_with("sqlite_") {
+                let (key, table) = (object_key(kind, name), table.to_ascii_lowercase());
+                differing.push((id, Object { key, kind: kind.to_owned(), table, sql: sql.to_owned(), seen: self.readings }));
             }
-            let key = object_key(kind, name);
-            let table = row.get_ref(2)?.as_str()?.to_ascii_lowercase();
-            if !self.objects.get(&key).is_some_and(|o| o.sql == sql && o.table == table) {
-                let old = self.objects.insert(key.clone(), Object { kind: kind.to_owned(), table, sql: sql.to_owned() });
-                changes.made.push(Made { key: key.clone(), sql: sql.to_owned(), new: old.is_none() });
-            }
-            seen.insert(key);
         }
         drop(rows);
-        changes.ours = ours != self.ours;
-        self.ours = ours;
-        changes.dropped = self.objects.iter().filter(|(k, _)| !seen.contains(*k)).map(|(k, o)| (k.clone(), o.sql.clone())).collect();
-        for (key, _) in &changes.dropped {
-            if let Some(gone) = self.objects.remove(key)
-                && gone.kind == "table"
-            {
-                self.foreign_keys.remove(&gone.table);
+        drop(statement);
+
+        let gone: Vec<i64> = self.rows.iter().filter(|(_, o)| o.seen != self.readings).map(|(id, _)| *id).collect();
+        let old: HashMap<String, Object> = gone.iter().filter_map(|id| self.rows.remove(id)).map(|o| (o.key.clone(), o)).collect();
+        for key in old.keys() {
+            self.keys.remove(key);
+        }
+        for (id, object) in differing {
+            self.keys.insert(object.key.clone(), id);
+            if object.key.split_once(' ').is_some_and(|(_, name)| is_ours(name)) {
+                changes.ours |= old.get(&object.key).is_none_or(|o| o.sql != object.sql);
+            } else if old.get(&object.key).is_none_or(|o| o.sql != object.sql || o.table != object.table) {
+                changes.made.push(Made { key: object.key.clone(), sql: object.sql.clone(), new: !old.contains_key(&object.key) });
             }
-            self.schema.0.remove(key);
+            self.rows.insert(id, object);
+        }
+        for (key, object) in old {
+            if self.keys.contains_key(&key) {
+                continue;
+            }
+            if object.kind == "table" {
+                self.foreign_keys.remove(&object.table);
+            }
+            self.schema.0.remove(&key);
+            if is_ours(key.split_once(' ').map_or("", |(_, name)| name)) {
+                changes.ours = true;
+            } else {
+                changes.dropped.push((key, object.sql));
+            }
         }
         for Made { key, .. } in &changes.made {
-            let object = &self.objects[key];
+            let object = &self.rows[&self.keys[key]];
             let is_table = object.kind == "table" && !starts_with_virtual(&object.sql);
             let digest = if is_table {
                 let (facts, keys) = table_facts(connection, &object.table)?;
@@ -110,6 +140,7 @@ impl SchemaReader {
             };
             self.schema.0.insert(key.clone(), digest);
         }
+        self.cookie = Some(cookie);
         Ok(changes)
     }
 
@@ -140,7 +171,9 @@ impl SchemaReader {
 
     /// Names of the views, and of the tables and views that have triggers.
     pub fn views_and_triggered(&self) -> (Vec<&str>, HashSet<&str>) {
-        let of_kind = |kind: &'static str| self.objects.values().filter(move |o| o.kind == kind).map(|o| o.table.as_str());
+        let of_kind = |kind: &'static str| {
+            self.rows.values().filter(move |o| o.kind == kind && !o.key.contains(super::guard::RESERVED)).map(|o| o.table.as_str())
+        };
         (of_kind("view").collect(), of_kind("trigger").collect())
     }
 }

@@ -291,6 +291,11 @@ impl DeviceStore {
             .map_err(at("counting reports"))
     }
 
+    /// Number of the newest report.
+    pub fn last_report(&self) -> Result<Option<i64>, StoreError> {
+        self.connection.query_row("SELECT max(seq) FROM report", [], |row| row.get(0)).map_err(at("reading reports"))
+    }
+
     /// The server has these.
     pub fn acknowledge(&self, ids: &[EventId]) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached("UPDATE report SET sent = 1 WHERE event_id = ?1").map_err(at("marking reports"))?;

@@ -50,7 +50,9 @@ pub fn rehearse_sample(chain: &Chain, rehearsal: &Rehearsal, path: &Path) -> Res
         let begun = Instant::now();
         let name = &authored.migration.name;
         let schema = |index: usize| rehearsal.versions.get(index).map_or(&nothing, |v| &v.schema);
-        let expected = Some(Expected { from: index.checked_sub(1).map_or(&nothing, schema), to: schema(index) });
+        let from = index.checked_sub(1).map_or(&nothing, schema);
+        let change = from.change_to(schema(index));
+        let expected = Some(Expected { from, change: &change });
         let performed = stage.up(authored, expected).map_err(|source| RehearsalError::Failed {
             name: name.clone(),
             version: index + 1,
