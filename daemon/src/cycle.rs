@@ -316,6 +316,7 @@ impl Core {
     async fn advance(&mut self, requests: &[Open], forced: bool) -> Result<(), StoreError> {
         let holds = self.shared.store().holds(self.shared.ambient.now_ms())?;
         let plans = self.shared.store().plans()?;
+        let apps = self.shared.store().setting(settings::APPS)?;
         let mut jobs = JoinSet::new();
         let limit = Arc::new(Semaphore::new(self.config.parallel));
         for path in self.sites.keys().cloned().collect::<Vec<_>>() {
@@ -338,6 +339,11 @@ impl Core {
             {
                 let message = format!("the plan goes up to version {version}, and only {} could be fetched so far", chain.latest());
                 state.health.push(item("not_fetched", Severity::Warning, message, wait("it is fetched again at the next poll")));
+            }
+            if !enrolled(apps.as_deref(), &state.site.rule.app) {
+                let app = &state.site.rule.app;
+                let remedy = here("`whimbrel enroll URL --token TOKEN`, with a token of that app from the operator");
+                state.health.push(item("not_enrolled", Severity::Warning, format!("the device is not enrolled for the app {app}"), remedy));
             }
             let retry = wanted.contains(&&PersonOrder::Retry);
             let wish = match wanted.iter().rev().find_map(|o| wish(o, &chain, &looked)) {
@@ -535,7 +541,10 @@ impl Core {
         }
         // The state first: it makes the databases known that the reports speak of.
         let now_ms = self.shared.ambient.now_ms();
-        let state = self.state();
+        let apps = self.shared.store().setting(settings::APPS)?;
+        let mut state = self.state();
+        // A database of an app that this device is not enrolled for would have the others refused along with it.
+        state.databases.retain(|d| enrolled(apps.as_deref(), &d.app));
         let digest = Digest::of(&serde_json::to_vec(&state).expect("a state has text keys")).to_string();
         let (last, sent_ms) = {
             let store = self.shared.store();
@@ -892,6 +901,11 @@ impl Core {
     pub fn next_try(&self) -> Option<Duration> {
         self.sites.values().filter_map(|s| s.next_try).min().map(|at| at.saturating_duration_since(Instant::now()))
     }
+}
+
+/// Whether the device is enrolled for `app`; before it is for any, nobody knows.
+fn enrolled(apps: Option<&str>, app: &AppName) -> bool {
+    apps.is_none_or(|apps| apps.split(' ').any(|a| a == app.as_str()))
 }
 
 /// Whether a refusal is about what was said, and not about who said it or when.

@@ -50,7 +50,7 @@ const STOP_GRACE: Duration = Duration::from_secs(60);
 /// A disk is freed by people: looking every few seconds costs little, and they wait for it.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
 /// Networks change in bursts: so long after a cycle that went well, a change alone starts no other.
-const NETWORK_SETTLES: Duration = Duration::from_secs(5);
+const NETWORK_SETTLES: Duration = Duration::from_secs(1);
 /// Longest that a hook may run.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 

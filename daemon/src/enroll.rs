@@ -96,6 +96,10 @@ pub async fn enroll(config: &Config, url: &str, token: &str) -> Result<Enrolled,
     let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await?;
     store.atomically(|store| {
         store.set_setting(settings::SERVER, Some(&url))?;
+        let apps = if same_server { store.setting(settings::APPS)?.unwrap_or_default() } else { String::new() };
+        if !apps.split(' ').any(|a| a == response.app.as_str()) {
+            store.set_setting(settings::APPS, Some(format!("{apps} {}", response.app).trim()))?;
+        }
         store.set_setting(settings::DEVICE_ID, Some(&response.device_id.to_string()))?;
         store.set_setting(settings::DEVICE_TOKEN, Some(&response.device_token))?;
         // What was learnt as somebody else is asked again.

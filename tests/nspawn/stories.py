@@ -35,9 +35,12 @@ DROP TABLE counted;
 LONG_MANIFEST = 'max_lock = "5m"\ntimeout = "10m"\ndestructive = true\n'
 
 
-def config(user, databases, poll="* * * * * *", ca=True, server=URL):
+HOURLY, EVERY_SECOND = "0 0 * * * *", "* * * * * *"
+
+
+def config(user, databases, poll=EVERY_SECOND, ca=True):
     """A configuration as the example that is shipped."""
-    lines = [f'server = "{server}"', 'trust = "none"']
+    lines = [f'server = "{URL}"', 'trust = "none"']
     if ca:
         lines.append('ca_file = "/srv/ca.pem"')
     if user:
@@ -193,7 +196,7 @@ class Stories:
         self.m.sh("systemctl reset-failed whimbrel@notes")
 
     def without_certificates_it_is_ready_all_the_same(self):
-        self.m.write(self.own.file, config("notes", ["/srv/notes/*.db"], poll="0 0 * * * *", ca=False))
+        self.m.write(self.own.file, config("notes", ["/srv/notes/*.db"], poll=HOURLY, ca=False))
         self._make_database(self.own, "notes")
         self.m.sh("systemctl daemon-reload && systemctl enable --now whimbrel@notes", limit_s=90)
         state = self.m.wait_active(self.own.unit)
@@ -206,7 +209,7 @@ class Stories:
     def enrolled_and_reloaded_it_applies(self):
         self.outside.publish("init", INIT)
         self.m.write("/srv/ca.pem", self.outside.ca)
-        self.m.write(self.own.file, config("notes", ["/srv/notes/*.db"], poll="0 0 * * * *"))
+        self.m.write(self.own.file, config("notes", ["/srv/notes/*.db"], poll=HOURLY))
         pid = self.m.show(self.own.unit, "MainPID")
         self.m.sh("systemctl reload whimbrel@notes")
         self._enroll(self.own)
@@ -253,6 +256,9 @@ class Stories:
         self.own.wait_version(version, 10)  # long before the next poll, which is within the hour
         self.apps[self.own.database].writes_on()
         wait_for("the report", lambda: version in self.outside.versions_of_clients().values())
+        # From here on it asks as often as the others.
+        self.m.write(self.own.file, config("notes", ["/srv/notes/*.db"]))
+        self.m.sh("systemctl reload whimbrel@notes")
 
     # --- whose files
 
@@ -310,7 +316,6 @@ class Stories:
             app.writes_on()
             assert self._beside(daemon) == {app.user}, self._beside(daemon)
         version = self.outside.publish("app_first", "ALTER TABLE note ADD COLUMN app_first TEXT;")
-        self._look(self.own)
         for daemon in (self.own, self.shared, self.user):
             daemon.wait_version(version)
             self.apps[daemon.database].writes_on()
@@ -322,11 +327,18 @@ class Stories:
         for daemon in daemons:
             assert self._beside(daemon) == set(), f"{daemon.database}: {self._beside(daemon)}"
         version = self.outside.publish("daemon_first", LONG.format(rows=3_000_000, column="daemon_first"), LONG_MANIFEST)
-        self._look(self.own)
-        for daemon in daemons:
-            wait_for(f"the daemon's -wal beside {daemon.database}", lambda: self._beside(daemon), SOON_S)
-            assert self._beside(daemon) == {daemon.user}, self._beside(daemon)
-            self.apps[daemon.database].start()
+        waiting = list(daemons)
+
+        def applications_that_come():
+            for daemon in list(waiting):
+                owners = self._beside(daemon)
+                if owners:
+                    assert owners == {daemon.user}, owners
+                    self.apps[daemon.database].start()
+                    waiting.remove(daemon)
+            return not waiting
+
+        wait_for("every daemon to make -wal and -shm", applications_that_come, SOON_S)
         for daemon in daemons:
             daemon.wait_version(version, 60)
             self.apps[daemon.database].writes_on()
@@ -340,7 +352,6 @@ class Stories:
         self.m.sh("systemctl kill -s KILL whimbrel.service")
         app.start()
         app.writes_on()
-        self._look(self.own)
         for daemon in (self.own, self.shared, self.user):
             daemon.wait_version(version, 60)
             self.apps[daemon.database].writes_on()
@@ -351,13 +362,12 @@ class Stories:
         self.m.write(drop_in, "[Service]\nWatchdogSec=1s")
         self.m.sh("systemctl daemon-reload && systemctl restart whimbrel")
         version = self.outside.publish("watched", LONG.format(rows=5_000_000, column="watched"), LONG_MANIFEST)
-        self._look(self.own)
         for daemon in (self.own, self.shared, self.user):
             daemon.wait_version(version, 60)
         assert self.m.show("whimbrel.service", "NRestarts")["NRestarts"] == "0", self.m.journal("whimbrel.service")
         events = [e for e in self.shared.history() if e["version"] == version]
         assert events[1]["at_ms"] - events[0]["at_ms"] > 1000, f"it was not longer: {events}"
-        self.m.sh(f"rm -r /etc/systemd/system/whimbrel.service.d && systemctl daemon-reload && systemctl restart whimbrel")
+        self.m.sh("rm -r /etc/systemd/system/whimbrel.service.d && systemctl daemon-reload && systemctl restart whimbrel")
         wait_for("the daemon", lambda: self.shared.version() == version)
 
     # --- the package changes and goes
@@ -368,7 +378,6 @@ class Stories:
         # Unpacked first, so that what is left, the restart, meets the migration.
         self.m.sh(f"dpkg --unpack --force-confold {' '.join(self.upgrade)}", limit_s=180)
         version = self.outside.publish("upgraded", LONG.format(rows=5_000_000, column="upgraded"), LONG_MANIFEST)
-        self._look(self.own)
         wait_for("migrations to be under way", lambda: self.own.applying() and self.shared.applying(), SOON_S)
         old = {d: self._pid(d) for d in daemons}
         began_ms = time.time() * 1000
@@ -480,11 +489,6 @@ class Stories:
         """The daemon's process, if it runs."""
         words = "--user --machine=ann@ show whimbrel" if daemon is self.user else f"show {daemon.unit}"
         return self.m.say(f"systemctl {words} -p MainPID --value").lstrip("0")
-
-    def _look(self, daemon):
-        """Makes a daemon that seldom asks look at the server: a moment without the cable."""
-        self.m.pull_cable()
-        self.m.put_cable_back()
 
     def _beside(self, daemon):
         """Who owns -wal and -shm."""

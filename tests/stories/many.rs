@@ -96,7 +96,10 @@ fn one_device_serves_several_apps_with_one_identity() {
     // Not enrolled for the second app yet: the first is not held up.
     let outcome = device.once();
     assert!([1, 3, 4].contains(&outcome.code) && outcome.said().contains("tasks"), "{outcome}");
-    assert!(device.path("notes.db").exists() && list(&device.path("notes.db"), "SELECT name FROM sqlite_schema WHERE name = 'n'").len() == 1, "held up: {outcome}");
+    assert!(
+        device.path("notes.db").exists() && list(&device.path("notes.db"), "SELECT name FROM sqlite_schema WHERE name = 'n'").len() == 1,
+        "held up: {outcome}"
+    );
     device.enroll(&server.token("tasks"));
     device.once_well();
     assert_eq!(one::<u32>(&device.path("tasks.db"), "SELECT count(*) FROM u"), 0);

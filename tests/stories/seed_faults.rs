@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::json;
+use whimbrel_shared::ids::Digest;
 use whimbrel_tests::{
     Device, Mig, Server, Wire, content_hash,
     device::{client_id, list, one, only},
@@ -61,7 +62,9 @@ fn sql_that_was_published_or_accepted_is_never_overwritten() {
         } else if request.target().1 == "/api/poll" && answer.status() == 200 {
             let mut poll = answer.json();
             poll["repository"]["notes"]["version"] = json!(99);
-            poll["repository"]["notes"]["digest"] = json!("0".repeat(64));
+            poll["repository"]["notes"]["digest"] = json!(Digest::of(&lying));
+            // As if nothing were to be done: the alarm alone has to be heard.
+            poll["plans"][0]["order"] = json!({ "order": "apply_up_to", "version": 1 });
             answer.body = poll.to_string().into_bytes();
         }
         // Another answer than before, each time.

@@ -42,6 +42,8 @@ impl ExitCode {
     /// What a summary of work comes to. A failure says more than a wait.
     pub fn of(summary: &Summary) -> Self {
         match (summary.failed, summary.skipped) {
+            // An alarm about what the server offers, and no database that it is about.
+            (0, 0) if summary.errors.iter().any(|e| !e.waiting) => Self::Failed,
             (0, 0) => Self::Done,
             (0, _) => Self::Waiting,
             (_, _) => Self::MigrationFailed,

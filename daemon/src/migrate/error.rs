@@ -85,8 +85,11 @@ pub enum ApplyError {
         object: String,
     },
     /// It changed our tables.
-    #[error("it changed whimbrel's own tables")]
-    ChangedOurs,
+    #[error("it made or changed {}; names that begin with {prefix} belong to whimbrel", named(objects), prefix = super::guard::RESERVED)]
+    ChangedOurs {
+        /// The objects.
+        objects: Vec<String>,
+    },
     /// A view or trigger no longer compiles.
     #[error("{} no longer compile{}: {}", objects.len(), if objects.len() == 1 { "s" } else { "" }, named(objects))]
     Broken {
@@ -222,7 +225,7 @@ impl ApplyError {
             Self::UnknownMode { .. } => "unknown_mode",
             Self::NoDown(_) => "no_down",
             Self::NamesOurs { .. } => "names_our_tables",
-            Self::ChangedOurs => "changed_our_tables",
+            Self::ChangedOurs { .. } => "changed_our_tables",
             Self::Broken { .. } => "does_not_compile",
             Self::NewViolations { .. } => "new_violations",
             Self::LostOwn { .. } => "lost_object",
@@ -259,7 +262,7 @@ impl ApplyError {
             | Self::UnknownMode { .. }
             | Self::NoDown(_)
             | Self::NamesOurs { .. }
-            | Self::ChangedOurs
+            | Self::ChangedOurs { .. }
             | Self::Broken { .. }
             | Self::NewViolations { .. }
             | Self::LostOwn { .. }
@@ -273,7 +276,7 @@ impl ApplyError {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) => remedy_of(*code),
             Self::Sqlite { source, .. } => remedy_of(code_of(source)),
-            Self::Script(ScriptError::Refused { .. } | ScriptError::Nul { .. }) | Self::NamesOurs { .. } | Self::ChangedOurs => {
+            Self::Script(ScriptError::Refused { .. } | ScriptError::Nul { .. }) | Self::NamesOurs { .. } | Self::ChangedOurs { .. } => {
                 operator("publish a revision without that statement")
             }
             Self::Script(ScriptError::NotTrue { .. }) => {

@@ -134,7 +134,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Installs it, switched off. `halt` stops a running statement within [`STEPS_BETWEEN_LOOKS`] steps.
+    /// Installs it, switched off. `halt` stops a running statement within a thousand steps.
     pub fn install(connection: &mut Connection, halt: Halt) -> rusqlite::Result<Self> {
         let guard = Self { on: Arc::default(), timed: Arc::default(), halt, state: Arc::default() };
 

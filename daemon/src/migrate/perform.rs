@@ -155,8 +155,8 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
         drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
     }
     let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Changes::default() };
-    if changes.ours {
-        return Err(ApplyError::ChangedOurs);
+    if !changes.ours.is_empty() {
+        return Err(ApplyError::ChangedOurs { objects: changes.ours });
     }
     // A body is authorised only when it fires, in the application, which has no authorizer. SQLite's identifiers have
     // no escapes, so looking for the prefix in the text is sound.

@@ -51,8 +51,8 @@ pub struct Changes {
     pub dropped: Vec<(String, String)>,
     /// Tables whose foreign keys are new or differ, lower case.
     pub foreign_keys: BTreeSet<String>,
-    /// Whether an object with our prefix changed, appeared or went.
-    pub ours: bool,
+    /// Objects with our prefix that changed, appeared or went.
+    pub ours: Vec<String>,
 }
 
 /// An object that is new or differs.
@@ -105,7 +105,9 @@ impl SchemaReader {
         for (id, object) in differing {
             self.keys.insert(object.key.clone(), id);
             if object.key.split_once(' ').is_some_and(|(_, name)| is_ours(name)) {
-                changes.ours |= old.get(&object.key).is_none_or(|o| o.sql != object.sql);
+                if old.get(&object.key).is_none_or(|o| o.sql != object.sql) {
+                    changes.ours.push(object.key.clone());
+                }
             } else if old.get(&object.key).is_none_or(|o| o.sql != object.sql || o.table != object.table) {
                 changes.made.push(Made { key: object.key.clone(), sql: object.sql.clone(), new: !old.contains_key(&object.key) });
             }
@@ -120,7 +122,7 @@ impl SchemaReader {
             }
             self.schema.0.remove(&key);
             if is_ours(key.split_once(' ').map_or("", |(_, name)| name)) {
-                changes.ours = true;
+                changes.ours.push(key);
             } else {
                 changes.dropped.push((key, object.sql));
             }
@@ -297,7 +299,7 @@ mod tests {
         assert_eq!(reader.read(&connection).unwrap(), Changes::default());
         connection.execute_batch("DROP TABLE a; CREATE TABLE c(x)").unwrap();
         let changes = reader.read(&connection).unwrap();
-        assert_eq!((changes.made[0].key.as_str(), changes.dropped[0].0.as_str(), changes.ours), ("table c", "table a", false));
+        assert_eq!((changes.made[0].key.as_str(), changes.dropped[0].0.as_str(), changes.ours.len()), ("table c", "table a", 0));
         assert_eq!(reader.children_of(&|_| false, &|t| t == "a"), ["b"]);
         connection.execute_batch("CREATE INDEX i ON _whimbrel_meta(k)").unwrap();
         assert_eq!(reader.read(&connection).unwrap().made[0].key, "index i");
