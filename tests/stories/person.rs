@@ -190,8 +190,9 @@ fn a_plan_shows_what_would_happen_and_writes_nothing() {
     device.once_well_or_waiting();
     let mut daemon = device.start();
     device.run(&["hold"]);
-    server.publish("notes", &two());
+    // Allowed first: who sees them then may also have them.
     server.plan_all("notes");
+    server.publish("notes", &two());
     daemon.poll();
     daemon.until(SOON, "it is accepted", |s| (only(s)["pending"] == 2).then_some(()));
     let file = device.path("notes.db");

@@ -21,6 +21,7 @@ use super::{
     connection::Managed,
     error::{ApplyError, sqlite},
     foreign::Violations,
+    gap::Gap,
     live::{Live, Phase},
     perform::{Before, Expected, broken, perform},
     schema::Changes,
@@ -124,6 +125,7 @@ pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
         crashed: false,
         one_by_one: false,
         verified: false,
+        gap: Gap::default(),
     };
     if let Err(error) = runner.run(&mut at) {
         ran.stopped = Some(Stopped {
@@ -152,6 +154,8 @@ struct Runner<'r, 'a> {
     one_by_one: bool,
     /// Whether the schema as a whole was compared in this run; after that only changes are.
     verified: bool,
+    /// What the application is owed between two transactions.
+    gap: Gap,
 }
 
 impl Runner<'_, '_> {
@@ -234,7 +238,7 @@ impl Runner<'_, '_> {
         let (job, terms) = (self.job, self.terms(None));
         job.live.set(Phase::Waiting);
         let now_ms = job.ambient.now_ms();
-        let ((go, crashed), _) = write(self.file, terms, |file| {
+        let ((go, crashed), held) = write(self.file, terms, |file| {
             let connection = &file.connection;
             let row = managed::migration(connection, job.from)?;
             let in_place = row.as_ref().is_some_and(|r| r.status.is_in_place());
@@ -271,6 +275,7 @@ impl Runner<'_, '_> {
         self.ran.commits += 1;
         self.crashed = crashed;
         self.one_by_one = crashed;
+        self.gap.leave(self.file, held)?;
         Ok(go)
     }
 
@@ -332,7 +337,7 @@ impl Runner<'_, '_> {
         });
         match attempt {
             Ok(((done, expected, broke), held)) => {
-                self.committed(&done, held);
+                self.committed(&done, held)?;
                 self.expected = expected;
                 self.alone = self.next().filter(|_| broke);
                 Ok(done.len())
@@ -368,8 +373,7 @@ impl Runner<'_, '_> {
             match outcome {
                 Ok(((), held)) => {
                     self.expected = expected;
-                    self.committed(&[version], held);
-                    return Ok(());
+                    return self.committed(&[version], held);
                 }
                 // Which of them are new can only be told by those that were there before. Looked at outside the lock.
                 Err(ApplyError::NewViolations { .. }) if self.before.violations.is_none() => {
@@ -382,12 +386,13 @@ impl Runner<'_, '_> {
         }
     }
 
-    fn committed(&mut self, versions: &[u32], held: Duration) {
+    fn committed(&mut self, versions: &[u32], held: Duration) -> Result<(), ApplyError> {
         self.ran.done.extend_from_slice(versions);
         self.ran.longest_hold = self.ran.longest_hold.max(held);
         self.ran.commits += 1;
         (self.crashed, self.verified) = (false, true);
         self.job.live.progress(self.ran.done.len() as u32, self.job.from.abs_diff(self.job.to) + 1);
+        if self.next().is_some() { self.gap.leave(self.file, held) } else { Ok(()) }
     }
 
     /// Records what went wrong, and ends the run. What cannot be recorded leaves the intent for the next start.

@@ -7,6 +7,7 @@ pub mod error;
 pub mod estimate;
 pub mod files;
 pub mod foreign;
+pub mod gap;
 pub mod gate;
 pub mod guard;
 pub mod halt;
