@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{Digest, MigrationName},
@@ -24,6 +25,7 @@ use super::{
     gap::Gap,
     live::{Live, Phase},
     perform::{Before, Expected, broken, perform},
+    plan::History,
     schema::Changes,
     transaction::{Terms, write},
 };
@@ -126,6 +128,7 @@ pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
         one_by_one: false,
         verified: false,
         gap: Gap::default(),
+        history: History::new(),
     };
     if let Err(error) = runner.run(&mut at) {
         ran.stopped = Some(Stopped {
@@ -156,6 +159,8 @@ struct Runner<'r, 'a> {
     verified: bool,
     /// What the application is owed between two transactions.
     gap: Gap,
+    /// The history as it was when the intent was committed. Only this run changes it: it holds the lock file.
+    history: History,
 }
 
 impl Runner<'_, '_> {
@@ -213,10 +218,7 @@ impl Runner<'_, '_> {
         self.file.patience.over();
         self.check_file()?;
         self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
-        self.expected = match self.job.operation {
-            Operation::Apply => self.job.chain.schema_at(self.job.from - 1),
-            Operation::Revert => self.job.chain.schema_at(self.job.from),
-        };
+        self.expected = self.job.schema_before(self.job.from);
         Ok(())
     }
 
@@ -238,18 +240,19 @@ impl Runner<'_, '_> {
         let (job, terms) = (self.job, self.terms(None));
         job.live.set(Phase::Waiting);
         let now_ms = job.ambient.now_ms();
-        let ((go, crashed), held) = write(self.file, terms, |file| {
+        let ((go, crashed, history), held) = write(self.file, terms, |file| {
             let connection = &file.connection;
-            let row = managed::migration(connection, job.from)?;
+            let mut history = managed::history(connection)?;
+            let row = history.get(&job.from).cloned();
             let in_place = row.as_ref().is_some_and(|r| r.status.is_in_place());
             let wanted = match job.operation {
                 Operation::Apply => !in_place,
                 Operation::Revert => in_place,
             };
             if !wanted {
-                return Ok((false, false));
+                return Ok((false, false, history));
             }
-            let below_in_place = job.from == 1 || managed::migration(connection, job.from - 1)?.is_some_and(|r| r.status.is_in_place());
+            let below_in_place = job.from == 1 || history.get(&(job.from - 1)).is_some_and(|r| r.status.is_in_place());
             if job.operation == Operation::Apply && !below_in_place {
                 return Err(ApplyError::Moved(format!("version {} is not in place", job.from - 1)));
             }
@@ -264,14 +267,17 @@ impl Runner<'_, '_> {
             )?;
             if job.operation == Operation::Apply {
                 let kept = row.as_ref().filter(|r| r.status == Status::Pending).and_then(|r| r.failure.clone());
-                managed::put_migration(connection, &job.row(&entry, Status::Running, attempts, now_ms, None, kept))?;
+                let running = job.row(&entry, Status::Running, attempts, now_ms, None, kept);
+                managed::put_migration(connection, &running)?;
+                history.insert(job.from, running);
             }
             // Another try of what passed away by itself is no news: its first failure said so.
             if row.as_ref().is_none_or(|r| r.status != Status::Pending || r.failure.is_none()) {
                 managed::append_event(connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
             }
-            Ok((true, managed::crashes(connection, job.from)? > 0))
+            Ok((true, managed::crashes(connection, job.from)? > 0, history))
         })?;
+        self.history = history;
         self.ran.commits += 1;
         self.crashed = crashed;
         self.one_by_one = crashed;
@@ -283,8 +289,8 @@ impl Runner<'_, '_> {
     /// the next one has to run alone.
     fn group(&mut self, first: u32) -> Result<usize, ApplyError> {
         let (job, terms) = (self.job, self.terms(None));
-        let start = self.expected.clone();
         let (before, crashed, verified) = (self.before.clone(), self.crashed, self.verified);
+        let history = &self.history;
         // Read before the lock is asked for: what is read from another disk must not hold it.
         let mut loaded = Vec::new();
         let mut size_bytes = 0;
@@ -302,11 +308,12 @@ impl Runner<'_, '_> {
             return Ok(0);
         }
         job.live.set(Phase::Waiting);
+        // The first try takes it, another one makes it anew.
+        let mut start = Some(self.expected.take());
         let attempt = write(self.file, terms, |file| {
             let locked = Instant::now();
-            let mut expected = start.clone();
+            let mut expected = start.take().unwrap_or_else(|| job.schema_before(first));
             let (mut done, mut broke) = (Vec::new(), false);
-            job.check_intent(file, first)?;
             let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
             let look = !verified || changes != Changes::default();
             for migration in &loaded {
@@ -314,7 +321,8 @@ impl Runner<'_, '_> {
                     break;
                 }
                 file.connection.execute_batch("SAVEPOINT whimbrel").map_err(sqlite("setting a savepoint"))?;
-                match job.one_inside(file, migration, &mut expected, &before, done.is_empty() && crashed, done.is_empty() && look) {
+                let row = history.get(&migration.link().version);
+                match job.one_inside(file, migration, row, &mut expected, &before, done.is_empty() && crashed, done.is_empty() && look) {
                     Ok(()) => {
                         file.connection.execute_batch("RELEASE whimbrel").map_err(sqlite("releasing a savepoint"))?;
                         done.push(migration.link().version);
@@ -322,12 +330,12 @@ impl Runner<'_, '_> {
                     // Gone as a whole: the caller goes on one by one.
                     Err(_) if file.connection.is_autocommit() => return Err(ApplyError::LostTransaction),
                     // Nothing to keep: this is its verdict.
-                    Err(error) if done.is_empty() => return Err(error),
+                    Err(error) if done.is_empty() => return Err(job.or_moved(file, first, error)),
                     Err(_) => {
                         // The good prefix is kept. This one runs again, alone, and there its error is judged.
                         file.connection.execute_batch("ROLLBACK TO whimbrel; RELEASE whimbrel").map_err(sqlite("going back to a savepoint"))?;
                         file.schema.forget();
-                        expected = job.chain.schema_at(migration.link().version - 1);
+                        expected = job.schema_before(migration.link().version);
                         broke = true;
                         break;
                     }
@@ -335,6 +343,9 @@ impl Runner<'_, '_> {
             }
             Ok((done, expected, broke))
         });
+        if attempt.is_err() {
+            self.expected = job.schema_before(first);
+        }
         match attempt {
             Ok(((done, expected, broke), held)) => {
                 self.committed(&done, held)?;
@@ -355,20 +366,20 @@ impl Runner<'_, '_> {
     /// One migration in a transaction of its own.
     fn one(&mut self, version: u32) -> Result<(), ApplyError> {
         let job = self.job;
-        let row = managed::migration(&self.file.connection, version)?;
-        let migration = (job.load)(version, job.entry(version, row.as_ref())?.revision)?;
+        let row = self.history.get(&version);
+        let migration = (job.load)(version, job.entry(version, row)?.revision)?;
         let terms = self.terms(Some(&migration));
-        let start = self.expected.clone();
         let verified = self.verified;
+        let mut start = Some(self.expected.take());
         loop {
-            let before = self.before.clone();
+            let before = &self.before;
             let mut expected = None;
             job.live.set(Phase::Waiting);
             let outcome = write(self.file, terms, |file| {
-                job.check_intent(file, version)?;
                 let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
-                expected.clone_from(&start);
-                job.one_inside(file, &migration, &mut expected, &before, self.crashed, !verified || changes != Changes::default())
+                expected = start.take().unwrap_or_else(|| job.schema_before(version));
+                let look = !verified || changes != Changes::default();
+                job.one_inside(file, &migration, row, &mut expected, before, self.crashed, look).map_err(|e| job.or_moved(file, version, e))
             });
             match outcome {
                 Ok(((), held)) => {
@@ -465,6 +476,7 @@ impl Job<'_> {
         &self,
         file: &mut Managed,
         migration: &VerifiedMigration,
+        row: Option<&MigrationRow>,
         expected: &mut Option<Schema>,
         before: &Before,
         crashed: bool,
@@ -499,8 +511,7 @@ impl Job<'_> {
 
         self.live.set(Phase::Committing);
         let connection = &file.connection;
-        let row = managed::migration(connection, version)?;
-        let attempts = row.as_ref().filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
+        let attempts = row.filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
         let entry = Entry { name: link.name.clone(), version, revision: link.revision, digest: migration.digest() };
         let (kind, status) = match self.operation {
             Operation::Apply => (EventKind::Completed, Status::Completed),
@@ -510,32 +521,44 @@ impl Job<'_> {
         managed::put_migration(connection, &self.row(&entry, status, attempts, now_ms, (status == Status::Completed).then_some(ended_ms), None))?;
         let mut event = self.event(&entry, kind, status, attempts, ended_ms);
         event.took_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        event.fingerprint = expected.as_ref().map(Schema::digest);
+        let next = match self.operation {
+            _ if version == self.to => None,
+            Operation::Apply => Some(version + 1),
+            Operation::Revert => Some(version - 1),
+        };
+        // Where the run ends. What lies between is passed through.
+        event.fingerprint = expected.as_ref().filter(|_| next.is_none()).map(Schema::digest);
         managed::append_event(connection, &event)?;
-        if version == self.to {
-            managed::clear_intent(connection)?;
-        } else {
-            let next = match self.operation {
-                Operation::Apply => version + 1,
-                Operation::Revert => version - 1,
-            };
-            managed::put_intent(
-                connection,
-                &Intent { operation: self.operation, from: self.from, to: self.to, next, by: self.by, started_at_ms: now_ms },
-            )?;
-        }
         if crashed {
             managed::count_crash(connection, None)?;
         }
-        Ok(())
+        // Last: an intent that stands elsewhere undoes all of it.
+        if managed::advance_intent(connection, self.operation, version, next)? { Ok(()) } else { Err(self.moved(connection)?) }
     }
 
-    /// The history is read again under the lock: what was decided before it may be true no longer.
-    fn check_intent(&self, file: &Managed, next: u32) -> Result<(), ApplyError> {
-        match managed::intent(&file.connection)? {
-            Some(intent) if intent.next == next && intent.operation == self.operation => Ok(()),
-            Some(intent) => Err(ApplyError::Moved(format!("it stands before version {}, not {next}", intent.next))),
-            None => Err(ApplyError::Moved("the intent is gone".to_owned())),
+    /// The chain's schema in front of `version`, going this job's way.
+    fn schema_before(&self, version: u32) -> Option<Schema> {
+        match self.operation {
+            Operation::Apply => self.chain.schema_at(version - 1),
+            Operation::Revert => self.chain.schema_at(version),
+        }
+    }
+
+    /// What happened to the intent that this run committed.
+    fn moved(&self, connection: &Connection) -> Result<ApplyError, ApplyError> {
+        Ok(ApplyError::Moved(match managed::intent(connection)? {
+            Some(intent) => format!("it stands before version {}", intent.next),
+            None => "the intent is gone".to_owned(),
+        }))
+    }
+
+    /// `error`, unless `version` was not the one to run: somebody else moved the file on, and what it did there is no
+    /// fault of the migration.
+    fn or_moved(&self, file: &Managed, version: u32, error: ApplyError) -> ApplyError {
+        match managed::intent(&file.connection) {
+            Ok(Some(intent)) if intent.next == version && intent.operation == self.operation => error,
+            Ok(_) => self.moved(&file.connection).unwrap_or(error),
+            Err(_) => error,
         }
     }
 

@@ -101,6 +101,8 @@ pub fn perform(
     let timeout = migration.manifest.timeout.get();
     let mut performed = Performed::default();
     let mut legacy_alter_table = false;
+    // What is read afterwards is only what the steps changed.
+    managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
 
     let on = managed.guard.on(timeout, migration.manifest.foreign_keys == ForeignKeys::On);
     for (index, step) in steps.iter().enumerate() {
@@ -154,7 +156,12 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
     if touched.temporary {
         drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
     }
-    let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Changes::default() };
+    let changes = match (touched.schema, touched.altered) {
+        (false, _) => Ok(Changes::default()),
+        (true, false) => managed.schema.read_created(&managed.connection),
+        (true, true) => managed.schema.read(&managed.connection),
+    }
+    .map_err(sqlite("reading the schema"))?;
     if !changes.ours.is_empty() {
         return Err(ApplyError::ChangedOurs { objects: changes.ours });
     }

@@ -332,6 +332,19 @@ pub fn put_intent(connection: &Connection, intent: &Intent) -> Result<(), StoreE
         .map_err(at("writing the intent"))
 }
 
+/// `version` is done, and `next` comes next, or the run is over. `false`: the intent stood elsewhere, and is as it was.
+pub fn advance_intent(connection: &Connection, operation: Operation, version: u32, next: Option<u32>) -> Result<bool, StoreError> {
+    let changed = match next {
+        Some(next) => connection
+            .prepare_cached("UPDATE main._whimbrel_intent SET next_version = ?3 WHERE operation = ?1 AND next_version = ?2")
+            .and_then(|mut s| s.execute(params![word(&operation), version, next])),
+        None => connection
+            .prepare_cached("DELETE FROM main._whimbrel_intent WHERE operation = ?1 AND next_version = ?2")
+            .and_then(|mut s| s.execute(params![word(&operation), version])),
+    };
+    changed.map(|rows| rows == 1).map_err(at("writing the intent"))
+}
+
 /// The run is over.
 pub fn clear_intent(connection: &Connection) -> Result<(), StoreError> {
     connection.prepare_cached("DELETE FROM main._whimbrel_intent").and_then(|mut s| s.execute([])).map(|_| ()).map_err(at("clearing the intent"))
