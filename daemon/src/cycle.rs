@@ -731,6 +731,7 @@ impl Core {
                 previous: last.map(TargetEntry::digest),
                 mends: None,
                 schema: None,
+                steps: Vec::new(),
                 min_sqlite: None,
             };
             drop(store);

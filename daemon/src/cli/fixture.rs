@@ -128,6 +128,7 @@ pub(crate) fn snapshot() -> Snapshot {
                     statement: 3,
                     done: 0,
                     total: 2,
+                    rows: None,
                 },
                 migrations: migrations(&[Completed, Completed, Completed, Running, Pending]),
                 ..database("b.db", 2)

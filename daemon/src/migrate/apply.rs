@@ -13,6 +13,7 @@ use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{Digest, MigrationName},
+    manifest::{ForeignKeys, Mode},
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
     trust::VerifiedMigration,
 };
@@ -26,12 +27,17 @@ use super::{
     live::{Live, Phase},
     perform::{Before, Expected, broken, perform},
     plan::History,
+    rows::FailedItem,
     schema::Changes,
     transaction::{Terms, write},
+    units::units,
 };
 use crate::{
     ambient::Ambient,
-    store::managed::{self, FileIdentity, Intent, MigrationRow},
+    store::{
+        checkpoint::{self, FailedRow},
+        managed::{self, FileIdentity, Intent, MigrationRow},
+    },
     trust::AcceptError,
 };
 
@@ -142,25 +148,25 @@ pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
     ran
 }
 
-struct Runner<'r, 'a> {
-    file: &'r mut Managed,
-    job: &'r Job<'a>,
+pub(super) struct Runner<'r, 'a> {
+    pub(super) file: &'r mut Managed,
+    pub(super) job: &'r Job<'a>,
     ran: &'r mut Ran,
-    before: Before,
+    pub(super) before: Before,
     /// The chain's schema in front of the next migration; none where it is not known.
-    expected: Option<Schema>,
+    pub(super) expected: Option<Schema>,
     /// A version that has to run in a transaction of its own: something went wrong with it in a group.
     alone: Option<u32>,
     /// Whether crashes are on record, to be cleared by progress.
-    crashed: bool,
+    pub(super) crashed: bool,
     /// Whether no groups are made in this run: one of them died, or was lost as a whole.
     one_by_one: bool,
     /// Whether the schema as a whole was compared in this run; after that only changes are.
     verified: bool,
     /// What the application is owed between two transactions.
-    gap: Gap,
+    pub(super) gap: Gap,
     /// The history as it was when the intent was committed. Only this run changes it: it holds the lock file.
-    history: History,
+    pub(super) history: History,
 }
 
 impl Runner<'_, '_> {
@@ -205,8 +211,8 @@ impl Runner<'_, '_> {
         }
     }
 
-    fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
-        let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On);
+    pub(super) fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
+        let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == ForeignKeys::On);
         Terms { wait: self.job.policy.wait_for_app, foreign_keys: on, stoppable: true }
     }
 
@@ -297,8 +303,9 @@ impl Runner<'_, '_> {
         for version in first..=job.to.min(first.saturating_add(MOST_IN_GROUP - 1)) {
             let migration = (job.load)(version, job.entry(version, None)?.revision)?;
             size_bytes += migration.migration().files.values().map(String::len).sum::<usize>();
-            // Foreign keys can only be switched between transactions.
-            let apart = migration.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On;
+            let manifest = &migration.migration().manifest;
+            // Foreign keys can only be switched between transactions, and an online migration has several of its own.
+            let apart = manifest.foreign_keys == ForeignKeys::On || manifest.mode == Mode::Online;
             if apart || (size_bytes > MOST_GROUP_BYTES && !loaded.is_empty()) {
                 break;
             }
@@ -368,6 +375,9 @@ impl Runner<'_, '_> {
         let job = self.job;
         let row = self.history.get(&version);
         let migration = (job.load)(version, job.entry(version, row)?.revision)?;
+        if migration.migration().manifest.mode == Mode::Online && job.operation == Operation::Apply {
+            return self.online(&migration);
+        }
         let terms = self.terms(Some(&migration));
         let verified = self.verified;
         let mut start = Some(self.expected.take());
@@ -397,13 +407,13 @@ impl Runner<'_, '_> {
         }
     }
 
-    fn committed(&mut self, versions: &[u32], held: Duration) -> Result<(), ApplyError> {
+    pub(super) fn committed(&mut self, versions: &[u32], held: Duration) -> Result<(), ApplyError> {
         self.ran.done.extend_from_slice(versions);
         self.ran.longest_hold = self.ran.longest_hold.max(held);
         self.ran.commits += 1;
         (self.crashed, self.verified) = (false, true);
         self.job.live.progress(self.ran.done.len() as u32, self.job.from.abs_diff(self.job.to) + 1);
-        if self.next().is_some() { self.gap.leave(self.file, held) } else { Ok(()) }
+        if self.next().is_some() { self.gap.leave(self.file, held).map(|_| ()) } else { Ok(()) }
     }
 
     /// Records what went wrong, and ends the run. What cannot be recorded leaves the intent for the next start.
@@ -502,15 +512,34 @@ impl Job<'_> {
         };
         let wanted = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
         self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
-        let performed = perform(file, migration.migration(), self.operation, wanted, before, &mut |at| self.live.at(at))?;
+        let units = units(migration.migration(), self.operation, &file.schema)?;
+        let performed = perform(file, migration.migration(), &units, wanted, before, &mut |at| self.live.at(at))?;
         *expected = from.zip(change).map(|(mut schema, change)| {
             schema.apply(change);
             schema
         });
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
+        self.complete(&file.connection, migration, row, expected.as_ref(), &performed.failed, begun, now_ms)?;
+        if crashed {
+            managed::count_crash(&file.connection, None)?;
+        }
+        self.advance(&file.connection, version)
+    }
 
+    /// The facts of a migration that is done: its row, its event, the rows it went on without.
+    pub(super) fn complete(
+        &self,
+        connection: &Connection,
+        migration: &VerifiedMigration,
+        row: Option<&MigrationRow>,
+        expected: Option<&Schema>,
+        failed: &[(usize, FailedItem)],
+        begun: Instant,
+        started_ms: i64,
+    ) -> Result<(), ApplyError> {
         self.live.set(Phase::Committing);
-        let connection = &file.connection;
+        let link = migration.link();
+        let version = link.version;
         let attempts = row.filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
         let entry = Entry { name: link.name.clone(), version, revision: link.revision, digest: migration.digest() };
         let (kind, status) = match self.operation {
@@ -518,26 +547,31 @@ impl Job<'_> {
             Operation::Revert => (EventKind::Reverted, Status::Reverted),
         };
         let ended_ms = self.ambient.now_ms();
-        managed::put_migration(connection, &self.row(&entry, status, attempts, now_ms, (status == Status::Completed).then_some(ended_ms), None))?;
+        managed::put_migration(connection, &self.row(&entry, status, attempts, started_ms, (status == Status::Completed).then_some(ended_ms), None))?;
         let mut event = self.event(&entry, kind, status, attempts, ended_ms);
         event.took_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        // Where the run ends. What lies between is passed through.
+        event.fingerprint = expected.filter(|_| version == self.to).map(Schema::digest);
+        managed::append_event(connection, &event)?;
+        match self.operation {
+            Operation::Apply => keep_failed(connection, migration, failed, ended_ms),
+            Operation::Revert => Ok(checkpoint::forget_failed(connection, version)?),
+        }
+    }
+
+    /// Takes the intent from `version` to the next.
+    pub(super) fn advance(&self, connection: &Connection, version: u32) -> Result<(), ApplyError> {
         let next = match self.operation {
             _ if version == self.to => None,
             Operation::Apply => Some(version + 1),
             Operation::Revert => Some(version - 1),
         };
-        // Where the run ends. What lies between is passed through.
-        event.fingerprint = expected.as_ref().filter(|_| next.is_none()).map(Schema::digest);
-        managed::append_event(connection, &event)?;
-        if crashed {
-            managed::count_crash(connection, None)?;
-        }
         // Last: an intent that stands elsewhere undoes all of it.
         if managed::advance_intent(connection, self.operation, version, next)? { Ok(()) } else { Err(self.moved(connection)?) }
     }
 
     /// The chain's schema in front of `version`, going this job's way.
-    fn schema_before(&self, version: u32) -> Option<Schema> {
+    pub(super) fn schema_before(&self, version: u32) -> Option<Schema> {
         match self.operation {
             Operation::Apply => self.chain.schema_at(version - 1),
             Operation::Revert => self.chain.schema_at(version),
@@ -615,6 +649,23 @@ impl Job<'_> {
             fingerprint: None,
         }
     }
+}
+
+/// Keeps the rows that a migration went on without.
+pub(super) fn keep_failed(
+    connection: &Connection,
+    migration: &VerifiedMigration,
+    failed: &[(usize, FailedItem)],
+    at_ms: i64,
+) -> Result<(), ApplyError> {
+    let link = migration.link();
+    for (step, item) in failed {
+        let (key, message, row) = (item.key.clone(), item.message.clone(), item.row.clone());
+        let step = u32::try_from(*step).unwrap_or(u32::MAX);
+        let row = FailedRow { version: link.version, step, item: key, code: item.code, message, row, at_ms };
+        checkpoint::put_failed(connection, link.revision, &row)?;
+    }
+    Ok(())
 }
 
 /// Which bytes run, where.

@@ -19,7 +19,7 @@ use rusqlite::{
     limits::Limit,
 };
 
-use super::halt::Halt;
+use super::{halt::Halt, schema::is_ours};
 
 /// Prefix of our own tables, in lower case.
 pub const RESERVED: &str = "_whimbrel_";
@@ -219,6 +219,10 @@ impl Guard {
         if !self.on.load(Ordering::Relaxed) {
             return Authorization::Allow;
         }
+        // A trigger of ours on the application's table fires for its rows; no foreign statement can make one.
+        if context.accessor.is_some_and(is_ours) {
+            return Authorization::Allow;
+        }
         let mut state = self.lock();
         match judge(&context.action, state.cascades) {
             Ok(touch) => {
@@ -294,7 +298,7 @@ impl Touch<'_> {
 /// Decides one action. Pure.
 fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denied> {
     let refuse = |why: String| Err(Denied::Refused(why));
-    let ours = |name: &str| name.get(..RESERVED.len()).is_some_and(|p| p.eq_ignore_ascii_case(RESERVED));
+    let ours = is_ours;
     let touching = |name: &str| refuse(format!("it touches {name}, and names that begin with {RESERVED} belong to whimbrel"));
     match *action {
         AuthAction::Transaction { operation } => match operation {

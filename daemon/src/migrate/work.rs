@@ -37,6 +37,7 @@ use crate::{
     ambient::Ambient,
     config::DatabaseRule,
     store::{
+        checkpoint,
         device::{DeviceStore, KnownDatabase},
         managed::{self, FileIdentity, MigrationRow},
         settings,
@@ -276,7 +277,13 @@ fn fingerprint(
         return Ok((seen.fingerprint, seen.drift.clone()));
     }
     let (mut digest, mut drift) = (None, Vec::new());
-    if let Some(expected) = chain.schema_at(position).filter(|_| position > 0) {
+    // An online migration that is under way left its own state behind, known by name.
+    let within = checkpoint::checkpoint(&file.connection)?.filter(|at| at.version == position + 1);
+    let known = match &within {
+        Some(at) => chain.schema_within(at.version, at.revision, at.schemas),
+        None => chain.schema_at(position).filter(|_| position > 0),
+    };
+    if let Some(expected) = known {
         file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
         drift = expected.drift(file.schema.schema());
         digest = Some(Schema::digest(&expected.restricted(file.schema.schema())));

@@ -65,7 +65,7 @@ impl Seeds {
             manifest: Manifest { foreign_keys: migration.manifest.foreign_keys, timeout: migration.manifest.timeout, ..Manifest::default() },
             ..form.to_migration()
         };
-        let performed = self.stage.up(&again, None).map_err(|error| wrong(error.to_string()))?;
+        let (performed, _) = self.stage.up(&again, None).map_err(|error| wrong(error.to_string()))?;
         if let Some(how) = differs(expected, self.stage.managed.schema.schema()) {
             return Err(wrong(how));
         }
