@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 use rusqlite::{Connection, config::DbConfig};
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
-    manifest::{ForeignKeys, Manifest, Mode, Step},
+    manifest::{ForeignKeys, LegacyAlterTable, Manifest, Mode, Step},
     migration::Migration,
     status::Operation,
 };
@@ -100,7 +100,11 @@ pub fn perform(
     let steps = steps(migration, operation)?;
     let timeout = migration.manifest.timeout.get();
     let mut performed = Performed::default();
-    let mut legacy_alter_table = false;
+    let mut legacy_alter_table = operation == Operation::Revert && migration.manifest.legacy_alter_table == LegacyAlterTable::Down;
+    if legacy_alter_table {
+        let on = managed.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, true);
+        on.map_err(sqlite("switching legacy_alter_table"))?;
+    }
 
     let on = managed.guard.on(timeout, migration.manifest.foreign_keys == ForeignKeys::On);
     for (index, step) in steps.iter().enumerate() {
