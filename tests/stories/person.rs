@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -380,12 +381,42 @@ fn a_reload_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
     device.make("more.db", "");
     let device_with_more = Device::new(stage.path(), "device", &server.url()).database("notes.db", "notes").database("more.db", "notes");
     daemon.process.signal(libc::SIGHUP);
-    // The socket is gone for a moment while everything is set up anew.
-    until(SOON, "both databases are in place", || {
-        let status = device.try_status()?;
+    daemon.until(SOON, "both databases are in place", |status| {
         let list = status["databases"].as_array()?;
         (list.len() == 2 && list.iter().all(|d| d["version"] == 2)).then_some(())
     });
-    assert!(daemon.process.ended().is_none(), "{}", daemon.process.log());
     assert_eq!(one::<u32>(&device_with_more.path("more.db"), "SELECT count(*) FROM notes2"), 0);
+}
+
+#[test]
+fn a_command_finds_the_daemon_at_every_moment_of_a_reload() {
+    const RELOADS: usize = 5;
+    let stage = stage();
+    let (_server, device) = pair(&stage, "");
+    let daemon = device.start();
+    let socket = device.state().join("control.sock");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let knocking = scope.spawn(|| {
+            let mut knocks = 0;
+            while !done.load(Ordering::Relaxed) {
+                std::os::unix::net::UnixStream::connect(&socket).unwrap_or_else(|e| panic!("knock {knocks}: {e}"));
+                knocks += 1;
+                std::thread::yield_now();
+            }
+            knocks
+        });
+        for reloads in 1..=RELOADS {
+            daemon.process.signal(libc::SIGHUP);
+            until(SOON, "it has read its configuration again", || {
+                (knocking.is_finished() || daemon.process.log().matches("was read again").count() >= reloads).then_some(())
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+        let knocks = knocking.join().expect("every knock was heard");
+        assert!(knocks > RELOADS, "{knocks}");
+    });
+    assert_eq!(device.run(&["status"]).code, 0);
+    daemon.stop();
+    assert!(!socket.exists());
 }
