@@ -149,6 +149,7 @@ impl Core {
             }
         }
         self.look(Missing::Refuse).await?;
+        self.know_orders()?;
         publish(self, "polling");
 
         let mut exchange = self.stoppable(Self::exchange).await?;
@@ -157,6 +158,8 @@ impl Core {
             exchange = self.stoppable(Self::exchange).await?;
         }
 
+        // Before the picture: what is about to be applied is pending in it.
+        self.know_orders()?;
         publish(self, "applying");
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
@@ -312,28 +315,37 @@ impl Core {
         })
     }
 
+    /// What the plan allows each database, and how far its chain goes.
+    fn know_orders(&mut self) -> Result<(), StoreError> {
+        let plans = self.shared.store().plans()?;
+        for path in self.sites.keys().cloned().collect::<Vec<_>>() {
+            let latest = self.chain(&self.sites[&path].site.rule.app.clone())?.latest();
+            let seed = self.server.seed;
+            let state = self.sites.get_mut(&path).expect("its own key");
+            state.latest = latest;
+            let Some(looked) = &state.looked else { continue };
+            // A server of the seed's kind has no plans: what it lists is what it wants.
+            state.order = if seed { Some(Order::ApplyUpTo { version: latest }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
+        }
+        Ok(())
+    }
+
     /// Runs what is to be run, `parallel` databases at a time. One that fails does not hold up the others.
     async fn advance(&mut self, requests: &[Open], forced: bool) -> Result<(), StoreError> {
         let holds = self.shared.store().holds(self.shared.ambient.now_ms())?;
-        let plans = self.shared.store().plans()?;
         let apps = self.shared.store().setting(settings::APPS)?;
         let mut jobs = JoinSet::new();
         let limit = Arc::new(Semaphore::new(self.config.parallel));
         for path in self.sites.keys().cloned().collect::<Vec<_>>() {
             let chain = self.chain(&self.sites[&path].site.rule.app.clone())?;
             let wanted: Vec<&PersonOrder> = requests.iter().filter(|r| self.selects(&r.database, &path)).map(|r| &r.order).collect();
-            let seed = self.server.seed;
             let window = self.window();
             let app_sqlite = {
                 let rule = &self.sites[&path].site.rule;
                 self.shared.store().setting(&settings::app_sqlite(&rule.app))?.or_else(|| rule.app_sqlite.clone())
             };
             let state = self.sites.get_mut(&path).expect("its own key");
-            state.latest = chain.latest();
             let Some(looked) = state.looked.clone() else { continue };
-            // A server of the seed's kind has no plans: what it lists is what it wants.
-            state.order =
-                if seed { Some(Order::ApplyUpTo { version: chain.latest() }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
             if let Some(Order::ApplyUpTo { version }) = state.order
                 && version > chain.latest()
             {
@@ -953,12 +965,18 @@ pub fn pending(state: &SiteState) -> u32 {
     }
 }
 
+/// Whether what is in place is all that was ever planned for it. Before a server has said anything, nobody knows; without
+/// a plan, what was accepted is the plan.
+fn is_planned(state: &SiteState, looked: &Looked) -> bool {
+    state.order.is_some() || (state.latest > 0 && looked.position >= state.latest)
+}
+
 /// The worst of a database's statuses.
 pub fn status(state: &SiteState) -> Status {
     let Some(looked) = &state.looked else { return Status::Pending };
     if looked.history.values().any(|r| r.status == Status::Failed) {
         Status::Failed
-    } else if pending(state) > 0 {
+    } else if pending(state) > 0 || !is_planned(state, looked) {
         Status::Pending
     } else {
         Status::Completed

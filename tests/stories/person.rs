@@ -368,6 +368,24 @@ fn a_hold_ends_a_wait_for_the_application_at_once() {
 }
 
 #[test]
+fn status_says_what_the_first_cycle_is_about_to_do() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    server.publish("notes", &[long("0001_long", "big"), Mig::up("0002_after", "CREATE TABLE after(x)")]);
+    let mut daemon = device.start();
+    daemon.until(SOON, "the first migration runs", |status| {
+        let database = only(status);
+        // Never done before it is done.
+        assert_eq!(database["status"] == "completed", database["version"] == 2, "{status:#}");
+        (database["now"]["phase"] == "running" && database["now"]["name"] == "0001_long").then(|| {
+            let said = [&database["status"], &database["pending"], &database["latest"], &database["order"]["version"]];
+            assert_eq!(said, [&json!("running"), &json!(2), &json!(2), &json!(2)], "{status:#}");
+        })
+    });
+    daemon.until_settled(SOON, 2);
+}
+
+#[test]
 fn a_reload_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
     let stage = stage();
     let (server, device) = pair(&stage, "");

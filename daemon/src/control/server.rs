@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use whimbrel_shared::{
     ids::RequestId,
     remedy::{here, wait},
-    status::Event,
+    status::{Event, Status},
 };
 
 use super::protocol::{CONTROL_PROTOCOL, Check, PersonOrder, PlanView, PlannedMigration, Reply, Request, Selector, Snapshot, Summary};
@@ -19,7 +19,7 @@ use crate::{
     migrate::{
         chain::Chain,
         gate::Known,
-        live::Live,
+        live::{Live, Phase},
         work::{self, Looked, Shared, Site, Task},
     },
     store::settings,
@@ -69,6 +69,9 @@ impl Desk {
         for database in &mut snapshot.databases {
             if let Some(live) = lives.get(&database.path) {
                 database.now = live.picture();
+                if let Phase::Running { .. } | Phase::Committing = database.now.phase {
+                    database.status = Status::Running;
+                }
                 database.waiting_ms = live.waiting().map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
             }
         }
