@@ -42,6 +42,7 @@ use crate::{
     transport::{
         Http, TransportError,
         server::{Credential, Fresh, Server},
+        tls::Roots,
     },
     trust::{self, AcceptError},
     wake::cron,
@@ -58,6 +59,8 @@ pub struct Core {
     pub shared: Shared,
     /// What carries requests.
     pub http: Arc<dyn Http>,
+    /// Whose word makes the server's certificate good.
+    pub roots: Roots,
     /// The databases by path.
     pub sites: BTreeMap<PathBuf, SiteState>,
     /// How the exchanges with the server go.
@@ -134,9 +137,9 @@ pub struct Outcome {
 
 impl Core {
     /// Ready for the first cycle.
-    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, roots: Roots, stop: watch::Receiver<bool>) -> Self {
         let server = ServerState { state: "unknown", ..ServerState::default() };
-        Self { config, shared, http, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
+        Self { config, shared, http, roots, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
     }
 
     /// One cycle. `pulse` is called while work is awaited, so that the watchdog sees progress.
@@ -888,6 +891,10 @@ impl Core {
 
     fn finish(&mut self, requests: Vec<Open>, whole: &Summary) -> Result<(), StoreError> {
         for request in requests {
+            if request.order == PersonOrder::Cycle {
+                self.shared.store().finish_request(request.id, &serde_json::to_string(whole).expect("a summary has text keys"))?;
+                continue;
+            }
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
@@ -951,7 +958,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
     }
 }
 

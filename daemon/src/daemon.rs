@@ -195,8 +195,10 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
         started_at_ms: ambient.now_ms(),
         activity: "starting".to_owned(),
         cycles: 0,
+        once,
     };
-    let core = Core::new(config.clone(), shared.clone(), http, stop.stop.clone());
+    let roots = http.roots();
+    let core = Core::new(config.clone(), shared.clone(), http, roots, stop.stop.clone());
     let (picture, picture_rx) = watch::channel(Arc::new(snapshot(&core, daemon.clone(), None)?));
     let desk = Desk {
         config: Arc::new(config.clone()),

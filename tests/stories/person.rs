@@ -438,3 +438,41 @@ fn a_command_finds_the_daemon_at_every_moment_of_a_reload() {
     daemon.stop();
     assert!(!socket.exists());
 }
+
+#[test]
+fn a_single_run_beside_a_daemon_is_done_by_the_daemon() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    let mut daemon = device.start();
+    daemon.until(SOON, "its first cycle is over", |s| (s["daemon"]["activity"] == "idle").then_some(()));
+    server.publish("notes", &two());
+    device.once().says(0, &[&format!("process {}", daemon.process.pid()), "version 0 → 2", "1 at the planned version", "2 migrations run"]);
+    server.publish("notes", &[two(), vec![Mig::up("0003_wrong", "INSERT INTO notes2 VALUES (1, 2, 3, 4)")]].concat());
+    device.once().says(4, &["0003_wrong", "1 failed"]);
+    daemon.process.expect_error("0003_wrong");
+    drop(server);
+    let one = Device::new(stage.path(), "alone", "http://127.0.0.1:1").database("notes.db", "notes");
+    let alone = one.start();
+    one.once().says(75, &[&format!("process {}", alone.process.pid()), "127.0.0.1:1"]);
+    alone.stop();
+}
+
+#[test]
+fn a_missing_certificate_store_is_shown_and_stops_nothing() {
+    let stage = stage();
+    let said = |name: &str, url: &str, store: &str| {
+        let device = Device::new(stage.path(), name, url).database("notes.db", "notes").env("SSL_CERT_FILE", store).env("SSL_CERT_DIR", "/nowhere");
+        let daemon = device.start();
+        let health = daemon.status()["health"].as_array().unwrap().iter().any(|item| item["code"] == "no_ca_store" && item["severity"] == "warning");
+        let doctor = device.run(&["doctor"]).said().contains("ca-certificates");
+        assert_eq!(health, doctor, "{name}: status and doctor say the same");
+        daemon.stop();
+        health
+    };
+    // Any authority that is one: ISRG Root X2, as https://letsencrypt.org/certificates/ publishes it.
+    let authority = stage.path().join("ca.pem");
+    fs::write(&authority, include_str!("isrg-root-x2.pem")).unwrap();
+    assert!(said("nothing", "https://127.0.0.1:1", "/nowhere.pem"));
+    assert!(!said("without-tls", "http://127.0.0.1:1", "/nowhere.pem"));
+    assert!(!said("a-store", "https://127.0.0.1:1", authority.to_str().unwrap()));
+}

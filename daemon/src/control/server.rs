@@ -176,7 +176,7 @@ impl Desk {
                     // Who goes back wants to stay there: the plan would lead forward again at the next poll.
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
-                    PersonOrder::Apply { .. } | PersonOrder::Retry => {}
+                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle => {}
                 }
             }
             store.put_request(id, &body, now_ms)

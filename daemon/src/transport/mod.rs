@@ -2,7 +2,7 @@
 
 pub mod http;
 pub mod server;
-mod tls;
+pub mod tls;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
