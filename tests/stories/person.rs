@@ -447,7 +447,8 @@ fn a_single_run_beside_a_daemon_is_done_by_the_daemon() {
     daemon.until(SOON, "its first cycle is over", |s| (s["daemon"]["activity"] == "idle").then_some(()));
     server.publish("notes", &two());
     device.once().says(0, &[&format!("process {}", daemon.process.pid()), "version 0 → 2", "1 at the planned version", "2 migrations run"]);
-    server.publish("notes", &[two(), vec![Mig::up("0003_wrong", "INSERT INTO notes2 VALUES (1, 2, 3, 4)")]].concat());
+    Connection::open(device.path("notes.db")).unwrap().execute("INSERT INTO notes2(id) VALUES (1)", []).unwrap();
+    server.publish("notes", &[two(), vec![Mig::up("0003_wrong", "INSERT INTO notes2(id) VALUES (1)")]].concat());
     device.once().says(4, &["0003_wrong", "1 failed"]);
     daemon.process.expect_error("0003_wrong");
     drop(server);
