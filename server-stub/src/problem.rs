@@ -184,6 +184,7 @@ fn refusal_kind(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::UnknownEnrolment => (S::UNAUTHORIZED, "unknown-enrolment-token", "unknown enrolment token"),
         Refusal::EnrolmentExpired => (S::UNAUTHORIZED, "enrolment-expired", "enrolment token expired"),
         Refusal::EnrolmentUsedUp => (S::UNAUTHORIZED, "enrolment-used-up", "enrolment token used up"),
+        Refusal::EnrolmentDiffers(_) => (S::CONFLICT, "enrolment-differs", "same enrolment, other content"),
         Refusal::UnknownDevice(_) => (S::UNAUTHORIZED, "unknown-device", "unknown device"),
         Refusal::NotEnrolled(_) => (S::FORBIDDEN, "not-enrolled", "not enrolled for the app"),
         Refusal::ClientTaken(_) => (S::CONFLICT, "client-taken", "client id taken"),

@@ -8,6 +8,8 @@ pub const SERVER: &str = "server";
 pub const DEVICE_ID: &str = "device_id";
 /// What proves it.
 pub const DEVICE_TOKEN: &str = "device_token";
+/// An enrolment that was asked for and not answered: its id, and the digest of what was asked.
+pub const ENROLMENT: &str = "enrolment";
 /// Apps that the device is enrolled for, with spaces between.
 pub const APPS: &str = "apps";
 /// ETag of the last poll: it survives restarts, so that an idle poll stays 304.
