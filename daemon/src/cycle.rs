@@ -31,6 +31,7 @@ use crate::{
     config::{AppVersion, Config},
     control::protocol::{MigrationFailure, PersonOrder, Selector, Summary, SummaryError},
     migrate::{
+        arrived,
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
@@ -60,7 +61,7 @@ pub struct Core {
     /// What carries requests.
     pub http: Arc<dyn Http>,
     /// Whose word makes the server's certificate good.
-    pub roots: Roots,
+    roots: Roots,
     /// The databases by path.
     pub sites: BTreeMap<PathBuf, SiteState>,
     /// How the exchanges with the server go.
@@ -275,6 +276,9 @@ impl Core {
                             here("restore the named objects as the migrations made them"),
                         ));
                     }
+                    if let Some(copied) = copied(&self.shared, &looked)? {
+                        state.health.push(copied);
+                    }
                     state.health.retain(|h| h.code != "no_file");
                     state.looked = Some(looked);
                 }
@@ -285,6 +289,11 @@ impl Core {
             }
         }
         Ok(any)
+    }
+
+    /// Whether servers are judged by the certificates that were compiled in, because the system has none.
+    pub fn lacks_ca_store(&self) -> bool {
+        self.roots == Roots::BuiltIn
     }
 
     /// The chain as it is loaded now.
@@ -554,7 +563,25 @@ impl Core {
         if self.server.seed {
             return self.seed_tell(&server).await;
         }
-        // The state first: it makes the databases known that the reports speak of.
+        // The state first: it makes the databases known that the reports speak of. Once for each copied file that gets a
+        // client id of its own, and once more.
+        for _ in 0..=self.sites.len() {
+            match self.tell_state(&server).await? {
+                Err(error) if is_about_the_content(&error) => {
+                    if !self.part(&error).await? {
+                        self.refused("state_refused", &error);
+                        break;
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
+                Ok(()) => break,
+            }
+        }
+        self.tell_reports(&server).await
+    }
+
+    /// Says how the databases are, if that changed.
+    async fn tell_state(&mut self, server: &Server) -> Result<Result<(), TransportError>, StoreError> {
         let now_ms = self.shared.ambient.now_ms();
         let apps = self.shared.store().setting(settings::APPS)?;
         let mut state = self.state();
@@ -567,16 +594,55 @@ impl Core {
         };
         let due = last.as_deref() != Some(&digest) || now_ms.abs_diff(sent_ms) > STATE_AT_LEAST_MS.unsigned_abs();
         if due && !state.databases.is_empty() {
-            match server.state(&state).await {
-                Ok(()) => {
-                    let store = self.shared.store();
-                    store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
-                    store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
-                }
-                Err(error) if is_about_the_content(&error) => self.refused("state_refused", &error),
-                Err(error) => return Ok(Err(error)),
+            if let Err(error) = server.state(&state).await {
+                return Ok(Err(error));
             }
+            arrived::accepted(&self.shared, state.databases.iter().map(|d| d.client_id))?;
+            let store = self.shared.store();
+            store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
+            store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
         }
+        Ok(Ok(()))
+    }
+
+    /// Gives the file that a refusal names a client id of its own, where it was copied here from another device. False
+    /// where the refusal names none, or that file was not: a server's mistake must not cost a file its name.
+    async fn part(&mut self, refusal: &TransportError) -> Result<bool, StoreError> {
+        let Some(client) = refusal.client_taken() else { return Ok(false) };
+        let Some((path, site)) = self.sites.iter().find(|(_, s)| s.looked.as_ref().is_some_and(|l| l.identity.client_id == client)) else {
+            return Ok(false);
+        };
+        let (path, site) = (path.clone(), site.site.clone());
+        let chain = self.chain(&site.rule.app.clone())?;
+        let shared = self.shared.clone();
+        let parting = move || match arrived::part(&shared, &site, client) {
+            Ok(Some(_)) => Some(work::look(&shared, &site, &chain, Missing::Refuse)),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(database.path = %site.path.display(), "the copied file cannot get a client id of its own yet: {error}");
+                None
+            }
+        };
+        match tokio::task::spawn_blocking(parting).await.expect("parting does not panic") {
+            Some(Ok(looked)) => {
+                let copied = copied(&self.shared, &looked)?;
+                let state = self.sites.get_mut(&path).expect("it was found");
+                state.health.extend(copied);
+                state.looked = Some(looked);
+            }
+            Some(Err(why)) => {
+                let state = self.sites.get_mut(&path).expect("it was found");
+                // Not to be told under the old name: its next look gives it the new one.
+                state.looked = None;
+                state.health.push(why);
+            }
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Sends what is not acknowledged.
+    async fn tell_reports(&mut self, server: &Server) -> Result<Result<(), TransportError>, StoreError> {
         let mut most = MAX_REPORTS;
         loop {
             let reports = self.shared.store().unsent(most)?;
@@ -920,6 +986,17 @@ impl Core {
     pub fn next_try(&self) -> Option<Duration> {
         self.sites.values().filter_map(|s| s.next_try).min().map(|at| at.saturating_duration_since(Instant::now()))
     }
+}
+
+/// What a person is told for a day about a file that was copied here and got a client id of its own.
+fn copied(shared: &Shared, looked: &Looked) -> Result<Option<HealthItem>, StoreError> {
+    const SHOWN_MS: u64 = 24 * 3_600_000;
+    let note = shared.store().setting(&settings::parted(looked.identity.client_id))?;
+    let parted = note.as_deref().and_then(|note| note.split_once(' ')).and_then(|(from, at_ms)| Some((from, at_ms.parse::<i64>().ok()?)));
+    Ok(parted.filter(|(_, at_ms)| shared.ambient.now_ms().abs_diff(*at_ms) < SHOWN_MS).map(|(from, _)| {
+        let message = format!("the file was copied from another device's database {from}; its client id is {} now", looked.identity.client_id);
+        item("copied", Severity::Info, message, here("nothing to do: its history is kept, and the server knows the two apart"))
+    }))
 }
 
 /// Whether the device is enrolled for `app`; before it is for any, nobody knows.

@@ -214,6 +214,10 @@ impl IntoResponse for ApiError {
             status: status.as_u16(),
             detail: self.to_string(),
             remedy: self.remedy().sentence(),
+            client_id: match &self {
+                Self::Store(StoreError::Refused(Refusal::ClientTaken(client))) => Some(*client),
+                _ => None,
+            },
         };
         let body = serde_json::to_vec(&problem).expect("a problem has only texts and a number");
         let mut response = (status, body).into_response();

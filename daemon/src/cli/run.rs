@@ -161,7 +161,7 @@ mod tests {
     fn what_cannot_be_mended_by_starting_again_is_78_and_what_may_pass_is_75() {
         let refused = |status| {
             let words = String::new;
-            let problem = Box::new(Problem { kind: words(), title: words(), status, detail: words(), remedy: words() });
+            let problem = Box::new(Problem { kind: words(), title: words(), status, detail: words(), remedy: words(), client_id: None });
             TransportError::Refused { url: words(), status, problem, retry_after: None }
         };
         let transport = |error: TransportError, exit| assert_eq!(from_daemon(error.into()).exit, exit);

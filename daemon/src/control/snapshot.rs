@@ -5,7 +5,6 @@ use crate::{
     cycle::{Core, pending, status},
     migrate::gate::item,
     store::{StoreError, settings},
-    transport::tls::Roots,
 };
 use whimbrel_shared::{
     protocol::state::{HealthItem, Severity},
@@ -94,7 +93,7 @@ fn device_health(core: &Core, url: Option<&str>) -> Vec<HealthItem> {
             here("`whimbrel enroll URL --token TOKEN`, with a token from the operator"),
         ));
     }
-    if core.roots == Roots::BuiltIn && url.is_some_and(|url| url.starts_with("https://")) {
+    if core.lacks_ca_store() && url.is_some_and(|url| url.starts_with("https://")) {
         health.push(item(
             "no_ca_store",
             Severity::Warning,
