@@ -99,7 +99,8 @@ CREATE TABLE enrolment_token (
   revoked_at_ms INTEGER
 ) STRICT;
 
--- Wishes to be enrolled that were granted, so that one that is asked again gets the same device.
+-- Wishes to be enrolled that were granted, so that one that is asked again gets the same device. Gone when the device has
+-- sent its first state.
 CREATE TABLE enrolment (
   enrolment_id  TEXT    NOT NULL PRIMARY KEY,
   content       TEXT    NOT NULL,             -- digest of the request: the same id with other content is refused

@@ -84,6 +84,10 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
     // A device with an id of its own is another device, and the only use is spent.
     let next = store.enroll(Enrolment { id: Some((EnrolmentId::from_dice(10), Digest::of(b"it"))), ..enrolment(4, 1, None) }).await;
     assert_eq!(next, Err(Refusal::EnrolmentUsedUp.into()));
+    store.save_state(DeviceId::from_dice(1), state(&[])).await.unwrap();
+    // It has its answer: nobody becomes this device any more.
+    assert_eq!(store.enroll(ask(5, b"it")).await, Err(Refusal::EnrolmentUsedUp.into()));
+    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
     let late = store.enroll(Enrolment { now_ms: 1_000, ..ask(5, b"it") }).await;
     assert_eq!(late, Err(Refusal::EnrolmentExpired.into()));
 

@@ -131,6 +131,8 @@ pub(super) fn save_state(tx: &Transaction<'_>, device: DeviceId, request: &State
         "UPDATE device SET daemon_version = ?2, labels = ?3 WHERE device_id = ?1",
         (device.to_string(), &request.daemon_version, to_json(&request.labels)?),
     )?;
+    // The device has its token: an answer that was lost is not given again, or whoever saw the wish could become it.
+    tx.prepare_cached("DELETE FROM enrolment WHERE device_id = ?1")?.execute([device.to_string()])?;
     let apps = apps(tx, device)?;
     for database in &request.databases {
         claim(tx, device, &apps, database.client_id, &database.app)?;
