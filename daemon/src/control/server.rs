@@ -475,9 +475,10 @@ mod socket {
                 last = Some(snapshot);
             }
             let mut picture = desk.picture.clone();
-            // The loop that carries it out is gone (a reload): the order is kept, and the next loop takes it up.
+            // The loop that carries it out is gone (a stop, a reload): the order is kept, and the next loop takes it up. An
+            // end without an outcome tells the command line so.
             if let Ok(Err(_)) = tokio::time::timeout(TICK, picture.changed()).await {
-                return Ok(Summary::default());
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
         }
     }
