@@ -31,7 +31,7 @@ use crate::{
         server::{Desk, View},
         snapshot::snapshot,
     },
-    cycle::{Core, Outcome},
+    cycle::{Core, Outcome, pending},
     migrate::{apply::Policy, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
@@ -520,8 +520,9 @@ async fn tell(command: PathBuf, database: PathBuf, health: HealthItem) {
 fn show(core: &Core, desk: &Desk, picture: &watch::Sender<Arc<Snapshot>>, daemon: &DaemonView, next_poll_ms: Option<i64>) {
     let lives: BTreeMap<PathBuf, Live> = core.sites.iter().map(|(p, s)| (p.clone(), s.site.live.clone())).collect();
     *desk.lives.lock().unwrap_or_else(PoisonError::into_inner) = lives;
-    if daemon.activity != "idle" {
-        // `plan` is asked seldom: what it needs is made once a cycle.
+    // `plan` is asked seldom: what it needs is made once a cycle, and before work begins, so that it says what status does.
+    let about_to_work = daemon.activity == "applying" && core.sites.values().any(|state| pending(state) > 0);
+    if daemon.activity != "idle" && !about_to_work {
         return put(core, picture, daemon, next_poll_ms);
     }
     *desk.views.lock().unwrap_or_else(PoisonError::into_inner) = core
