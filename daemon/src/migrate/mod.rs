@@ -1,6 +1,7 @@
 //! From accepted migrations to a changed schema: plan, preflight, guard, apply, recover, revert, report (DESIGN 8).
 
 pub mod apply;
+pub mod arrived;
 pub mod chain;
 pub mod connection;
 pub mod error;

@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, config::DbConfig};
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
-    manifest::{ForeignKeys, Manifest},
+    manifest::{ForeignKeys, LegacyAlterTable, Manifest},
     migration::Migration,
 };
 
@@ -108,9 +108,14 @@ pub fn perform(
     watch: &mut dyn FnMut(AtStep),
 ) -> Result<Performed, ApplyError> {
     let timeout = migration.manifest.timeout.get();
-    let mut legacy_alter_table = false;
     // What is read afterwards is only what the steps changed.
     managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
+    let goes_down = units.iter().any(|unit| matches!(&unit.work, Work::Sql(file) if migration.down.as_ref() == Some(file)));
+    let mut legacy_alter_table = goes_down && migration.manifest.legacy_alter_table == LegacyAlterTable::Down;
+    if legacy_alter_table {
+        let on = managed.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, true);
+        on.map_err(sqlite("switching legacy_alter_table"))?;
+    }
 
     let on = managed.guard.on(timeout, migration.manifest.foreign_keys == ForeignKeys::On);
     let ran = run(managed, migration, units, &mut legacy_alter_table, watch);

@@ -253,6 +253,19 @@ pub fn event_is(connection: &Connection, seq: i64, event_id: &str) -> Result<boo
         .map_err(at("reading events"))
 }
 
+/// Number and id of the newest event.
+pub fn last_event(connection: &Connection) -> Result<Option<(i64, String)>, StoreError> {
+    connection
+        .query_row("SELECT seq, event_id FROM main._whimbrel_event ORDER BY seq DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()
+        .map_err(at("reading events"))
+}
+
+/// Id of the event with this number.
+pub fn event_at(connection: &Connection, seq: i64) -> Result<Option<String>, StoreError> {
+    connection.query_row("SELECT event_id FROM main._whimbrel_event WHERE seq = ?1", [seq], |row| row.get(0)).optional().map_err(at("reading events"))
+}
+
 /// Up to `limit` events after `seq`, with their numbers.
 pub fn events_after(connection: &Connection, identity: &FileIdentity, seq: i64, limit: u32) -> Result<Vec<(i64, Event)>, StoreError> {
     let bad = |e: whimbrel_shared::ids::BadId| StoreError::Damaged { what: "_whimbrel_event", detail: e.to_string() };
