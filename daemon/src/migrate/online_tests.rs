@@ -181,7 +181,8 @@ fn a_stopped_run_goes_on_where_it_stood() {
 
 #[test]
 fn what_an_older_application_writes_behind_the_walk_is_looked_at() {
-    let bed = Bed::new(ROWS, &[NOTES, &[("migration.toml", &format!("{SLUGS}batch = 50\n")), SLUG]]);
+    // Long enough for a writer that sleeps up to 100 ms between two tries.
+    let bed = Bed::new(&ROWS.replace("3000", "30000"), &[NOTES, &[("migration.toml", &format!("{SLUGS}batch = 50\n")), SLUG]]);
     let live = Live::default();
     let (watch, path) = (live.clone(), bed.path.clone());
     let writer = std::thread::spawn(move || {
