@@ -21,7 +21,7 @@ use whimbrel_shared::{
     protocol::{
         poll::{Order, PollResponse},
         report::{MAX_REPORTS, SeedStatus},
-        state::{DatabaseState, HealthItem, Severity, StateRequest},
+        state::{DatabaseState, HealthItem, Progress, Severity, StateRequest},
     },
     remedy::{here, operator, wait},
     status::{EventKind, FailureClass, Status},
@@ -35,7 +35,7 @@ use crate::{
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
-        live::Live,
+        live::{Live, Phase, Picture},
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
     },
@@ -51,6 +51,8 @@ use crate::{
 
 /// The state goes up at least so often, changed or not.
 const STATE_AT_LEAST_MS: i64 = 24 * 3_600_000;
+/// Between two words to the server about rows that are gone through.
+const TELL_PROGRESS: Duration = Duration::from_secs(5);
 
 /// What the loop keeps between two cycles.
 pub struct Core {
@@ -412,9 +414,29 @@ impl Core {
                 (path, done.await.expect("applying does not panic"))
             });
         }
-        while let Some(done) = jobs.join_next().await {
-            let (path, (advanced, again)) = done.expect("applying does not panic");
-            self.take_in(&path, advanced, again);
+        loop {
+            tokio::select! {
+                done = jobs.join_next() => {
+                    let Some(done) = done else { return Ok(()) };
+                    let (path, (advanced, again)) = done.expect("applying does not panic");
+                    self.take_in(&path, advanced, again);
+                }
+                () = tokio::time::sleep(TELL_PROGRESS) => self.tell_progress().await?,
+            }
+        }
+    }
+
+    /// Says how far the rows have come, while they are gone through. Where nobody hears it, the next exchange says it.
+    async fn tell_progress(&mut self) -> Result<(), StoreError> {
+        let moves = self.sites.values().any(|state| state.site.live.picture().rows.is_some());
+        if moves
+            && !self.server.seed
+            && let Some(server) = self.connect()?
+        {
+            let told = self.stoppable(async |core: &mut Self| core.tell_state(&server).await).await?;
+            if let Err(error) = told {
+                tracing::debug!(%error, "could not say how far the rows have come");
+            }
         }
         Ok(())
     }
@@ -700,6 +722,7 @@ impl Core {
                     app_version: state.app_version.clone(),
                     app_sqlite: state.site.rule.app_sqlite.clone(),
                     health,
+                    progress: progress(&state.site.live.picture()),
                 })
             })
             .collect();
@@ -1054,6 +1077,21 @@ pub fn pending(state: &SiteState) -> u32 {
 /// a plan, what was accepted is the plan.
 fn is_planned(state: &SiteState, looked: &Looked) -> bool {
     state.order.is_some() || (state.latest > 0 && looked.position >= state.latest)
+}
+
+/// How far a row step has come, for the server.
+fn progress(picture: &Picture) -> Option<Progress> {
+    let (Phase::Running { name, .. }, Some(rows)) = (&picture.phase, &picture.rows) else { return None };
+    Some(Progress {
+        migration: name.clone(),
+        step: u32::try_from(picture.step).unwrap_or(u32::MAX),
+        steps: u32::try_from(picture.steps).unwrap_or(u32::MAX),
+        done: rows.done,
+        total: rows.total,
+        failed: rows.failed,
+        rate: rows.rate,
+        left_ms: rows.left_ms,
+    })
 }
 
 /// The worst of a database's statuses.

@@ -9,6 +9,7 @@ mod hostile;
 mod kill;
 mod many;
 mod offline;
+mod online;
 mod person;
 mod rebuild;
 mod seed_faults;
