@@ -753,9 +753,9 @@ impl Core {
             for event in reports {
                 // The seed knows applied and not applied; the rest of the history stays here.
                 let applied = match event.kind {
-                    EventKind::Completed => Some(true),
-                    EventKind::Reverted | EventKind::Failed => Some(false),
-                    EventKind::Started | EventKind::Crashed | EventKind::Retried | EventKind::Skipped => None,
+                    EventKind::Completed | EventKind::Skipped => Some(true),
+                    EventKind::Reverted | EventKind::Failed | EventKind::GivenBack => Some(false),
+                    EventKind::Started | EventKind::Crashed | EventKind::Retried => None,
                 };
                 if let Some(applied) = applied {
                     let error = event.failure.as_ref().map(|f| f.message.clone());

@@ -20,6 +20,7 @@ use whimbrel_shared::{
 };
 
 use super::{
+    adopt,
     apply::{self, Job, Policy, Ran},
     chain::Chain,
     connection::{Managed, Missing},
@@ -108,6 +109,8 @@ pub struct Looked {
     pub fingerprint: Option<Digest>,
     /// How they differ from what the chain left behind.
     pub drift: Vec<String>,
+    /// Why nothing may run before the file is adopted; none where nothing has to be.
+    pub adopt_first: Option<HealthItem>,
 }
 
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
@@ -185,7 +188,8 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let history = managed::history(&file.connection)?;
     let position = plan::position(&history);
     let (fingerprint, drift) = fingerprint(site, &mut file, chain, place, position)?;
-    Ok(Looked { identity, history, position, fingerprint, drift })
+    let adopt_first = adopt::first(&mut file, chain, &history)?;
+    Ok(Looked { identity, history, position, fingerprint, drift, adopt_first })
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
@@ -334,6 +338,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     if !looked.drift.is_empty() {
         closed.push(drift_item(looked));
     }
+    closed.extend(looked.adopt_first.clone().filter(|_| operation == Operation::Apply));
     let file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
     let mut known = task.known.clone();
     let mut planned = Vec::new();
@@ -390,7 +395,7 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     let (planned, mut closed) = preview(shared, site, looked, chain, task)?;
     // Gates stand before the last planned one: what comes before that may run.
     let open = if closed.is_empty() { planned.len() } else { planned.len().saturating_sub(1) };
-    let whole = closed.iter().any(|g| matches!(g.code.as_str(), "held" | "window" | "drift"));
+    let whole = closed.iter().any(|g| matches!(g.code.as_str(), "held" | "window" | "drift" | "adopt_first"));
     let (Some(first), Some(last)) = (planned.first(), planned[..if whole { 0 } else { open }].last()) else {
         out.health.append(&mut closed);
         return Ok(());

@@ -21,7 +21,7 @@ pub(crate) fn after(before: Option<MigrationStatus>, event: &Event) -> Migration
         EventKind::Started => (Some(event.at_ms), completed_at_ms, None),
         EventKind::Completed | EventKind::Skipped => (started_at_ms, Some(event.at_ms), None),
         EventKind::Failed | EventKind::Crashed => (started_at_ms, completed_at_ms, event.failure.clone().or(failure)),
-        EventKind::Reverted => (started_at_ms, None, None),
+        EventKind::Reverted | EventKind::GivenBack => (started_at_ms, None, None),
         EventKind::Retried => (started_at_ms, completed_at_ms, None),
     };
     MigrationStatus {
