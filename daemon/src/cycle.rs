@@ -3,6 +3,8 @@
 //! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -93,6 +95,8 @@ pub struct SiteState {
     told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
+    /// Whether a person wanted it adopted in this cycle, and it was refused: then nothing is run on it.
+    not_adopted: bool,
 }
 
 /// How the exchanges with the server go.
@@ -158,6 +162,7 @@ impl Core {
         }
 
         publish(self, "applying");
+        self.adopt(&requests).await?;
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
         self.show_holds()?;
@@ -211,6 +216,7 @@ impl Core {
                         latest: 0,
                         told: Vec::new(),
                         ran: 0,
+                        not_adopted: false,
                     };
                     self.sites.insert(path, state);
                 }
@@ -218,7 +224,7 @@ impl Core {
         }
         self.sites.retain(|path, _| found.contains(path));
         for state in self.sites.values_mut() {
-            (state.health, state.ran) = (Vec::new(), 0);
+            (state.health, state.ran, state.not_adopted) = (Vec::new(), 0, false);
         }
     }
 
@@ -330,7 +336,7 @@ impl Core {
             };
             let state = self.sites.get_mut(&path).expect("its own key");
             state.latest = chain.latest();
-            let Some(looked) = state.looked.clone() else { continue };
+            let Some(looked) = state.looked.clone().filter(|_| !state.not_adopted) else { continue };
             // A server of the seed's kind has no plans: what it lists is what it wants.
             state.order =
                 if seed { Some(Order::ApplyUpTo { version: chain.latest() }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
@@ -879,8 +885,8 @@ impl Core {
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
-            // Who reverts or holds wants it to wait afterwards.
-            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
+            // Who reverts or holds wants it to wait afterwards; what was adopted may wait for its window.
+            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. } | PersonOrder::Adopt { .. } | PersonOrder::GiveBack) {
                 summary.errors.retain(|e| !e.waiting);
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
@@ -921,10 +927,14 @@ enum Refusal {
     Alarm(AcceptError),
 }
 
+/// The version that a person names, by its number or its name.
+fn named(chain: &Chain, name: &str) -> Option<u32> {
+    (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name))
+}
+
 /// What a person's order means for the versions of one database; none for orders that are about something else.
 fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wish, HealthItem>> {
-    let named =
-        |name: &str| (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name));
+    let named = |name: &str| named(chain, name);
     let unknown = |name: &str| {
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
     };
@@ -939,7 +949,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Adopt { .. } | PersonOrder::GiveBack => None,
     }
 }
 

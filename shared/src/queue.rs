@@ -273,7 +273,7 @@ pub fn run<K: KeyValue>(kv: &mut K) -> Result<RunAnswer, QueueError> {
     let message = match (total_migrated, errors.len()) {
         (0, 0) => "Nothing to migrate".to_owned(),
         (_, 0) => "Migration completed successfully".to_owned(),
-        (_, failed) => format!("Migration completed with {failed} errors"),
+        (_, failed) => format!("Migration completed, {failed} failed"),
     };
     Ok(RunAnswer { success: errors.is_empty(), message, tasks, leases: moved_leases, total_migrated, total_failed, errors })
 }
@@ -297,7 +297,7 @@ pub fn rollback<K: KeyValue>(kv: &mut K) -> Result<RollbackAnswer, QueueError> {
         kv.forget();
         errors.push(format!("{OLD_LIST}: {error}"));
     }
-    let message = if errors.is_empty() { "Rollback completed".to_owned() } else { format!("Rollback completed with {} errors", errors.len()) };
+    let message = if errors.is_empty() { "Rollback completed".to_owned() } else { format!("Rollback completed, {} failed", errors.len()) };
     let note = "Every entry is back in the old format; workers of the old version find them there".to_owned();
     Ok(RollbackAnswer { success: errors.is_empty(), message, deleted, note, errors })
 }

@@ -143,13 +143,7 @@ fn open(shared: &Shared, site: &Site) -> Result<(LockFile, Managed), ApplyError>
     Ok((lock, file))
 }
 
-fn judge(
-    file: &mut Managed,
-    chain: &Chain,
-    expected: &Expected,
-    pasts: &[Past],
-    word: Word,
-) -> Result<Result<Decision, AdoptError>, ApplyError> {
+fn judge(file: &mut Managed, chain: &Chain, expected: &Expected, pasts: &[Past], word: Word) -> Result<Result<Decision, AdoptError>, ApplyError> {
     file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
     if let Some(asked) = word.version.filter(|v| *v > chain.latest()) {
         return Ok(Err(AdoptError::NoSuchVersion { asked: asked.to_string(), latest: chain.latest() }));

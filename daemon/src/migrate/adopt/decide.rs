@@ -114,7 +114,11 @@ fn by_trackers(
                     return Err(AdoptError::Disagree { first: tool, first_version: other, second: past.tool, second_version: version });
                 }
                 if !passed_over.is_empty() {
-                    notes.push(format!("{}: {} entries are of parts that the chain does not speak of, and stay its own", past.tool, passed_over.len()));
+                    notes.push(format!(
+                        "{}: {} entries are of parts that the chain does not speak of, and stay its own",
+                        past.tool,
+                        passed_over.len()
+                    ));
                 }
                 said = Some((version, past.tool));
             }

@@ -138,7 +138,9 @@ impl AdoptError {
             Self::Unfinished => wait("it is taken up at the next cycle; then adopt again"),
             Self::NoPast => here("nothing to do: the chain begins here at its first migration"),
             Self::Trouble { trouble, .. } => here(trouble.remedy.clone()),
-            Self::Unmapped { why: Unmapped::Ahead { .. }, .. } => operator("publish what the database has: the chain must hold every migration that ran"),
+            Self::Unmapped { why: Unmapped::Ahead { .. }, .. } => {
+                operator("publish what the database has: the chain must hold every migration that ran")
+            }
             Self::Unmapped { why: Unmapped::Gap { missing, .. }, .. } => {
                 here(format!("apply {missing} with the other tool first, or `whimbrel adopt run DATABASE --version VERSION`"))
             }
@@ -156,9 +158,7 @@ impl AdoptError {
                 let last = versions.last().copied().unwrap_or_default();
                 here(format!("they differ in rows only; look, and say it: `whimbrel adopt run DATABASE --version {last}`"))
             }
-            Self::Unknown { version } => {
-                here(format!("compare it by hand, then `whimbrel adopt run DATABASE --version {version} --accept-drift`"))
-            }
+            Self::Unknown { version } => here(format!("compare it by hand, then `whimbrel adopt run DATABASE --version {version} --accept-drift`")),
             Self::NoSuchVersion { .. } => here("`whimbrel status` lists the chain"),
             Self::NotAdopted => here("`whimbrel adopt status` shows what there is"),
             Self::OnTop { base, .. } => here(format!("`whimbrel revert --to {base} --database DATABASE` first")),

@@ -83,9 +83,8 @@ mod tests {
 
     /// `+table a` makes, `-table a` drops, `~table a` changes.
     fn expected(versions: &[&[&str]]) -> Expected {
-        let change = |lines: &&[&str]| {
-            SchemaChange(lines.iter().map(|l| (l[1..].to_owned(), (!l.starts_with('-')).then(|| l[..1].to_owned()))).collect())
-        };
+        let change =
+            |lines: &&[&str]| SchemaChange(lines.iter().map(|l| (l[1..].to_owned(), (!l.starts_with('-')).then(|| l[..1].to_owned()))).collect());
         Expected::new(versions.iter().map(change).collect())
     }
 
@@ -96,14 +95,9 @@ mod tests {
     #[test]
     fn a_file_fits_the_version_whose_objects_it_has_and_no_other() {
         let chain = expected(&[&["+a"], &["+b"], &["~a"], &[], &["-b"]]);
-        for (objects, fits) in [
-            (&["+a"][..], &[1][..]),
-            (&["+a", "+b"], &[2]),
-            (&["~a", "+b", "+mine"], &[3, 4]),
-            (&["~a"], &[5]),
-            (&["+b"], &[]),
-            (&[], &[]),
-        ] {
+        for (objects, fits) in
+            [(&["+a"][..], &[1][..]), (&["+a", "+b"], &[2]), (&["~a", "+b", "+mine"], &[3, 4]), (&["~a"], &[5]), (&["+b"], &[]), (&[], &[])]
+        {
             assert_eq!(chain.fits(&found(objects)), fits, "{objects:?}");
         }
         assert_eq!(chain.closest(&found(&["+b"])), Some(4));

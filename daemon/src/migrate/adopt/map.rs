@@ -113,7 +113,9 @@ fn find_one(key: &Key, names: &[&str]) -> Vec<u32> {
             let wanted = words(wanted);
             all(&|name| {
                 let name = words(name);
-                !wanted.is_empty() && name.len() >= wanted.len() && name[name.len() - wanted.len()..].iter().zip(&wanted).all(|(a, b)| a.eq_ignore_ascii_case(b))
+                !wanted.is_empty()
+                    && name.len() >= wanted.len()
+                    && name[name.len() - wanted.len()..].iter().zip(&wanted).all(|(a, b)| a.eq_ignore_ascii_case(b))
             })
         }
     }
@@ -189,7 +191,11 @@ mod tests {
         check(vec![name("0001_initial"), name("0002_more")], &["0001_initial", "0002_more"], Ok(2));
         check(vec![name("notes_0001_initial")], &["0001_notes_0001_initial", "0002_tags_0001_initial"], Ok(1));
         check(vec![Applied::up_to("ae10", vec![Key::Word("ae10".into())])], &["0001_1b2c_init", "0002_ae10_more", "0003_ffff_x"], Ok(2));
-        check(vec![name("notial")], &["0001_initial"], Err("none of the 1 migrations that are applied is in the accepted chain (the first is notial)"));
+        check(
+            vec![name("notial")],
+            &["0001_initial"],
+            Err("none of the 1 migrations that are applied is in the accepted chain (the first is notial)"),
+        );
     }
 
     #[test]

@@ -104,8 +104,8 @@ pub(super) fn recognise(tables: &[Table]) -> Vec<(Tool, &str)> {
 impl Look {
     fn fits(&self, table: &Table) -> bool {
         let has = |column: &&str| table.columns.iter().any(|c| c == *column);
-        let columns = self.has.iter().all(|c| has(c))
-            && table.columns.iter().all(|c| self.has.contains(&c.as_str()) || self.may_have.contains(&c.as_str()));
+        let columns =
+            self.has.iter().all(|c| has(c)) && table.columns.iter().all(|c| self.has.contains(&c.as_str()) || self.may_have.contains(&c.as_str()));
         let name = table.name.to_ascii_lowercase();
         // Few columns are no signature: an application's own `(id, timestamp, name)` is no tracker.
         let named = name == self.table || (self.by_columns || self.has.len() > 1) && name.contains("migration");
@@ -132,10 +132,7 @@ mod tests {
     fn three_tools_share_a_table_name_and_their_columns_tell_them_apart() {
         check(&["schema_migrations(version)"], &[(Tool::Dbmate, "schema_migrations")]);
         check(&["schema_migrations(version, dirty)"], &[(Tool::GolangMigrate, "schema_migrations")]);
-        check(
-            &["schema_migrations(version)", "ar_internal_metadata(key, value, created_at, updated_at)"],
-            &[(Tool::Rails, "schema_migrations")],
-        );
+        check(&["schema_migrations(version)", "ar_internal_metadata(key, value, created_at, updated_at)"], &[(Tool::Rails, "schema_migrations")]);
         check(&["schema_migrations(version, note)"], &[]);
     }
 

@@ -35,7 +35,11 @@ pub(super) fn read(source: &Source<'_>) -> rusqlite::Result<Past> {
         let number = |text: Option<String>, or: u64| text.and_then(|t| t.parse().ok()).unwrap_or(or);
         let given_up = number(attempts, 0) >= number(most, 3);
         let said = format!("{} {}", operation.unwrap_or_default(), name.unwrap_or_default());
-        if given_up { stuck.insert(said) } else { open.insert(said) };
+        if given_up {
+            stuck.insert(said)
+        } else {
+            open.insert(said)
+        };
     }
     if !open.is_empty() {
         past.trouble = Some(Trouble::locked(

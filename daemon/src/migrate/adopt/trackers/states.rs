@@ -182,7 +182,8 @@ pub(super) fn atlas(source: &Source<'_>) -> rusqlite::Result<Past> {
         if applied == total && error.as_deref().unwrap_or_default().is_empty() {
             past.applied.push(Applied::one(version.clone(), vec![Key::of_version(&version)]));
         } else {
-            past.trouble = Some(Trouble::dirty(format!("{version} was left half applied"), "mend it, then `atlas migrate apply` or `atlas migrate set`"));
+            past.trouble =
+                Some(Trouble::dirty(format!("{version} was left half applied"), "mend it, then `atlas migrate apply` or `atlas migrate set`"));
         }
     }
     Ok(past)
