@@ -109,8 +109,6 @@ pub struct Looked {
     pub fingerprint: Option<Digest>,
     /// How they differ from what the chain left behind.
     pub drift: Vec<String>,
-    /// Why nothing may run before the file is adopted; none where nothing has to be.
-    pub adopt_first: Option<HealthItem>,
 }
 
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
@@ -188,8 +186,7 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let history = managed::history(&file.connection)?;
     let position = plan::position(&history);
     let (fingerprint, drift) = fingerprint(site, &mut file, chain, place, position)?;
-    let adopt_first = adopt::first(&mut file, chain, &history)?;
-    Ok(Looked { identity, history, position, fingerprint, drift, adopt_first })
+    Ok(Looked { identity, history, position, fingerprint, drift })
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
@@ -338,8 +335,9 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     if !looked.drift.is_empty() {
         closed.push(drift_item(looked));
     }
-    closed.extend(looked.adopt_first.clone().filter(|_| operation == Operation::Apply));
-    let file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
+    let mut file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
+    // With the chain as it is now: what was looked at may have been looked at before there was one.
+    closed.extend(adopt::first(&mut file, chain, &history)?.filter(|_| operation == Operation::Apply));
     let mut known = task.known.clone();
     let mut planned = Vec::new();
     let mut version = from;
