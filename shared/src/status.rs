@@ -179,7 +179,7 @@ pub struct Event {
     pub digest: Digest,
     /// Where the migration stands after this fact.
     pub status: Status,
-    /// Number of this attempt, from 1.
+    /// Number of this attempt, from 1; 0 where nothing was run.
     pub attempt: u32,
     /// Who asked.
     pub by: AskedBy,

@@ -229,6 +229,7 @@ fn a_tracker_that_cannot_be_believed_is_refused_with_the_tools_own_remedy() {
     device.run(&["adopt", "run"]).says(1, &["version 2 is dirty", "migrate force"]);
     assert_eq!(only(&daemon.status())["version"], 0);
     let file = device.path("notes.db");
+    device.run(&["adopt", "run", "--version", "0"]).says(1, &["table notes is there, and should not be"]);
     Connection::open(&file).unwrap().execute("UPDATE schema_migrations SET version = 5, dirty = 0", []).unwrap();
     device.run(&["adopt", "run"]).says(1, &["none of the 1 migrations", "its schema is that of version 2"]);
     // A person knows better than the tool, and the schema agrees.
@@ -347,6 +348,10 @@ fn the_seeds_queue_moves_is_rolled_back_and_moves_again_until_it_is_finished() {
         (&json!(4), &json!(["Task task3: queue:task:task3 is there with other content"]))
     );
     adopt("finish").says(1, &["orchestrator:queue:task3"]);
+    // Both layouts are read: the fifth task is still in the old one.
+    let kv = ["--kv", &store, "--table", "cache", "--key-column", "name", "--value-column", "body"];
+    let tasks = device.json(&[&["adopt", "status", "--tasks"], &kv[..]].concat());
+    assert_eq!(tasks["tasks"], json!(["task3", "task1", "task2", "task4", "task5"]));
     file.execute("DELETE FROM cache WHERE name = 'queue:task:task3'", []).unwrap();
     assert_eq!(adopt("run").json()["totalMigrated"], 1);
     adopt("finish").says(0, &["\"success\": true"]);

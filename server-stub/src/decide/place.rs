@@ -100,6 +100,10 @@ mod tests {
         let reverted = after(status, &event(EventKind::Reverted, Status::Reverted, 6));
         assert_eq!(reverted.completed_at_ms, None);
         assert_eq!(reverted.status, Status::Reverted);
+        let adopted = after(None, &event(EventKind::Skipped, Status::Skipped, 7));
+        assert_eq!((adopted.status, adopted.started_at_ms, adopted.completed_at_ms), (Status::Skipped, None, Some(7)));
+        let given_back = after(Some(adopted), &event(EventKind::GivenBack, Status::Pending, 8));
+        assert_eq!((given_back.status, given_back.completed_at_ms), (Status::Pending, None));
     }
 
     fn event(kind: EventKind, status: Status, at_ms: i64) -> Event {

@@ -41,6 +41,9 @@ struct Status {
     /// Path, file name or beginning of the client id of a database; all of them if left out
     #[arg(conflicts_with = "kv")]
     database: Option<String>,
+    /// List the ids of the queue's tasks, whichever layout they are in, in their order
+    #[arg(long, requires = "kv")]
+    tasks: bool,
     #[command(flatten)]
     kv: Kv,
 }
@@ -141,7 +144,8 @@ impl Kv {
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     match args.command {
-        Command::Status(Status { database, kv }) => match kv.named() {
+        Command::Status(Status { database, tasks, kv }) => match kv.named() {
+            Some((place, columns)) if tasks => queue::tasks(&place, &columns, out),
             Some((place, columns)) => queue::status(&place, &columns, out),
             None => databases::status(database, out),
         },

@@ -17,6 +17,13 @@ use crate::migrate::adopt::queue::{Columns, KvError, Place, Store};
 /// `schema` of what `adopt … --kv … --json` prints; the rest are the seed's fields.
 const QUEUE_SCHEMA: &str = "whimbrel.queue/1";
 
+/// What `status --tasks --json` prints.
+#[derive(Debug, Serialize)]
+struct Tasks<'a> {
+    /// Their ids, in the order of the old list, then those that it does not name.
+    tasks: &'a [String],
+}
+
 impl From<KvError> for CliError {
     fn from(error: KvError) -> Self {
         Self::failed(error.to_string(), error.remedy())
@@ -46,6 +53,12 @@ pub(super) fn status(place: &Place, columns: &Columns, out: &Output) -> Result<(
         answer.recommendation
     );
     print(out, &answer, &text, true)
+}
+
+pub(super) fn tasks(place: &Place, columns: &Columns, out: &Output) -> Result<(), CliError> {
+    let tasks = queue::tasks(&Store::open(place, columns)?)?;
+    let text: String = tasks.iter().map(|id| format!("{}\n", clean(id))).collect();
+    print(out, &Tasks { tasks: &tasks }, &text, true)
 }
 
 pub(super) fn run(place: &Place, columns: &Columns, out: &Output) -> Result<(), CliError> {

@@ -132,7 +132,9 @@ pub fn first(file: &mut Managed, chain: &Chain, history: &History) -> Result<Opt
         return Ok(None);
     }
     let message = format!("{} has applied migrations of this chain here ({}): nothing is run until they are taken over", past.tool, past.table);
-    let remedy = here("`whimbrel adopt run` takes them over; `whimbrel adopt run --version 0` says that none of the chain is in place");
+    let remedy = here(
+        "`whimbrel adopt run` takes them over; `whimbrel adopt run --version 0 --accept-drift` says that the chain begins here at its first migration",
+    );
     Ok(Some(item("adopt_first", Severity::Warning, message, remedy)))
 }
 

@@ -104,8 +104,7 @@ pub(super) fn recognise(tables: &[Table]) -> Vec<(Tool, &str)> {
 impl Look {
     fn fits(&self, table: &Table) -> bool {
         let has = |column: &&str| table.columns.iter().any(|c| c == *column);
-        let columns =
-            self.has.iter().all(|c| has(c)) && table.columns.iter().all(|c| self.has.contains(&c.as_str()) || self.may_have.contains(&c.as_str()));
+        let columns = self.has.iter().all(has) && table.columns.iter().all(|c| self.has.contains(&c.as_str()) || self.may_have.contains(&c.as_str()));
         let name = table.name.to_ascii_lowercase();
         // Few columns are no signature: an application's own `(id, timestamp, name)` is no tracker.
         let named = name == self.table || (self.by_columns || self.has.len() > 1) && name.contains("migration");
