@@ -14,7 +14,7 @@ use super::{
     error::AdoptError,
     expected::expected,
     fit::Expected,
-    map,
+    map::{self, Names},
     past::{Past, Tool},
     trackers,
 };
@@ -153,8 +153,8 @@ fn judge(file: &mut Managed, chain: &Chain, expected: &Expected, pasts: &[Past],
     Ok(decide(pasts, &names(chain), expected, file.schema.schema(), word))
 }
 
-fn names(chain: &Chain) -> Vec<&str> {
-    (1..=chain.latest()).filter_map(|v| chain.newest(v)).map(|e| e.custom.name.as_str()).collect()
+fn names(chain: &Chain) -> Names<'_> {
+    Names::new((1..=chain.latest()).filter_map(|v| chain.newest(v)).map(|e| e.custom.name.as_str()).collect())
 }
 
 /// As if the newest revision had run: a later one would not run here either.

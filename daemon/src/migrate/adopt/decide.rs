@@ -5,7 +5,7 @@ use whimbrel_shared::fingerprint::Schema;
 use super::{
     error::AdoptError,
     fit::Expected,
-    map::{Mapped, map},
+    map::{Mapped, Names, map},
     past::{Past, Tool, TroubleKind},
 };
 
@@ -54,7 +54,7 @@ impl By {
 }
 
 /// Decides. `names` are those of the chain, version 1 first; `found` is the file's schema.
-pub(super) fn decide(pasts: &[Past], names: &[&str], expected: &Expected, found: &Schema, word: Word) -> Result<Decision, AdoptError> {
+pub(super) fn decide(pasts: &[Past], names: &Names<'_>, expected: &Expected, found: &Schema, word: Word) -> Result<Decision, AdoptError> {
     if names.is_empty() {
         return Err(AdoptError::NoChain);
     }
@@ -93,7 +93,7 @@ fn is_in_the_way(past: &Past, word: Word) -> bool {
 /// What the trackers say together; none where there is none with anything in it.
 fn by_trackers(
     pasts: &[Past],
-    names: &[&str],
+    names: &Names<'_>,
     expected: &Expected,
     found: &Schema,
     notes: &mut Vec<String>,
@@ -181,7 +181,7 @@ mod tests {
 
     #[track_caller]
     fn check(pasts: &[Past], objects: &[&str], word: Word, want: &str) {
-        let got = match decide(pasts, &NAMES, &expected(), &found(objects), word) {
+        let got = match decide(pasts, &Names::new(NAMES.to_vec()), &expected(), &found(objects), word) {
             Ok(decision) => format!("{} by {}{}", decision.version, decision.by.name(), if decision.drift.is_empty() { "" } else { ", drifted" }),
             Err(error) => error.code().to_owned(),
         };

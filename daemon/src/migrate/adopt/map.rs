@@ -1,6 +1,6 @@
 //! Finds a tracker's entries in the accepted chain, and how far they reach. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::past::{Key, Past, Reach};
 
@@ -51,12 +51,70 @@ pub enum Unmapped {
 /// Most ids that a message names.
 const NAMED: usize = 6;
 
-/// Where `past` ends in a chain with these names, version 1 first.
-pub(super) fn map(past: &Past, names: &[&str]) -> Result<Mapped, Unmapped> {
+/// The names of a chain, ready to be found in.
+pub(super) struct Names<'a> {
+    /// Version 1 first.
+    names: Vec<&'a str>,
+    /// Versions by whole name.
+    whole: HashMap<&'a str, Vec<u32>>,
+    /// Versions by the words that follow the numbers in front, in lower case: each number less is another key.
+    tails: HashMap<String, Vec<u32>>,
+    /// Versions by word.
+    words: HashMap<String, Vec<u32>>,
+    /// Versions by number.
+    numbers: HashMap<Vec<u128>, Vec<u32>>,
+}
+
+impl<'a> Names<'a> {
+    /// `names` of a chain, version 1 first.
+    pub(super) fn new(names: Vec<&'a str>) -> Self {
+        let mut all = Self { names: Vec::new(), whole: HashMap::new(), tails: HashMap::new(), words: HashMap::new(), numbers: HashMap::new() };
+        for (version, name) in (1..).zip(&names) {
+            all.whole.entry(name).or_default().push(version);
+            let words = words(name);
+            let counted = words.iter().take_while(|w| w.bytes().all(|b| b.is_ascii_digit())).count();
+            for from in 0..=counted.min(words.len().saturating_sub(1)) {
+                all.tails.entry(words[from..].join("_")).or_default().push(version);
+            }
+            for word in words.into_iter().collect::<BTreeSet<_>>() {
+                all.words.entry(word).or_default().push(version);
+            }
+            if let Some(numbers) = numbers(name) {
+                all.numbers.entry(numbers).or_default().push(version);
+            }
+        }
+        all.names = names;
+        all
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    fn name(&self, version: u32) -> String {
+        self.names[version as usize - 1].to_owned()
+    }
+
+    /// The versions that the first key to find any finds.
+    fn find(&self, keys: &[Key]) -> Vec<u32> {
+        let found = |key: &Key| match key {
+            Key::Place(place) => (*place >= 1 && *place as usize <= self.names.len()).then(|| vec![*place]),
+            Key::Numbers(numbers) => self.numbers.get(numbers).cloned(),
+            Key::Word(word) => self.words.get(&word.to_ascii_lowercase()).cloned(),
+            // What was exported by hand got a number in front: `0003_notes_0001_initial`.
+            Key::Name(name) => self.whole.get(name.as_str()).or_else(|| self.tails.get(&words(name).join("_"))).cloned(),
+        };
+        keys.iter().find_map(found).unwrap_or_default()
+    }
+}
+
+/// Where `past` ends in a chain.
+pub(super) fn map(past: &Past, names: &Names<'_>) -> Result<Mapped, Unmapped> {
     let mut versions: BTreeSet<u32> = BTreeSet::new();
     let (mut unknown, mut known_groups) = (Vec::new(), BTreeSet::new());
     for entry in &past.applied {
-        match find(&entry.keys, names).as_slice() {
+        match names.find(&entry.keys).as_slice() {
             [] => unknown.push(entry),
             [version] => {
                 known_groups.insert(&entry.group);
@@ -66,8 +124,7 @@ pub(super) fn map(past: &Past, names: &[&str]) -> Result<Mapped, Unmapped> {
                 }
             }
             several => {
-                let name = |v: &u32| names[*v as usize - 1].to_owned();
-                return Err(Unmapped::Ambiguous { id: entry.id.clone(), names: several.iter().take(NAMED).map(name).collect() });
+                return Err(Unmapped::Ambiguous { id: entry.id.clone(), names: several.iter().take(NAMED).map(|v| names.name(*v)).collect() });
             }
         }
     }
@@ -78,8 +135,7 @@ pub(super) fn map(past: &Past, names: &[&str]) -> Result<Mapped, Unmapped> {
         };
     };
     if let Some(missing) = (1..=last).find(|v| !versions.contains(v)) {
-        let name = |v: u32| names[v as usize - 1].to_owned();
-        return Err(Unmapped::Gap { missing: name(missing), above: name(last) });
+        return Err(Unmapped::Gap { missing: names.name(missing), above: names.name(last) });
     }
     let (ahead, passed_over): (Vec<_>, Vec<_>) = unknown.into_iter().partition(|entry| known_groups.contains(&entry.group));
     if !ahead.is_empty() {
@@ -89,40 +145,12 @@ pub(super) fn map(past: &Past, names: &[&str]) -> Result<Mapped, Unmapped> {
 }
 
 /// Whether any entry of `past` is one of the chain's: what is applied then must not be applied again.
-pub(super) fn is_known(past: &Past, names: &[&str]) -> bool {
-    past.applied.iter().any(|entry| !find(&entry.keys, names).is_empty())
+pub(super) fn is_known(past: &Past, names: &Names<'_>) -> bool {
+    past.applied.iter().any(|entry| !names.find(&entry.keys).is_empty())
 }
 
-/// The versions that the first key to find any finds.
-fn find(keys: &[Key], names: &[&str]) -> Vec<u32> {
-    keys.iter().map(|key| find_one(key, names)).find(|found| !found.is_empty()).unwrap_or_default()
-}
-
-fn find_one(key: &Key, names: &[&str]) -> Vec<u32> {
-    let all = |is: &dyn Fn(&str) -> bool| -> Vec<u32> { (1..).zip(names).filter(|(_, name)| is(name)).map(|(version, _)| version).collect() };
-    match key {
-        Key::Place(place) => (*place >= 1 && *place as usize <= names.len()).then_some(*place).into_iter().collect(),
-        Key::Numbers(wanted) => all(&|name| numbers(name).as_ref() == Some(wanted)),
-        Key::Word(word) => all(&|name| words(name).iter().any(|w| w.eq_ignore_ascii_case(word))),
-        Key::Name(wanted) => {
-            let exact = all(&|name| name == wanted);
-            if !exact.is_empty() {
-                return exact;
-            }
-            // What was exported by hand got a number in front: `0003_notes_0001_initial`.
-            let wanted = words(wanted);
-            all(&|name| {
-                let name = words(name);
-                !wanted.is_empty()
-                    && name.len() >= wanted.len()
-                    && name[name.len() - wanted.len()..].iter().zip(&wanted).all(|(a, b)| a.eq_ignore_ascii_case(b))
-            })
-        }
-    }
-}
-
-fn words(text: &str) -> Vec<&str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect()
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_ascii_lowercase).collect()
 }
 
 /// The number at the front of a name, as the layouts write it: `0002_x`, `2018-01-13-205510_x`, `V1.2__x`, and TypeORM's
@@ -168,7 +196,7 @@ mod tests {
 
     #[track_caller]
     fn check(applied: Vec<Applied>, names: &[&str], want: Result<u32, &str>) {
-        let got = map(&past(applied), names).map(|m| m.version).map_err(|why| why.to_string());
+        let got = map(&past(applied), &Names::new(names.to_vec())).map(|m| m.version).map_err(|why| why.to_string());
         assert_eq!(got.as_ref().map_err(String::as_str), want.as_ref().map_err(|w| *w), "{names:?}");
     }
 
@@ -209,7 +237,8 @@ mod tests {
     #[test]
     fn a_part_that_the_chain_does_not_speak_of_is_passed_over() {
         let grouped = |id: &str, group: &str| Applied { group: Some(group.to_owned()), ..name(id) };
-        let mapped = map(&past(vec![grouped("auth_0001_user", "auth"), grouped("notes_0001_initial", "notes")]), &["0001_notes_0001_initial"]);
+        let mapped =
+            map(&past(vec![grouped("auth_0001_user", "auth"), grouped("notes_0001_initial", "notes")]), &Names::new(vec!["0001_notes_0001_initial"]));
         assert_eq!(mapped, Ok(Mapped { version: 1, passed_over: vec!["auth_0001_user".into()] }));
         check(
             vec![grouped("notes_0001_initial", "notes"), grouped("notes_0002_x", "notes")],

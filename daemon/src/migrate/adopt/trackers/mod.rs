@@ -8,14 +8,19 @@ mod states;
 mod tests;
 
 use rusqlite::{Connection, types::Value};
+use whimbrel_shared::migration::MAX_CHAIN;
 
 use super::{
     past::{Past, Tool},
     recognise::{Table, recognise},
 };
 
-/// Columns that no tracker has: wider tables are not looked at.
+/// Columns that no tracker has: those behind them are not looked at.
 const MOST_COLUMNS: i64 = 24;
+/// Most rows that are read of a tracker: ten times the longest chain, for those that write a row for every up and down.
+const MOST_ROWS: usize = 10 * MAX_CHAIN;
+/// Longest text that is taken from another tool's table, in characters: no name is longer, and messages show it.
+const LONGEST_TEXT: usize = 500;
 
 /// Every tracker of a file, those with a table of their own first. `PRAGMA user_version` counts where it is not 0.
 pub(super) fn read(connection: &Connection) -> rusqlite::Result<Vec<Past>> {
@@ -104,7 +109,7 @@ impl Source<'_> {
         let mut statement = self.connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
+        while let Some(row) = rows.next()?.filter(|_| found.len() < MOST_ROWS) {
             let mut values = [const { None }; N];
             for (index, value) in values.iter_mut().enumerate() {
                 *value = text(row.get(index)?);
@@ -123,8 +128,8 @@ fn text(value: Value) -> Option<String> {
         #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and in range")]
         Value::Real(x) if x.fract() == 0.0 && x.abs() < 1e15 => Some((x as i64).to_string()),
         Value::Real(x) => Some(x.to_string()),
-        Value::Text(t) => Some(t),
-        Value::Blob(b) => Some(String::from_utf8_lossy(&b).into_owned()),
+        Value::Text(t) => Some(t.chars().take(LONGEST_TEXT).collect()),
+        Value::Blob(b) => Some(String::from_utf8_lossy(&b).chars().take(LONGEST_TEXT).collect()),
     }
 }
 

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::{
     super::{
-        map::map,
+        map::{Names, map},
         past::{Trouble, TroubleKind},
     },
     *,
@@ -76,7 +76,7 @@ fn each_tool_is_told_apart_read_found_in_the_chain_and_left_as_it_was() {
         if !applied.is_empty() {
             assert_eq!(past.applied.iter().map(|a| a.id.as_str()).collect::<Vec<_>>(), applied, "{name}");
         }
-        let mapped = map(past, &chain).unwrap_or_else(|why| panic!("{name}: {why}"));
+        let mapped = map(past, &Names::new(chain.to_vec())).unwrap_or_else(|why| panic!("{name}: {why}"));
         assert_eq!(mapped.version, 2, "{name}");
         assert_eq!((content(&connection), connection.total_changes()), (before, changes), "{name} was changed");
     }
@@ -85,7 +85,7 @@ fn each_tool_is_told_apart_read_found_in_the_chain_and_left_as_it_was() {
 #[test]
 fn djangos_own_apps_are_passed_over() {
     let pasts = read(&database("django")).unwrap();
-    let mapped = map(&pasts[0], &["0001_notes_0001_initial", "0002_notes_0002_tags"]).unwrap();
+    let mapped = map(&pasts[0], &Names::new(vec!["0001_notes_0001_initial", "0002_notes_0002_tags"])).unwrap();
     assert!(mapped.passed_over.iter().all(|id| id.starts_with("auth.") || id.starts_with("contenttypes.")), "{mapped:?}");
     assert!(mapped.passed_over.len() > 10, "{mapped:?}");
 }
@@ -191,4 +191,52 @@ fn an_older_client_kept_its_flag_in_the_list() {
         .unwrap();
     let past = &read(&connection).unwrap()[0];
     assert_eq!((past.table.as_str(), past.applied.len()), ("client_migration", 1));
+}
+
+#[test]
+fn tools_without_a_fixture_are_read_by_the_names_that_they_keep() {
+    let cases: [(&str, Tool, [&str; 2]); 5] = [
+        (
+            "CREATE TABLE gorp_migrations(id, applied_at); INSERT INTO gorp_migrations VALUES ('2_tags.sql', 2), ('1_notes.sql', 1)",
+            Tool::SqlMigrate,
+            ["1_notes", "2_tags"],
+        ),
+        (
+            "CREATE TABLE kysely_migration(name, timestamp); CREATE TABLE kysely_migration_lock(id, is_locked);
+             INSERT INTO kysely_migration VALUES ('notes', 1), ('tags', 2); INSERT INTO kysely_migration_lock VALUES ('migration_lock', 0)",
+            Tool::Kysely,
+            ["0001_notes", "0002_tags"],
+        ),
+        (
+            "CREATE TABLE __EFMigrationsHistory(MigrationId, ProductVersion); CREATE TABLE __EFMigrationsLock(Id, Timestamp);
+             INSERT INTO __EFMigrationsHistory VALUES ('20240101090000_Notes', '9.0'), ('20240102090000_Tags', '9.0')",
+            Tool::EfCore,
+            ["20240101090000_Notes", "20240102090000_Tags"],
+        ),
+        (
+            "CREATE TABLE grdb_migrations(identifier TEXT PRIMARY KEY); INSERT INTO grdb_migrations VALUES ('notes'), ('tags')",
+            Tool::Grdb,
+            ["1_notes", "2_tags"],
+        ),
+        (
+            "CREATE TABLE _yoyo_migration(migration_hash, migration_id, applied_at_utc); CREATE TABLE yoyo_lock(locked, ctime, pid);
+             INSERT INTO _yoyo_migration VALUES ('x', '0001.notes', 1), ('y', '0002.tags', 2)",
+            Tool::Yoyo,
+            ["0001.notes", "0002.tags"],
+        ),
+    ];
+    for (sql, tool, chain) in cases {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(sql).unwrap();
+        let past = &read(&connection).unwrap()[0];
+        assert_eq!((past.tool, &past.trouble), (tool, &None));
+        assert_eq!(map(past, &Names::new(chain.to_vec())).map(|m| m.version), Ok(2), "{tool}");
+    }
+}
+
+#[test]
+fn what_another_tool_left_behind_cannot_flood_a_message() {
+    let connection = database("knex");
+    connection.execute_batch("UPDATE knex_migrations SET name = replace(hex(zeroblob(100000)), '00', 'x')").unwrap();
+    assert!(read(&connection).unwrap()[0].applied.iter().all(|a| a.id.len() == LONGEST_TEXT));
 }
