@@ -189,6 +189,12 @@ fn without_a_tracker_the_schema_says_where_a_database_stands() {
     assert!(history[1]["fingerprint"].is_string() && history[0]["fingerprint"].is_null(), "{history:#?}");
     device.run(&["adopt", "run", "notes.db"]).says(1, &["whimbrel's own already, up to version 3"]);
     device.run(&["adopt", "rollback", "notes.db"]).says(1, &["0003_done (version 3) ran after it was adopted at version 2", "revert --to 2"]);
+    // What was adopted, then reverted and run again, is no part of the past any more.
+    assert_eq!(device.run(&["revert", "--to", "1", "--yes"]).code, 0);
+    assert_eq!(device.run(&["release"]).code, 0);
+    daemon.until_settled(SOON, 3);
+    assert_eq!(device.run(&["revert", "--to", "2", "--yes"]).code, 0);
+    device.run(&["adopt", "rollback", "notes.db"]).says(1, &["0002_tags (version 2) ran after", "revert --to 1"]);
     daemon.stop();
 }
 

@@ -83,6 +83,8 @@ pub fn adopt(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, word:
             managed::put_migration(&file.connection, &row)?;
             managed::append_event(&file.connection, &Event { fingerprint: fingerprint.filter(|_| last), ..event })?;
         }
+        // What a first try ran into before somebody looked is over.
+        managed::count_crash(&file.connection, None)?;
         let adopted = Adopted { by: decision.by.name().to_owned(), version: decision.version, at_ms: now_ms, drift: decision.drift.clone() };
         managed::set_adopted(&file.connection, Some(&adopted))?;
         Ok(Ok(decision))
@@ -101,7 +103,8 @@ pub fn give_back(shared: &Shared, site: &Site, looked: &Looked) -> Result<u32, A
         }
         let Some(adopted) = managed::adopted(&file.connection)? else { return Ok(Err(AdoptError::NotAdopted)) };
         let history = managed::history(&file.connection)?;
-        if let Some(row) = history.range(adopted.version + 1..).map(|(_, row)| row).rfind(|row| row.status.is_in_place()) {
+        // Also below the baseline: what was reverted and ran again is no part of it any more.
+        if let Some(row) = history.values().rfind(|row| row.status.is_in_place() && row.status != Status::Skipped) {
             return Ok(Err(AdoptError::OnTop { name: row.name.to_string(), version: row.version, base: adopted.version }));
         }
         for row in history.into_values().filter(|row| row.status == Status::Skipped).rev() {

@@ -91,7 +91,7 @@ pub enum AdoptError {
     /// Nothing was adopted.
     #[error("it was not adopted: there is nothing to take back")]
     NotAdopted,
-    /// Migrations ran on top.
+    /// Migrations ran since.
     #[error("{name} (version {version}) ran after it was adopted at version {base}")]
     OnTop {
         /// The newest of them.
@@ -161,7 +161,10 @@ impl AdoptError {
             Self::Unknown { version } => here(format!("compare it by hand, then `whimbrel adopt run DATABASE --version {version} --accept-drift`")),
             Self::NoSuchVersion { .. } => here("`whimbrel status` lists the chain"),
             Self::NotAdopted => here("`whimbrel adopt status` shows what there is"),
-            Self::OnTop { base, .. } => here(format!("`whimbrel revert --to {base} --database DATABASE` first")),
+            Self::OnTop { version, base, .. } => {
+                let to = (*base).min(version.saturating_sub(1));
+                here(format!("`whimbrel revert --to {to} --database DATABASE` first"))
+            }
             Self::Apply(error) => error.remedy(),
         }
     }
