@@ -22,6 +22,8 @@ pub struct Mig {
     pub verify: Option<String>,
     /// `migration.toml`.
     pub toml: Option<String>,
+    /// Other files that it names.
+    pub files: BTreeMap<String, String>,
 }
 
 impl Mig {
@@ -48,10 +50,17 @@ impl Mig {
         self
     }
 
+    /// And has another file.
+    pub fn file(mut self, name: &str, text: impl Into<String>) -> Self {
+        self.files.insert(name.to_owned(), text.into());
+        self
+    }
+
     fn migration(&self) -> Migration {
         let mut files = BTreeMap::from([("up.sql".to_owned(), self.up.clone())]);
         files.extend(self.verify.clone().map(|text| ("verify.sql".to_owned(), text)));
         files.extend(self.down.clone().map(|text| ("down.sql".to_owned(), text)));
+        files.extend(self.files.clone());
         let manifest = self.toml.as_deref().map_or_else(Manifest::default, |text| Manifest::parse(text).expect("the story's manifest is right"));
         let name = self.name.parse().expect("the story's name is right");
         Migration { format: FORMAT.to_owned(), name, manifest, down: self.down.as_ref().map(|_| "down.sql".to_owned()), files }
@@ -70,6 +79,9 @@ pub fn write(folder: &Path, chain: &[Mig]) {
                 std::fs::write(place.join(file), text).expect("a file can be written");
             }
         }
+        for (file, text) in &mig.files {
+            std::fs::write(place.join(file), text).expect("a file can be written");
+        }
     }
 }
 
@@ -80,7 +92,7 @@ pub fn links(chain: &[Mig]) -> Vec<PublishLink> {
         let migration = mig.migration();
         let body = String::from_utf8(migration.to_bytes()).expect("a migration is text");
         let previous = links.last().map(|l| l.target.digest());
-        let link = Link { name: migration.name, version, revision: 1, previous, mends: None, schema: None, min_sqlite: None };
+        let link = Link { name: migration.name, version, revision: 1, previous, mends: None, schema: None, steps: Vec::new(), min_sqlite: None };
         let seed = SeedQueries { timestamp: version.into(), up_queries: vec![mig.up.clone()], down_queries: Vec::from_iter(mig.down.clone()) };
         links.push(PublishLink { target: TargetEntry::new(body.as_bytes(), link), body, seed });
     }

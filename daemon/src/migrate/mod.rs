@@ -2,6 +2,7 @@
 
 pub mod adopt;
 pub mod apply;
+pub mod arrived;
 pub mod chain;
 pub mod connection;
 pub mod error;
@@ -13,11 +14,15 @@ pub mod gate;
 pub mod guard;
 pub mod halt;
 pub mod live;
+pub mod online;
 pub mod patience;
 pub mod perform;
 pub mod plan;
 pub mod recover;
+pub mod rows;
 pub mod schema;
 pub mod script;
 pub mod transaction;
+pub mod units;
+pub mod wal;
 pub mod work;
