@@ -71,7 +71,7 @@ pub(super) fn decide(pasts: &[Past], names: &Names<'_>, expected: &Expected, fou
         },
     };
     let drift = match expected.differences(version, found) {
-        // Nothing of the chain is there, and a person says so: what differs is what the chain will run into.
+        // Accepted by a person who named the version: it is recorded with what differs.
         Some(drift) if drift.is_empty() || word.version.is_some() && word.accept_drift => drift,
         Some(drift) => return Err(AdoptError::Drift { version, drift }),
         None if word.version.is_some() && word.accept_drift => Vec::new(),

@@ -78,7 +78,7 @@ const LOOKS: [Look; 22] = [
     },
 ];
 
-/// What else the list of the seed's own migrations may have beside `migrationName` and `clientApplied`.
+/// Where the seed's clients keep what came from their server.
 pub(super) const SEED_LIST: &str = "client_migration";
 
 /// Every tracker among `tables`, with the name of its table.
