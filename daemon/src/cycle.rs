@@ -3,6 +3,8 @@
 //! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -99,6 +101,8 @@ pub struct SiteState {
     told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
+    /// Whether a person wanted it adopted in this cycle, and it was refused: then nothing is run on it.
+    not_adopted: bool,
 }
 
 /// How the exchanges with the server go.
@@ -164,6 +168,7 @@ impl Core {
             exchange = self.stoppable(Self::exchange).await?;
         }
 
+        self.adopt(&requests).await?;
         // Before the picture: what is about to be applied is pending in it.
         self.know_orders()?;
         publish(self, "applying");
@@ -220,6 +225,7 @@ impl Core {
                         latest: 0,
                         told: Vec::new(),
                         ran: 0,
+                        not_adopted: false,
                     };
                     self.sites.insert(path, state);
                 }
@@ -227,7 +233,7 @@ impl Core {
         }
         self.sites.retain(|path, _| found.contains(path));
         for state in self.sites.values_mut() {
-            (state.health, state.ran) = (Vec::new(), 0);
+            (state.health, state.ran, state.not_adopted) = (Vec::new(), 0, false);
         }
     }
 
@@ -359,7 +365,7 @@ impl Core {
                 self.shared.store().setting(&settings::app_sqlite(&rule.app))?.or_else(|| rule.app_sqlite.clone())
             };
             let state = self.sites.get_mut(&path).expect("its own key");
-            let Some(looked) = state.looked.clone() else { continue };
+            let Some(looked) = state.looked.clone().filter(|_| !state.not_adopted) else { continue };
             if let Some(Order::ApplyUpTo { version }) = state.order
                 && version > chain.latest()
             {
@@ -858,9 +864,9 @@ impl Core {
             for event in reports {
                 // The seed knows applied and not applied; the rest of the history stays here.
                 let applied = match event.kind {
-                    EventKind::Completed => Some(true),
-                    EventKind::Reverted | EventKind::Failed => Some(false),
-                    EventKind::Started | EventKind::Crashed | EventKind::Retried | EventKind::Skipped => None,
+                    EventKind::Completed | EventKind::Skipped => Some(true),
+                    EventKind::Reverted | EventKind::Failed | EventKind::GivenBack => Some(false),
+                    EventKind::Started | EventKind::Crashed | EventKind::Retried => None,
                 };
                 if let Some(applied) = applied {
                     let error = event.failure.as_ref().map(|f| f.message.clone());
@@ -988,8 +994,8 @@ impl Core {
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
-            // Who reverts or holds wants it to wait afterwards.
-            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
+            // Who reverts or holds wants it to wait afterwards; what was adopted may wait for its window.
+            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. } | PersonOrder::Adopt { .. } | PersonOrder::GiveBack) {
                 summary.errors.retain(|e| !e.waiting);
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
@@ -1041,10 +1047,14 @@ enum Refusal {
     Alarm(AcceptError),
 }
 
+/// The version that a person names, by its number or its name.
+fn named(chain: &Chain, name: &str) -> Option<u32> {
+    (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name))
+}
+
 /// What a person's order means for the versions of one database; none for orders that are about something else.
 fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wish, HealthItem>> {
-    let named =
-        |name: &str| (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name));
+    let named = |name: &str| named(chain, name);
     let unknown = |name: &str| {
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
     };
@@ -1059,7 +1069,12 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
+        PersonOrder::Retry
+        | PersonOrder::Hold { .. }
+        | PersonOrder::Release
+        | PersonOrder::Adopt { .. }
+        | PersonOrder::GiveBack
+        | PersonOrder::Cycle => None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stories: the real daemon, the real server, real files, an application beside them, and a wire that can be cut. Each
 //! name is a sentence; together they describe the product. `WHIMBREL_NIGHT=1` runs sweeps whole.
 
+mod adopt;
 mod app_first;
 mod bad_input;
 mod documents;
