@@ -4,12 +4,14 @@
 mod app_first;
 mod bad_input;
 mod documents;
+mod failing_disk;
 mod half_open;
 mod hostile;
 mod kill;
 mod many;
 mod offline;
 mod person;
+mod power_loss;
 mod rebuild;
 mod seed_faults;
 mod seed_server;

@@ -1,6 +1,6 @@
 //! What SQLite did to the files of a disk, in order. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// The files of a folder: name and content.
 pub type Files = BTreeMap<String, Vec<u8>>;
@@ -44,6 +44,20 @@ pub enum Op {
     /// SQLite holds a transaction for committed: from here on none of it may be forgotten.
     /// (`SQLITE_FCNTL_COMMIT_PHASETWO`, <https://sqlite.org/c3ref/c_fcntl_begin_atomic_write.html>.)
     Commit,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { file } => write!(f, "create {file}"),
+            Self::Write { file, offset, bytes } => write!(f, "write {} bytes at {offset} of {file}", bytes.len()),
+            Self::Truncate { file, size } => write!(f, "truncate {file} to {size} bytes"),
+            Self::Sync { file } => write!(f, "sync {file}"),
+            Self::Delete { file } => write!(f, "delete {file}"),
+            Self::SyncFolder => f.write_str("sync the folder"),
+            Self::Commit => f.write_str("commit"),
+        }
+    }
 }
 
 /// A folder as it lay on the disk when the recording began, and everything since.
