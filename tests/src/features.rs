@@ -206,16 +206,19 @@ fn broken_off() -> Feature {
 }
 
 fn grouped() -> Feature {
-    Feature::new(
+    // Each of the later ones is the first to touch a table, so that a disk can fail in the middle of any of them.
+    let mut feature = Feature::new(
         "group",
         [
-            Mig::up("group_one", "CREATE TABLE g1(x); INSERT INTO g1 VALUES (1);"),
-            Mig::up("group_two", "CREATE TABLE g2(x); INSERT INTO g2 SELECT x + 1 FROM g1;"),
-            Mig::up("group_three", "CREATE TABLE g3(x); INSERT INTO g3 SELECT x + 1 FROM g2;"),
-            Mig::up("group_four", "DROP TABLE g1; INSERT INTO g3 SELECT 10 * x FROM g3;"),
+            Mig::up("group_one", "CREATE TABLE g1(x); CREATE TABLE g2(x); CREATE TABLE g3(x); INSERT INTO g1 VALUES (1); INSERT INTO g2 VALUES (2); INSERT INTO g3 VALUES (3);"),
+            Mig::up("group_two", "UPDATE g1 SET x = x + 1; ALTER TABLE g1 ADD COLUMN y;"),
+            Mig::up("group_three", "UPDATE g2 SET x = x + (SELECT x FROM g1);"),
+            Mig::up("group_four", "UPDATE g3 SET x = 10 * x; INSERT INTO g3 SELECT x FROM g2; DROP TABLE g2;"),
         ],
     )
-    .grouped()
+    .grouped();
+    feature.orders.insert(0, Order::ApplyUpTo { version: 1 });
+    feature
 }
 
 fn cascading() -> Feature {

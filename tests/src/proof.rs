@@ -77,7 +77,7 @@ impl Proof {
     /// Whether an order came to what it has to come to when nothing disturbs it.
     pub fn judge(&self, done: &Advanced, order: usize) -> Result<(), String> {
         let last = order + 1 == self.feature.orders.len();
-        if done.well() == !(last && self.feature.fails) { Ok(()) } else { Err(format!("order {order} came to {done:?}")) }
+        if done.well() != (last && self.feature.fails) { Ok(()) } else { Err(format!("order {order} came to {done:?}")) }
     }
 
     /// Opens the file in `folder` as anybody would, and looks whether it is whole and right: its pages, the application's
