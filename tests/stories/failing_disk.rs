@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -37,31 +37,10 @@ fn fail_everywhere(journal: Journal) {
         let proof = Proof::new(feature, journal);
         let before = proof.before();
         let wanted = undisturbed(&proof, &before);
-        let counts = Mutex::new(Counts::default());
-        let next = AtomicUsize::new(0);
-        let over = AtomicUsize::new(usize::MAX);
-        std::thread::scope(|scope| {
-            for _ in 0..AT_ONCE {
-                scope.spawn(|| {
-                    loop {
-                        let at = next.fetch_add(1, Relaxed);
-                        if at >= over.load(Relaxed) {
-                            break;
-                        }
-                        for fault in faults(at) {
-                            match strike(&proof, &before, fault, &wanted) {
-                                Ok(None) => {
-                                    over.fetch_min(at, Relaxed);
-                                }
-                                Ok(Some(outcome)) => counts.lock().unwrap().add(outcome),
-                                Err(why) => panic!("{name} ({journal:?}), {fault:?}: {why}"),
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        let counts = counts.into_inner().unwrap();
+        let mut counts = Counts::default();
+        for sweep in sweeps() {
+            counts.merge(run(&proof, &before, &wanted, &sweep));
+        }
         counts.print(&format!("{journal:?}, {name}"));
         whole.merge(counts);
     }
@@ -69,16 +48,41 @@ fn fail_everywhere(journal: Journal) {
     assert!(whole.silent * 2 < whole.runs, "most faults were not noticed: they did not strike what matters");
 }
 
-/// What is tried at one call: everything at night, and else each of them in turn.
-fn faults(at: usize) -> Vec<Fault> {
-    let all: Vec<_> =
-        [Trouble::Full, Trouble::Io].into_iter().flat_map(|trouble| [false, true].map(|stays| Fault { at, trouble, stays, reads: false })).collect();
+/// What is tried at each call. At night everything; else every call fails in one of four ways, in turn.
+fn sweeps() -> Vec<Vec<Fault>> {
+    let fault = |trouble, stays, reads| Fault { at: 0, trouble, stays, reads };
+    let all: Vec<_> = [Trouble::Full, Trouble::Io].into_iter().flat_map(|t| [fault(t, false, false), fault(t, true, false)]).collect();
     if !night() {
-        return vec![all[at % all.len()]];
+        return vec![all];
     }
-    // Reads are calls too: the numbering is another one, and as many are tried as there are calls without them.
-    let reads = [false, true].map(|stays| Fault { at, trouble: Trouble::Io, stays, reads: true });
-    all.into_iter().chain(reads).collect()
+    let reads = [fault(Trouble::Io, false, true), fault(Trouble::Io, true, true)];
+    all.into_iter().chain(reads).map(|fault| vec![fault]).collect()
+}
+
+/// Strikes call after call, with each of `sweep` in turn, until the run is over before its fault is.
+fn run(proof: &Proof, before: &Files, wanted: &End, sweep: &[Fault]) -> Counts {
+    let counts = Mutex::new(Counts::default());
+    let (next, over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || {
+        while !over.load(Relaxed) {
+            let at = next.fetch_add(1, Relaxed);
+            let fault = Fault { at, ..sweep[at % sweep.len()] };
+            match strike(proof, before, fault, wanted) {
+                Ok(None) => over.store(true, Relaxed),
+                Ok(Some(outcome)) => counts.lock().unwrap().add(outcome),
+                Err(why) => {
+                    over.store(true, Relaxed);
+                    panic!("{} ({:?}), {fault:?}: {why}", proof.feature.name, proof.journal);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    counts.into_inner().unwrap()
 }
 
 /// What the engine said of one fault.

@@ -3,6 +3,7 @@
 
 mod app_first;
 mod bad_input;
+mod corpus;
 mod documents;
 mod failing_disk;
 mod half_open;
