@@ -33,7 +33,7 @@ fn every_script_of_the_corpus_does_what_it_does_in_the_shell() {
         let needs = script.lines().next().and_then(|l| l.strip_prefix("-- needs ")).and_then(|l| l.split(':').next()).map(version);
         let other = if needs.is_some_and(|needs| needs > shell) {
             by_library += 1;
-            println!("note: {name}: the shell is {}.{}.{} and lacks what it uses; compared with the library alone", shell[0], shell[1], shell[2]);
+            eprintln!("note: {name}: the shell is {}.{}.{} and lacks what it uses; compared with the library alone", shell[0], shell[1], shell[2]);
             by_the_library(&script)
         } else {
             by_the_shell(&script)
@@ -47,7 +47,7 @@ fn every_script_of_the_corpus_does_what_it_does_in_the_shell() {
             (ours, other) => wrong.push(format!("{name}: the engine says {}, and the other {}", outcome(ours), outcome(other))),
         }
     }
-    println!("{same} scripts do the same ({by_library} of them compared with the library alone), {} do not", wrong.len());
+    eprintln!("{same} scripts do the same ({by_library} of them compared with the library alone), {} do not", wrong.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(same >= AT_LEAST, "only {same} scripts were found");
 }
@@ -197,7 +197,7 @@ fn outcome(result: Result<Dump, String>) -> String {
 fn shell_version() -> [u32; 3] {
     let output = Command::new("sqlite3").arg("--version").output().expect("it was found");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    println!("the shell is {}", said.trim());
+    eprintln!("the shell is {}", said.trim());
     version(said.split(' ').next().unwrap_or_default())
 }
 

@@ -118,7 +118,7 @@ impl Counts {
 
     fn print(&self, of: &str) {
         let Self { runs, silent, struck, codes } = self;
-        println!("{of}: {runs} faults {struck:?}, reported as {codes:?}, {silent} of no consequence");
+        eprintln!("{of}: {runs} faults {struck:?}, reported as {codes:?}, {silent} of no consequence");
     }
 }
 

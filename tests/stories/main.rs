@@ -10,6 +10,7 @@ mod half_open;
 mod hostile;
 mod kill;
 mod many;
+mod mistakes;
 mod offline;
 mod person;
 mod power_loss;

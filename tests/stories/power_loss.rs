@@ -82,7 +82,7 @@ impl Counts {
 
     fn print(&self, of: &str) {
         let Self { points, images, distinct, resumed, commits } = self;
-        println!("{of}: {commits} commits, {points} points, {images} images ({distinct} distinct) checked, {resumed} resumed to the same end");
+        eprintln!("{of}: {commits} commits, {points} points, {images} images ({distinct} distinct) checked, {resumed} resumed to the same end");
     }
 }
 
