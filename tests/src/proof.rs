@@ -140,14 +140,12 @@ impl Proof {
         Ok(all)
     }
 
-    /// The daemon is started again, and carries out the orders from `order` on. `own`: as in [`Engine::advance`].
+    /// The daemon is started again, and carries out the orders from `order` on. `own`: as in [`Engine::advance`]. It comes
+    /// to `wanted`, keeps every report there is, and reports the crash if there was one.
     pub fn go_on(&self, folder: &Path, order: usize, own: bool, wanted: &End) -> Result<(), String> {
-        let events = |file: &Connection| -> Vec<String> {
-            let Ok(mut statement) = file.prepare("SELECT event_id FROM _whimbrel_event ORDER BY seq") else { return Vec::new() };
-            statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).expect("the events are read")
-        };
         let mut file = self.engine.adopt(Connection::open(folder.join(NAME)).map_err(|e| e.to_string())?).map_err(|e| e.to_string())?;
-        let known = events(&file.connection);
+        let known = reports(&file.connection);
+        let crashed = !own && !known.is_empty() && managed::intent(&file.connection).map_err(|e| e.to_string())?.is_some();
         for at in order..self.feature.orders.len() {
             let done = self.engine.advance(&mut file, self.feature.orders[at], own && at == order).map_err(|e| e.to_string())?;
             self.judge(&done, at)?;
@@ -156,12 +154,21 @@ impl Proof {
         if found != *wanted {
             return Err(format!("it ends in {found:?} instead of {wanted:?}"));
         }
-        if !events(&file.connection).starts_with(&known) {
-            return Err("a report was lost".to_owned());
+        let reports = reports(&file.connection);
+        let new = reports.strip_prefix(known.as_slice()).ok_or("a report was lost")?;
+        let crashes = new.iter().filter(|(_, kind)| kind == "crashed").count();
+        if crashes != usize::from(crashed) {
+            return Err(format!("{crashes} crashes were reported; an intent was left: {crashed}"));
         }
         drop(file);
         self.check(folder).map(|_| ())
     }
+}
+
+/// Id and kind of every event, in order; none where the file is not prepared.
+fn reports(file: &Connection) -> Vec<(String, String)> {
+    let Ok(mut statement) = file.prepare("SELECT event_id, kind FROM _whimbrel_event ORDER BY seq") else { return Vec::new() };
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).expect("the events are read")
 }
 
 impl End {

@@ -5,6 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use crashvfs::{Disk, Files, Log, Loss, Moment, Op};
 use rusqlite::Connection;
+use whimbrel::{
+    migrate::plan::{self, History},
+    store::managed,
+};
 use whimbrel_shared::ids::Digest;
 use whimbrel_tests::{
     features::{self, Feature},
@@ -26,39 +30,64 @@ fn a_power_cut_in_rollback_mode_leaves_the_old_or_the_new_state() {
 
 #[test]
 fn a_second_power_cut_while_the_first_is_recovered_does_no_harm() {
-    let mut counts = Counts::default();
+    let depth = Depth { dice: sample(2, 4), resume_all: false };
+    let mut whole = Counts::default();
     for journal in [Journal::Wal, Journal::Rollback] {
-        let all = features::all();
-        for feature in all.into_iter().take(sample(2, usize::MAX)) {
-            let proof = Proof::new(feature, journal);
+        let all = features::all().into_iter().take(sample(2, usize::MAX)).collect();
+        for (_, counts) in at_once(all, |feature| {
+            let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
             let first = run(&proof, &Start { files: proof.before(), order: 0 });
             // Just after each commit but the last: the intent is there, and nobody holds the lock.
             let commits: Vec<_> = (1..=first.log.ops.len()).filter(|at| first.log.ops[at - 1] == Op::Commit).collect();
             for at in commits.iter().take(commits.len() - 1).step_by(sample(3, 1)) {
                 let mut moment = Moment::of(&first.log.base);
                 first.log.ops[..*at].iter().for_each(|op| moment.step(op));
-                prove(&proof, &run(&proof, &Start { files: moment.after(&Loss::Nothing), order: first.order_at(*at) }), &mut counts);
+                let start = Start { files: moment.after(&Loss::Nothing), order: first.order_at(*at) };
+                prove(&proof, &run(&proof, &start), depth, &mut counts);
             }
+            counts
+        }) {
+            whole.add(&counts);
         }
     }
-    counts.print("second cut");
+    whole.print("second cut");
 }
 
 fn prove_all(journal: Journal) {
+    let depth = Depth { dice: sample(2, 12), resume_all: night() };
     let mut all = features::all();
     if night() {
         all.extend(features::all().into_iter().map(|f| Feature { grouping: !f.grouping, ..f }));
         all.push(features::whole());
     }
     let mut whole = Counts::default();
-    for feature in all {
-        let (name, mut counts) = (feature.name, Counts::default());
-        let proof = Proof::new(feature, journal);
-        prove(&proof, &run(&proof, &Start { files: proof.before(), order: 0 }), &mut counts);
+    for (name, counts) in at_once(all, |feature| {
+        let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
+        prove(&proof, &run(&proof, &Start { files: proof.before(), order: 0 }), depth, &mut counts);
+        counts
+    }) {
         counts.print(&format!("{journal:?}, {name}"));
         whole.add(&counts);
     }
     whole.print(&format!("{journal:?}, all"));
+}
+
+/// Looks at all of them side by side; what they counted comes in their order.
+fn at_once(all: Vec<Feature>, look: impl Fn(Feature) -> Counts + Sync) -> Vec<(&'static str, Counts)> {
+    std::thread::scope(|scope| {
+        let look = &look;
+        let running: Vec<_> = all.into_iter().map(|feature| (feature.name, scope.spawn(move || look(feature)))).collect();
+        running.into_iter().map(|(name, counts)| (name, counts.join().unwrap_or_else(|_| panic!("{name}: see above")))).collect()
+    })
+}
+
+/// How much is looked at.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// Throws of the dice at each point.
+    dice: usize,
+    /// Whether the engine goes on from every image, and not only once from every content.
+    resume_all: bool,
 }
 
 /// What was looked at.
@@ -100,6 +129,7 @@ struct Recorded {
     orders: Vec<(usize, usize)>,
     /// The whole content at the beginning and after each commit.
     states: Vec<Digest>,
+    /// What it came to.
     end: End,
 }
 
@@ -134,7 +164,7 @@ fn run(proof: &Proof, start: &Start) -> Recorded {
 }
 
 /// Cuts the power at every point of a run.
-fn prove(proof: &Proof, run: &Recorded, counts: &mut Counts) {
+fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
     let name = proof.feature.name;
     let mut moment = Moment::of(&run.log.base);
     let mut acknowledged = 0;
@@ -144,7 +174,7 @@ fn prove(proof: &Proof, run: &Recorded, counts: &mut Counts) {
     for at in 0..=run.log.ops.len() {
         counts.points += 1;
         let order = run.order_at(at);
-        for loss in moment.losses(sample(2, 24)) {
+        for loss in moment.losses(depth.dice) {
             counts.images += 1;
             let files = moment.after(&loss);
             let place = || {
@@ -156,8 +186,7 @@ fn prove(proof: &Proof, run: &Recorded, counts: &mut Counts) {
                 let folder = scratch();
                 put(folder.path(), &files);
                 let found = proof.check(folder.path()).unwrap_or_else(|why| panic!("{}: {why}", place()));
-                // Every image at night, and else every content once.
-                if resumed.insert((found, order)) || night() {
+                if resumed.insert((found, order)) || depth.resume_all {
                     counts.resumed += 1;
                     proof.go_on(folder.path(), order, false, &run.end).unwrap_or_else(|why| panic!("{}: going on: {why}", place()));
                 }
@@ -176,13 +205,18 @@ fn prove(proof: &Proof, run: &Recorded, counts: &mut Counts) {
     counts.commits += acknowledged;
 }
 
-/// The whole content after 0, 1, 2 … commits, had only the process died there.
+/// The whole content after 0, 1, 2 … commits, had only the process died there. On the way it is looked whether what was
+/// about to run was written down before it ran.
 fn states(log: &Log) -> Vec<Digest> {
     let mut moment = Moment::of(&log.base);
     let state = |moment: &Moment| {
         let folder = scratch();
         put(folder.path(), &moment.after(&Loss::Nothing));
-        everything(&Connection::open(folder.path().join(NAME)).unwrap())
+        let file = Connection::open(folder.path().join(NAME)).unwrap();
+        let prepared = managed::is_prepared(&file).unwrap();
+        let history = if prepared { managed::history(&file).unwrap() } else { History::default() };
+        let intent = prepared && managed::intent(&file).unwrap().is_some();
+        (everything(&file), plan::position(&history), intent)
     };
     let mut states = vec![state(&moment)];
     for op in &log.ops {
@@ -191,7 +225,11 @@ fn states(log: &Log) -> Vec<Digest> {
             states.push(state(&moment));
         }
     }
-    states
+    for (commit, two) in states.windows(2).enumerate() {
+        let [(_, before, intent), (_, after, _)] = two else { unreachable!("windows of two") };
+        assert!(before == after || *intent, "commit {commit} took version {before} to {after}, and no intent said so");
+    }
+    states.into_iter().map(|(all, ..)| all).collect()
 }
 
 fn digest(files: &Files) -> Digest {
