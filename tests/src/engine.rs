@@ -24,12 +24,15 @@ use whimbrel::{
         schema::SchemaReader,
         transaction::{Terms, write},
     },
-    store::managed::{self, FileIdentity},
+    store::{
+        device::StoredTarget,
+        managed::{self, FileIdentity},
+    },
     trust::AcceptError,
 };
 use whimbrel_shared::{
     fingerprint::Schema,
-    ids::ClientId,
+    ids::{AppName, ClientId},
     protocol::{poll::Order, state::HealthItem},
     trust::verify,
 };
@@ -102,6 +105,27 @@ impl Engine {
         }
         engine.chain = Chain::new(entries);
         engine
+    }
+
+    /// The chain, as a daemon knows it.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    /// Its links as they lie in `device.db` once they are accepted.
+    pub fn accepted(&self) -> Vec<StoredTarget> {
+        let entries = (1..=self.chain.latest()).map(|v| self.chain.newest(v).expect("the chain has it").clone());
+        entries.zip(&self.bodies).map(|(entry, body)| StoredTarget { entry, body: body.clone(), accepted_at_ms: 0 }).collect()
+    }
+
+    /// Whose databases it migrates.
+    pub fn app(&self) -> &AppName {
+        &self.identity.app
+    }
+
+    /// Its clock and dice.
+    pub fn ambient(&self) -> &Ambient {
+        &self.ambient
     }
 
     /// Takes an open connection as the daemon would have opened it.

@@ -166,7 +166,7 @@ impl Proof {
 }
 
 /// Id and kind of every event, in order; none where the file is not prepared.
-fn reports(file: &Connection) -> Vec<(String, String)> {
+pub fn reports(file: &Connection) -> Vec<(String, String)> {
     let Ok(mut statement) = file.prepare("SELECT event_id, kind FROM _whimbrel_event ORDER BY seq") else { return Vec::new() };
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).and_then(Iterator::collect).expect("the events are read")
 }

@@ -14,6 +14,7 @@ mod mistakes;
 mod offline;
 mod person;
 mod power_loss;
+mod power_loss_reports;
 mod rebuild;
 mod seed_faults;
 mod seed_server;

@@ -104,6 +104,13 @@ impl Disk {
         disk
     }
 
+    /// From now on SQLite opens every file of this process through the VFS of ours: for code that opens its files itself. What
+    /// lies on no disk is passed on as it is.
+    pub fn for_everybody() {
+        vfs::register();
+        vfs::make_default();
+    }
+
     /// The disk that a path lies on.
     pub(crate) fn of(path: &Path) -> Option<Arc<Self>> {
         let folder = path.parent()?;

@@ -50,6 +50,16 @@ pub(crate) fn register() {
     });
 }
 
+/// Makes it the one that is taken where none is named. [`register`] was called.
+pub(crate) fn make_default() {
+    // SAFETY: what `register` registered lives for ever; registering it again only moves it to the front.
+    unsafe {
+        let ours = ffi::sqlite3_vfs_find(NAME.as_ptr());
+        assert!(!ours.is_null(), "the VFS is registered");
+        assert_eq!(ffi::sqlite3_vfs_register(ours, 1), ffi::SQLITE_OK, "the VFS could not be made the default");
+    }
+}
+
 /// A file of ours; the system's own follows in the same memory.
 #[repr(C)]
 struct File {
