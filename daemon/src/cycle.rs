@@ -31,6 +31,7 @@ use crate::{
     config::{AppVersion, Config},
     control::protocol::{MigrationFailure, PersonOrder, Selector, Summary, SummaryError},
     migrate::{
+        arrived,
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
@@ -42,6 +43,7 @@ use crate::{
     transport::{
         Http, TransportError,
         server::{Credential, Fresh, Server},
+        tls::Roots,
     },
     trust::{self, AcceptError},
     wake::cron,
@@ -58,6 +60,8 @@ pub struct Core {
     pub shared: Shared,
     /// What carries requests.
     pub http: Arc<dyn Http>,
+    /// Whose word makes the server's certificate good.
+    roots: Roots,
     /// The databases by path.
     pub sites: BTreeMap<PathBuf, SiteState>,
     /// How the exchanges with the server go.
@@ -134,9 +138,9 @@ pub struct Outcome {
 
 impl Core {
     /// Ready for the first cycle.
-    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, stop: watch::Receiver<bool>) -> Self {
+    pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, roots: Roots, stop: watch::Receiver<bool>) -> Self {
         let server = ServerState { state: "unknown", ..ServerState::default() };
-        Self { config, shared, http, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
+        Self { config, shared, http, roots, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
     }
 
     /// One cycle. `pulse` is called while work is awaited, so that the watchdog sees progress.
@@ -149,6 +153,7 @@ impl Core {
             }
         }
         self.look(Missing::Refuse).await?;
+        self.know_orders()?;
         publish(self, "polling");
 
         let mut exchange = self.stoppable(Self::exchange).await?;
@@ -157,6 +162,8 @@ impl Core {
             exchange = self.stoppable(Self::exchange).await?;
         }
 
+        // Before the picture: what is about to be applied is pending in it.
+        self.know_orders()?;
         publish(self, "applying");
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
@@ -269,6 +276,9 @@ impl Core {
                             here("restore the named objects as the migrations made them"),
                         ));
                     }
+                    if let Some(copied) = copied(&self.shared, &looked)? {
+                        state.health.push(copied);
+                    }
                     state.health.retain(|h| h.code != "no_file");
                     state.looked = Some(looked);
                 }
@@ -279,6 +289,11 @@ impl Core {
             }
         }
         Ok(any)
+    }
+
+    /// Whether servers are judged by the certificates that were compiled in, because the system has none.
+    pub fn lacks_ca_store(&self) -> bool {
+        self.roots == Roots::BuiltIn
     }
 
     /// The chain as it is loaded now.
@@ -312,28 +327,37 @@ impl Core {
         })
     }
 
+    /// What the plan allows each database, and how far its chain goes.
+    fn know_orders(&mut self) -> Result<(), StoreError> {
+        let plans = self.shared.store().plans()?;
+        for path in self.sites.keys().cloned().collect::<Vec<_>>() {
+            let latest = self.chain(&self.sites[&path].site.rule.app.clone())?.latest();
+            let seed = self.server.seed;
+            let state = self.sites.get_mut(&path).expect("its own key");
+            state.latest = latest;
+            let Some(looked) = &state.looked else { continue };
+            // A server of the seed's kind has no plans: what it lists is what it wants.
+            state.order = if seed { Some(Order::ApplyUpTo { version: latest }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
+        }
+        Ok(())
+    }
+
     /// Runs what is to be run, `parallel` databases at a time. One that fails does not hold up the others.
     async fn advance(&mut self, requests: &[Open], forced: bool) -> Result<(), StoreError> {
         let holds = self.shared.store().holds(self.shared.ambient.now_ms())?;
-        let plans = self.shared.store().plans()?;
         let apps = self.shared.store().setting(settings::APPS)?;
         let mut jobs = JoinSet::new();
         let limit = Arc::new(Semaphore::new(self.config.parallel));
         for path in self.sites.keys().cloned().collect::<Vec<_>>() {
             let chain = self.chain(&self.sites[&path].site.rule.app.clone())?;
             let wanted: Vec<&PersonOrder> = requests.iter().filter(|r| self.selects(&r.database, &path)).map(|r| &r.order).collect();
-            let seed = self.server.seed;
             let window = self.window();
             let app_sqlite = {
                 let rule = &self.sites[&path].site.rule;
                 self.shared.store().setting(&settings::app_sqlite(&rule.app))?.or_else(|| rule.app_sqlite.clone())
             };
             let state = self.sites.get_mut(&path).expect("its own key");
-            state.latest = chain.latest();
             let Some(looked) = state.looked.clone() else { continue };
-            // A server of the seed's kind has no plans: what it lists is what it wants.
-            state.order =
-                if seed { Some(Order::ApplyUpTo { version: chain.latest() }) } else { plans.get(&looked.identity.client_id).map(|p| p.order) };
             if let Some(Order::ApplyUpTo { version }) = state.order
                 && version > chain.latest()
             {
@@ -539,7 +563,25 @@ impl Core {
         if self.server.seed {
             return self.seed_tell(&server).await;
         }
-        // The state first: it makes the databases known that the reports speak of.
+        // The state first: it makes the databases known that the reports speak of. Once for each copied file that gets a
+        // client id of its own, and once more.
+        for _ in 0..=self.sites.len() {
+            match self.tell_state(&server).await? {
+                Err(error) if is_about_the_content(&error) => {
+                    if !self.part(&error).await? {
+                        self.refused("state_refused", &error);
+                        break;
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
+                Ok(()) => break,
+            }
+        }
+        self.tell_reports(&server).await
+    }
+
+    /// Says how the databases are, if that changed.
+    async fn tell_state(&mut self, server: &Server) -> Result<Result<(), TransportError>, StoreError> {
         let now_ms = self.shared.ambient.now_ms();
         let apps = self.shared.store().setting(settings::APPS)?;
         let mut state = self.state();
@@ -552,16 +594,55 @@ impl Core {
         };
         let due = last.as_deref() != Some(&digest) || now_ms.abs_diff(sent_ms) > STATE_AT_LEAST_MS.unsigned_abs();
         if due && !state.databases.is_empty() {
-            match server.state(&state).await {
-                Ok(()) => {
-                    let store = self.shared.store();
-                    store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
-                    store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
-                }
-                Err(error) if is_about_the_content(&error) => self.refused("state_refused", &error),
-                Err(error) => return Ok(Err(error)),
+            if let Err(error) = server.state(&state).await {
+                return Ok(Err(error));
             }
+            arrived::accepted(&self.shared, state.databases.iter().map(|d| d.client_id))?;
+            let store = self.shared.store();
+            store.set_setting(settings::STATE_DIGEST, Some(&digest))?;
+            store.set_setting(settings::STATE_SENT_MS, Some(&now_ms.to_string()))?;
         }
+        Ok(Ok(()))
+    }
+
+    /// Gives the file that a refusal names a client id of its own, where it was copied here from another device. False
+    /// where the refusal names none, or that file was not: a server's mistake must not cost a file its name.
+    async fn part(&mut self, refusal: &TransportError) -> Result<bool, StoreError> {
+        let Some(client) = refusal.client_taken() else { return Ok(false) };
+        let Some((path, site)) = self.sites.iter().find(|(_, s)| s.looked.as_ref().is_some_and(|l| l.identity.client_id == client)) else {
+            return Ok(false);
+        };
+        let (path, site) = (path.clone(), site.site.clone());
+        let chain = self.chain(&site.rule.app.clone())?;
+        let shared = self.shared.clone();
+        let parting = move || match arrived::part(&shared, &site, client) {
+            Ok(Some(_)) => Some(work::look(&shared, &site, &chain, Missing::Refuse)),
+            Ok(None) => None,
+            Err(error) => {
+                tracing::warn!(database.path = %site.path.display(), "the copied file cannot get a client id of its own yet: {error}");
+                None
+            }
+        };
+        match tokio::task::spawn_blocking(parting).await.expect("parting does not panic") {
+            Some(Ok(looked)) => {
+                let copied = copied(&self.shared, &looked)?;
+                let state = self.sites.get_mut(&path).expect("it was found");
+                state.health.extend(copied);
+                state.looked = Some(looked);
+            }
+            Some(Err(why)) => {
+                let state = self.sites.get_mut(&path).expect("it was found");
+                // Not to be told under the old name: its next look gives it the new one.
+                state.looked = None;
+                state.health.push(why);
+            }
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Sends what is not acknowledged.
+    async fn tell_reports(&mut self, server: &Server) -> Result<Result<(), TransportError>, StoreError> {
         let mut most = MAX_REPORTS;
         loop {
             let reports = self.shared.store().unsent(most)?;
@@ -731,6 +812,7 @@ impl Core {
                 previous: last.map(TargetEntry::digest),
                 mends: None,
                 schema: None,
+                steps: Vec::new(),
                 min_sqlite: None,
             };
             drop(store);
@@ -876,6 +958,10 @@ impl Core {
 
     fn finish(&mut self, requests: Vec<Open>, whole: &Summary) -> Result<(), StoreError> {
         for request in requests {
+            if request.order == PersonOrder::Cycle {
+                self.shared.store().finish_request(request.id, &serde_json::to_string(whole).expect("a summary has text keys"))?;
+                continue;
+            }
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
@@ -901,6 +987,17 @@ impl Core {
     pub fn next_try(&self) -> Option<Duration> {
         self.sites.values().filter_map(|s| s.next_try).min().map(|at| at.saturating_duration_since(Instant::now()))
     }
+}
+
+/// What a person is told for a day about a file that was copied here and got a client id of its own.
+fn copied(shared: &Shared, looked: &Looked) -> Result<Option<HealthItem>, StoreError> {
+    const SHOWN_MS: u64 = 24 * 3_600_000;
+    let note = shared.store().setting(&settings::parted(looked.identity.client_id))?;
+    let parted = note.as_deref().and_then(|note| note.split_once(' ')).and_then(|(from, at_ms)| Some((from, at_ms.parse::<i64>().ok()?)));
+    Ok(parted.filter(|(_, at_ms)| shared.ambient.now_ms().abs_diff(*at_ms) < SHOWN_MS).map(|(from, _)| {
+        let message = format!("the file was copied from another device's database {from}; its client id is {} now", looked.identity.client_id);
+        item("copied", Severity::Info, message, here("nothing to do: its history is kept, and the server knows the two apart"))
+    }))
 }
 
 /// Whether the device is enrolled for `app`; before it is for any, nobody knows.
@@ -939,7 +1036,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
     }
 }
 
@@ -953,12 +1050,18 @@ pub fn pending(state: &SiteState) -> u32 {
     }
 }
 
+/// Whether what is in place is all that was ever planned for it. Before a server has said anything, nobody knows; without
+/// a plan, what was accepted is the plan.
+fn is_planned(state: &SiteState, looked: &Looked) -> bool {
+    state.order.is_some() || (state.latest > 0 && looked.position >= state.latest)
+}
+
 /// The worst of a database's statuses.
 pub fn status(state: &SiteState) -> Status {
     let Some(looked) = &state.looked else { return Status::Pending };
     if looked.history.values().any(|r| r.status == Status::Failed) {
         Status::Failed
-    } else if pending(state) > 0 {
+    } else if pending(state) > 0 || !is_planned(state, looked) {
         Status::Pending
     } else {
         Status::Completed

@@ -21,6 +21,8 @@ use whimbrel_shared::{
     remedy::{Remedy, here},
 };
 
+#[cfg(unix)]
+use crate::control::server::{Door, serve};
 use crate::{
     ambient::{Ambient, pulses},
     config::Config,
@@ -29,7 +31,7 @@ use crate::{
         server::{Desk, View},
         snapshot::snapshot,
     },
-    cycle::{Core, Outcome},
+    cycle::{Core, Outcome, pending},
     migrate::{apply::Policy, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
@@ -112,8 +114,9 @@ pub struct Ended {
 pub async fn run(mut config: Config, once: bool) -> Result<Ended, DaemonError> {
     let halt = Halt::default();
     let stop = Stop::listen(&halt);
+    let mut seat = Seat::default();
     loop {
-        match run_as(config.clone(), once, &halt, &stop).await? {
+        match run_as(config.clone(), once, &halt, &stop, &mut seat).await? {
             Run::Ended(ended) => return Ok(ended),
             Run::Reload => match Config::read(&config.file) {
                 Ok(new) => {
@@ -126,17 +129,51 @@ pub async fn run(mut config: Config, once: bool) -> Result<Ended, DaemonError> {
     }
 }
 
+/// What a run leaves to the next one over a reload, so that nobody else gets in between and no command finds the daemon
+/// away.
+#[derive(Default)]
+struct Seat {
+    /// The state directory, and its lock.
+    held: Option<(PathBuf, File)>,
+    /// The control socket; none where it could not be bound.
+    #[cfg(unix)]
+    door: Option<Arc<Door>>,
+}
+
+impl Seat {
+    /// Takes the state directory and the socket of `config`, and leaves others. False when a stop came first.
+    async fn take(&mut self, config: &Config, stop: &Stop) -> Result<bool, DaemonError> {
+        if self.held.as_ref().is_none_or(|(path, _)| *path != config.state_dir) {
+            *self = Self::default();
+            let Some(lock) = alone(&config.state_dir, stop).await? else { return Ok(false) };
+            self.held = Some((config.state_dir.clone(), lock));
+        }
+        #[cfg(unix)]
+        if self.door.as_ref().is_none_or(|door| door.path() != config.socket) {
+            self.door = None;
+            match Door::open(&config.socket) {
+                Ok(door) => self.door = Some(Arc::new(door)),
+                Err(source) => {
+                    let error = DaemonError::Io { path: config.socket.clone(), source };
+                    tracing::error!("the control socket cannot be used: {error}; {}", error.remedy().sentence());
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
 /// Why a run with one configuration ended.
 enum Run {
     Ended(Ended),
     Reload,
 }
 
-async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<Run, DaemonError> {
+async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut Seat) -> Result<Run, DaemonError> {
     make_private_dir(&config.state_dir).map_err(|source| DaemonError::Io { path: config.state_dir.clone(), source })?;
-    let Some(_lock) = alone(&config.state_dir, stop).await? else {
+    if !seat.take(&config, stop).await? {
         return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
-    };
+    }
     let Some(store) = open_store(&config.state_dir, once, stop).await? else {
         return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
     };
@@ -158,8 +195,10 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
         started_at_ms: ambient.now_ms(),
         activity: "starting".to_owned(),
         cycles: 0,
+        once,
     };
-    let core = Core::new(config.clone(), shared.clone(), http, stop.stop.clone());
+    let roots = http.roots();
+    let core = Core::new(config.clone(), shared.clone(), http, roots, stop.stop.clone());
     let (picture, picture_rx) = watch::channel(Arc::new(snapshot(&core, daemon.clone(), None)?));
     let desk = Desk {
         config: Arc::new(config.clone()),
@@ -183,11 +222,17 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop) -> Result<
         watchdog: Watchdog::new(),
     };
 
-    let control = tokio::spawn(serve(desk));
+    #[cfg(unix)]
+    let control = seat.door.clone().map(|door| tokio::spawn(async move { serve(desk, &door).await }));
+    #[cfg(not(unix))]
+    drop(desk);
     let ended = if once { looper.once().await.map(Run::Ended) } else { looper.forever(&bell, stop).await };
-    control.abort();
-    // A socket that nobody serves would look like a daemon that hangs.
-    let _ = std::fs::remove_file(&config.socket);
+    #[cfg(unix)]
+    if let Some(control) = control {
+        control.abort();
+        // Until it has let go of the socket; that it was aborted is no news.
+        let _ = control.await;
+    }
     ended
 }
 
@@ -211,20 +256,6 @@ async fn open_store(state_dir: &std::path::Path, once: bool, stop: &Stop) -> Res
             }
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-async fn serve(desk: Desk) {
-    let path = desk.config.socket.clone();
-    #[cfg(unix)]
-    if let Err(source) = crate::control::server::serve(desk).await {
-        let error = DaemonError::Io { path, source };
-        tracing::error!("the control socket cannot be used: {error}; {}", error.remedy().sentence());
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = (desk, path);
-        std::future::pending::<()>().await;
     }
 }
 
@@ -489,8 +520,9 @@ async fn tell(command: PathBuf, database: PathBuf, health: HealthItem) {
 fn show(core: &Core, desk: &Desk, picture: &watch::Sender<Arc<Snapshot>>, daemon: &DaemonView, next_poll_ms: Option<i64>) {
     let lives: BTreeMap<PathBuf, Live> = core.sites.iter().map(|(p, s)| (p.clone(), s.site.live.clone())).collect();
     *desk.lives.lock().unwrap_or_else(PoisonError::into_inner) = lives;
-    if daemon.activity != "idle" {
-        // `plan` is asked seldom: what it needs is made once a cycle.
+    // `plan` is asked seldom: what it needs is made once a cycle, and before work begins, so that it says what status does.
+    let about_to_work = daemon.activity == "applying" && core.sites.values().any(|state| pending(state) > 0);
+    if daemon.activity != "idle" && !about_to_work {
         return put(core, picture, daemon, next_poll_ms);
     }
     *desk.views.lock().unwrap_or_else(PoisonError::into_inner) = core

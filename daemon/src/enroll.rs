@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use whimbrel_shared::{
-    ids::{AppName, DeviceId},
+    ids::{AppName, DeviceId, Digest, EnrolmentId},
     protocol::enroll::EnrollRequest,
     remedy::{Remedy, here},
 };
@@ -85,15 +85,22 @@ pub async fn enroll(config: &Config, url: &str, token: &str) -> Result<Enrolled,
     let mut store = DeviceStore::open(&config.state_dir)?;
     let same_server = store.setting(settings::SERVER)?.is_none_or(|s| s == url);
     let known = |key| if same_server { store.setting(key) } else { Ok(None) };
-    let request = EnrollRequest {
+    let mut request = EnrollRequest {
+        enrolment_id: None,
         token: token.trim().to_owned(),
         device_id: known(settings::DEVICE_ID)?.and_then(|id| id.parse().ok()),
         device_token: known(settings::DEVICE_TOKEN)?,
         name: host_name(),
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
+    request.enrolment_id = Some(enrolment_id(&store, &url, &request)?);
     let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
-    let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await?;
+    let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await;
+    if let Err(TransportError::Refused { status: 409, .. }) = &response {
+        // The server knows the id with other content: it is of no more use.
+        store.set_setting(settings::ENROLMENT, None)?;
+    }
+    let response = response?;
     store.atomically(|store| {
         store.set_setting(settings::SERVER, Some(&url))?;
         let apps = if same_server { store.setting(settings::APPS)?.unwrap_or_default() } else { String::new() };
@@ -102,11 +109,25 @@ pub async fn enroll(config: &Config, url: &str, token: &str) -> Result<Enrolled,
         }
         store.set_setting(settings::DEVICE_ID, Some(&response.device_id.to_string()))?;
         store.set_setting(settings::DEVICE_TOKEN, Some(&response.device_token))?;
+        store.set_setting(settings::ENROLMENT, None)?;
         // What was learnt as somebody else is asked again.
         store.set_setting(settings::POLL_ETAG, None)?;
         store.set_setting(settings::STATE_DIGEST, None)
     })?;
     Ok(Enrolled { device_id: response.device_id, app: response.app, server: url })
+}
+
+/// The id of this wish: that of the same one before, if its answer did not arrive. Kept before it is sent.
+fn enrolment_id(store: &DeviceStore, url: &str, request: &EnrollRequest) -> Result<EnrolmentId, StoreError> {
+    let asked = Digest::of(format!("{url} {}", request.content()).as_bytes()).to_string();
+    let kept = store.setting(settings::ENROLMENT)?;
+    let again = kept.as_deref().and_then(|kept| kept.split_once(' ')).filter(|(_, before)| *before == asked);
+    if let Some(id) = again.and_then(|(id, _)| id.parse().ok()) {
+        return Ok(id);
+    }
+    let id = EnrolmentId::from_dice(Ambient::real().dice());
+    store.set_setting(settings::ENROLMENT, Some(&format!("{id} {asked}")))?;
+    Ok(id)
 }
 
 fn host_name() -> String {

@@ -184,6 +184,7 @@ fn refusal_kind(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::UnknownEnrolment => (S::UNAUTHORIZED, "unknown-enrolment-token", "unknown enrolment token"),
         Refusal::EnrolmentExpired => (S::UNAUTHORIZED, "enrolment-expired", "enrolment token expired"),
         Refusal::EnrolmentUsedUp => (S::UNAUTHORIZED, "enrolment-used-up", "enrolment token used up"),
+        Refusal::EnrolmentDiffers(_) => (S::CONFLICT, "enrolment-differs", "same enrolment, other content"),
         Refusal::UnknownDevice(_) => (S::UNAUTHORIZED, "unknown-device", "unknown device"),
         Refusal::NotEnrolled(_) => (S::FORBIDDEN, "not-enrolled", "not enrolled for the app"),
         Refusal::ClientTaken(_) => (S::CONFLICT, "client-taken", "client id taken"),
@@ -213,6 +214,10 @@ impl IntoResponse for ApiError {
             status: status.as_u16(),
             detail: self.to_string(),
             remedy: self.remedy().sentence(),
+            client_id: match &self {
+                Self::Store(StoreError::Refused(Refusal::ClientTaken(client))) => Some(*client),
+                _ => None,
+            },
         };
         let body = serde_json::to_vec(&problem).expect("a problem has only texts and a number");
         let mut response = (status, body).into_response();

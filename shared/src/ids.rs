@@ -100,6 +100,10 @@ uuid_id!(
     EventId
 );
 uuid_id!(
+    /// One wish of a device to be enrolled, however often it is asked.
+    EnrolmentId
+);
+uuid_id!(
     /// One request of a person at the device (`whimbrel apply`, `retry`, `revert`).
     RequestId
 );

@@ -25,6 +25,9 @@ pub struct Manifest {
     pub timeout: Span,
     /// Whether foreign keys act while it runs.
     pub foreign_keys: ForeignKeys,
+    /// Whether a table that is renamed leaves the references of others where they are.
+    #[serde(skip_serializing_if = "LegacyAlterTable::is_off")]
+    pub legacy_alter_table: LegacyAlterTable,
     /// When a copy of the file is made first.
     pub backup: Backup,
     /// The author's word that data is meant to go.
@@ -53,6 +56,7 @@ impl Default for Manifest {
             max_lock: Span::from_millis(2_000),
             timeout: Span::from_millis(600_000),
             foreign_keys: ForeignKeys::Off,
+            legacy_alter_table: LegacyAlterTable::Off,
             backup: Backup::Auto,
             destructive: false,
             continues_after: None,
@@ -85,6 +89,22 @@ pub enum ForeignKeys {
     Off,
     /// Cascades are wanted; dropping a referenced table is refused.
     On,
+}
+
+/// What renaming a table does to other tables' references, views and triggers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LegacyAlterTable {
+    /// They follow it, as SQLite does of itself.
+    Off,
+    /// On the way down they keep the old name: the script puts a table aside and makes one of that name again.
+    Down,
+}
+
+impl LegacyAlterTable {
+    fn is_off(&self) -> bool {
+        *self == Self::Off
+    }
 }
 
 /// When a backup is made before the migration.

@@ -157,6 +157,9 @@ pub struct Link {
     /// What this version does to the chain's schema, object by object; none where nobody rehearsed (seed form).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaChange>,
+    /// Of a migration in mode online, what each of its `sql` steps does: a half-way state is known by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<SchemaChange>,
     /// Oldest SQLite library that can read the resulting schema, such as `3.37.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_sqlite: Option<String>,

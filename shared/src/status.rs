@@ -188,7 +188,7 @@ pub struct Event {
     /// Why it failed, where it did.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<Failure>,
-    /// Fingerprint of the chain's objects after this fact, where the schema changed.
+    /// Fingerprint of the chain's objects after this fact: where a run came to its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fingerprint: Option<Digest>,
 }

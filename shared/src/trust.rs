@@ -177,7 +177,8 @@ mod tests {
                 files: BTreeMap::from([("up.sql".to_owned(), format!("CREATE TABLE t{version}(x);"))]),
             };
             let body = migration.to_bytes();
-            let link = Link { name: migration.name.clone(), version, revision: 1, previous, mends: None, schema: None, min_sqlite: None };
+            let link =
+                Link { name: migration.name.clone(), version, revision: 1, previous, mends: None, schema: None, steps: Vec::new(), min_sqlite: None };
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             targets.targets.insert(entry.path(), entry);

@@ -69,7 +69,12 @@ impl Server {
 
     /// An enrolment token that is good for many devices.
     pub fn token(&self, app: &str) -> String {
-        secret(&self.folder, &["token", "create", "--app", app, "--uses", "10000"])
+        self.token_for(app, 10_000)
+    }
+
+    /// An enrolment token that is good for so many devices.
+    pub fn token_for(&self, app: &str, uses: u32) -> String {
+        secret(&self.folder, &["token", "create", "--app", app, "--uses", &uses.to_string()])
     }
 
     /// One request with the operator's key.

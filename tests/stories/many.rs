@@ -106,3 +106,41 @@ fn one_device_serves_several_apps_with_one_identity() {
     let ids = ["notes", "tasks"].map(|app| server.clients(app)[0]["device_id"].clone());
     assert_eq!(ids[0], ids[1]);
 }
+
+#[test]
+fn a_file_copied_to_another_device_becomes_a_database_of_its_own_by_itself() {
+    let stage = stage();
+    let (server, device) = crate::pair(&stage, "CREATE TABLE mine(x)");
+    let chain = [Mig::up("0001_init", "CREATE TABLE one(x)"), Mig::up("0002_more", "CREATE TABLE two(x)")];
+    server.publish("notes", &chain[..1]);
+    device.once_well();
+    let original = client_id(&device.path("notes.db"));
+    let history = server.history(&original).len();
+
+    let other = Device::new(stage.path(), "other", &server.url()).database("notes.db", "notes");
+    std::fs::copy(device.path("notes.db"), other.path("notes.db")).unwrap();
+    other.enroll(&server.token("notes"));
+    let mut daemon = other.start();
+    daemon.until_settled(SOON, 1);
+    let copy = client_id(&other.path("notes.db"));
+    assert_ne!(copy, original);
+    let status = daemon.status();
+    let said = whimbrel_tests::device::only(&status)["health"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|h| h["code"] == "copied" && h["message"].as_str().unwrap().contains(&original));
+    assert!(said, "{status:#}");
+    assert_eq!(status["health"].as_array().unwrap().iter().filter(|h| h["severity"] == "error").count(), 0, "{status:#}");
+    daemon.stop();
+
+    // Both go on, each under its name; the past stays in the file, and the server has it once.
+    server.publish("notes", &chain);
+    device.once_well();
+    other.once_well();
+    assert_eq!(server.clients("notes").len(), 2);
+    assert_eq!(server.statuses(&copy).iter().filter(|(name, status)| name == "0002_more" && status == "completed").count(), 1);
+    assert!(server.history(&original).len() > history);
+    assert_eq!(whimbrel_tests::device::one::<u32>(&other.path("notes.db"), "SELECT count(*) FROM _whimbrel_migration WHERE status = 'completed'"), 2);
+    assert_eq!(client_id(&other.path("notes.db")), copy);
+}

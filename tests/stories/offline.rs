@@ -259,3 +259,23 @@ fn the_namespaces_carry_what_the_stage_says() {
     cable.plug();
     until(SOON, "the link is back", || ask().then_some(()));
 }
+
+#[test]
+fn a_lost_answer_to_an_enrolment_costs_no_second_use_of_the_token() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    server.publish("notes", &three());
+    let wire = Wire::to(server.addr());
+    let token = server.token_for("notes", 1);
+    let enroll = |device: &Device| device.run(&["enroll", &wire.url(), "--token", &token]);
+    let device = Device::new(stage.path(), "device", &wire.url()).database("notes.db", "notes");
+    wire.set(Mode::HalfClose(0));
+    enroll(&device).says(75, &[]);
+    wire.mend();
+    enroll(&device).says(0, &["enrolled for notes"]);
+    device.once_well();
+    assert_eq!(server.clients("notes").len(), 1);
+    // The only use is spent, and it was this device's: also when it asks anew.
+    let other = Device::new(stage.path(), "other", &wire.url()).database("notes.db", "notes");
+    enroll(&other).says(1, &["no uses left"]);
+}

@@ -2,6 +2,10 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -367,6 +371,24 @@ fn a_hold_ends_a_wait_for_the_application_at_once() {
 }
 
 #[test]
+fn status_says_what_the_first_cycle_is_about_to_do() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    server.publish("notes", &[long("0001_long", "big"), Mig::up("0002_after", "CREATE TABLE after(x)")]);
+    let mut daemon = device.start();
+    daemon.until(SOON, "the first migration runs", |status| {
+        let database = only(status);
+        // Never done before it is done.
+        assert_eq!(database["status"] == "completed", database["version"] == 2, "{status:#}");
+        (database["now"]["phase"] == "running" && database["now"]["name"] == "0001_long").then(|| {
+            let said = [&database["status"], &database["pending"], &database["latest"], &database["order"]["version"]];
+            assert_eq!(said, [&json!("running"), &json!(2), &json!(2), &json!(2)], "{status:#}");
+        })
+    });
+    daemon.until_settled(SOON, 2);
+}
+
+#[test]
 fn a_reload_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
     let stage = stage();
     let (server, device) = pair(&stage, "");
@@ -380,12 +402,90 @@ fn a_reload_takes_a_new_configuration_and_keeps_the_old_one_when_it_is_wrong() {
     device.make("more.db", "");
     let device_with_more = Device::new(stage.path(), "device", &server.url()).database("notes.db", "notes").database("more.db", "notes");
     daemon.process.signal(libc::SIGHUP);
-    // The socket is gone for a moment while everything is set up anew.
-    until(SOON, "both databases are in place", || {
-        let status = device.try_status()?;
+    daemon.until(SOON, "both databases are in place", |status| {
         let list = status["databases"].as_array()?;
         (list.len() == 2 && list.iter().all(|d| d["version"] == 2)).then_some(())
     });
-    assert!(daemon.process.ended().is_none(), "{}", daemon.process.log());
     assert_eq!(one::<u32>(&device_with_more.path("more.db"), "SELECT count(*) FROM notes2"), 0);
+}
+
+/// Begins as a command does: connects and says hello. The answer has to come.
+fn greet(socket: &Path) -> std::io::Result<()> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.write_all(b"{\"request\":\"hello\",\"protocol\":1}\n")?;
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer)?;
+    if answer.contains("\"hello\"") { Ok(()) } else { Err(std::io::Error::other(format!("it said {answer:?}"))) }
+}
+
+#[test]
+fn a_command_finds_the_daemon_at_every_moment_of_a_reload() {
+    const RELOADS: usize = 5;
+    let stage = stage();
+    let (_server, device) = pair(&stage, "");
+    let daemon = device.start();
+    let socket = device.state().join("control.sock");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let knocking = scope.spawn(|| {
+            let mut knocks = 0;
+            while !done.load(Ordering::Relaxed) {
+                greet(&socket).unwrap_or_else(|e| panic!("knock {knocks}: {e}"));
+                knocks += 1;
+            }
+            knocks
+        });
+        for reloads in 1..=RELOADS {
+            daemon.process.signal(libc::SIGHUP);
+            until(SOON, "it has read its configuration again", || {
+                (knocking.is_finished() || daemon.process.log().matches("was read again").count() >= reloads).then_some(())
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+        let knocks = knocking.join().expect("every knock was heard");
+        assert!(knocks > RELOADS, "{knocks}");
+    });
+    assert_eq!(device.run(&["status"]).code, 0);
+    daemon.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_single_run_beside_a_daemon_is_done_by_the_daemon() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    let mut daemon = device.start();
+    daemon.until(SOON, "its first cycle is over", |s| (s["daemon"]["activity"] == "idle").then_some(()));
+    server.publish("notes", &two());
+    device.once().says(0, &[&format!("process {}", daemon.process.pid()), "version 0 → 2", "1 at the planned version", "2 migrations run"]);
+    Connection::open(device.path("notes.db")).unwrap().execute("INSERT INTO notes2(id) VALUES (1)", []).unwrap();
+    server.publish("notes", &[two(), vec![Mig::up("0003_wrong", "INSERT INTO notes2(id) VALUES (1)")]].concat());
+    device.once().says(4, &["0003_wrong", "1 failed"]);
+    daemon.process.expect_error("0003_wrong");
+    drop(server);
+    let one = Device::new(stage.path(), "alone", "http://127.0.0.1:1").database("notes.db", "notes");
+    let alone = one.start();
+    one.once().says(75, &[&format!("process {}", alone.process.pid()), "127.0.0.1:1"]);
+    alone.stop();
+}
+
+#[test]
+fn a_missing_certificate_store_is_shown_and_stops_nothing() {
+    let stage = stage();
+    let said = |name: &str, url: &str, store: &str| {
+        let device = Device::new(stage.path(), name, url).database("notes.db", "notes").env("SSL_CERT_FILE", store).env("SSL_CERT_DIR", "/nowhere");
+        let daemon = device.start();
+        let health = daemon.status()["health"].as_array().unwrap().iter().any(|item| item["code"] == "no_ca_store" && item["severity"] == "warning");
+        let doctor = device.run(&["doctor"]).said().contains("ca-certificates");
+        assert_eq!(health, doctor, "{name}: status and doctor say the same");
+        daemon.stop();
+        health
+    };
+    // Any authority that is one: ISRG Root X2, as https://letsencrypt.org/certificates/ publishes it.
+    let authority = stage.path().join("ca.pem");
+    fs::write(&authority, include_str!("isrg-root-x2.pem")).unwrap();
+    assert!(said("nothing", "https://127.0.0.1:1", "/nowhere.pem"));
+    assert!(!said("without-tls", "http://127.0.0.1:1", "/nowhere.pem"));
+    assert!(!said("a-store", "https://127.0.0.1:1", authority.to_str().unwrap()));
 }

@@ -110,12 +110,10 @@ fn typeorm_rebuilds_keep_cascading_and_nulled_children() {
                 DROP TABLE "author";
                 ALTER TABLE "temporary_author" RENAME TO "author";"#,
             // As TypeORM really reverts: the queries of up, backwards.
-            down: r#"PRAGMA legacy_alter_table = ON;
-                ALTER TABLE "author" RENAME TO "temporary_author";
+            down: r#"ALTER TABLE "author" RENAME TO "temporary_author";
                 CREATE TABLE "author" ("id" integer PRIMARY KEY NOT NULL, "name" varchar NOT NULL);
                 INSERT INTO "author"("id", "name") SELECT "id", "name" FROM "temporary_author";
-                DROP TABLE "temporary_author";
-                PRAGMA legacy_alter_table = OFF;"#,
+                DROP TABLE "temporary_author";"#,
             children: BOOKS_READ,
             bites: true,
         },

@@ -57,6 +57,42 @@ CREATE TABLE _whimbrel_crash (
     count   INTEGER NOT NULL
 );
 
+-- How far an online migration has come between two of its transactions.
+CREATE TABLE _whimbrel_checkpoint (
+    version       INTEGER PRIMARY KEY,
+    revision      INTEGER NOT NULL,
+    digest        TEXT NOT NULL,
+    unit          INTEGER NOT NULL,
+    schemas       INTEGER NOT NULL,
+    position      TEXT,
+    examined      INTEGER NOT NULL,
+    total         INTEGER NOT NULL,
+    changed       INTEGER NOT NULL,
+    skipped       INTEGER NOT NULL,
+    failed        INTEGER NOT NULL,
+    started_at_ms INTEGER NOT NULL
+);
+
+-- Keys of rows that the application touched while a backfill walks their table. Emptied as they are looked at.
+CREATE TABLE _whimbrel_touched (
+    seq  INTEGER PRIMARY KEY,
+    unit INTEGER NOT NULL,
+    k1, k2, k3, k4, k5, k6, k7, k8
+);
+
+-- Rows that a step could not change or load, and went on without.
+CREATE TABLE _whimbrel_failed_item (
+    version  INTEGER NOT NULL,
+    revision INTEGER NOT NULL,
+    step     INTEGER NOT NULL,
+    item     TEXT NOT NULL,
+    code     INTEGER NOT NULL,
+    message  TEXT NOT NULL,
+    row      TEXT,
+    at_ms    INTEGER NOT NULL,
+    PRIMARY KEY (version, step, item)
+);
+
 -- For the application to read.
 CREATE VIEW _whimbrel_status AS
     SELECT version, revision, name, status, attempts, started_at_ms, completed_at_ms, error FROM _whimbrel_migration;

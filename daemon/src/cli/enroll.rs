@@ -28,7 +28,8 @@ const TOKEN_VARIABLE: &str = "WHIMBREL_TOKEN";
 /// Make this device known to a server, with an enrolment token from its operator
 ///
 /// The token is exchanged once for a device token, which is kept in the state directory and never shown. A device that is
-/// enrolled already stays who it is and adds the token's app. Nothing is applied yet: that is what `whimbrel run` does.
+/// enrolled already stays who it is and adds the token's app. If the answer is lost, run it again: that costs no second use
+/// of the token. Nothing is applied yet: that is what `whimbrel run` does.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0   enrolled

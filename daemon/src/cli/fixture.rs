@@ -82,7 +82,14 @@ pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
 pub(crate) fn well() -> Snapshot {
     Snapshot {
         schema: STATUS_SCHEMA.into(),
-        daemon: DaemonView { version: "0.1.0".into(), pid: 4711, started_at_ms: NOW_MS - 11_520_000, activity: "idle".into(), cycles: 39 },
+        daemon: DaemonView {
+            version: "0.1.0".into(),
+            pid: 4711,
+            started_at_ms: NOW_MS - 11_520_000,
+            activity: "idle".into(),
+            cycles: 39,
+            once: false,
+        },
         server: ServerView {
             url: Some("https://updates.example.com".into()),
             device_id: Some(DeviceId::from_dice(7)),
@@ -128,6 +135,7 @@ pub(crate) fn snapshot() -> Snapshot {
                     statement: 3,
                     done: 0,
                     total: 2,
+                    rows: None,
                 },
                 migrations: migrations(&[Completed, Completed, Completed, Running, Pending]),
                 ..database("b.db", 2)

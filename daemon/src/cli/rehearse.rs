@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     error::CliError,
     lint::{Directory, print, refused},
+    look::count,
     output::Output,
 };
 use crate::publish::{
@@ -103,12 +104,16 @@ struct Applied {
 impl Outcome {
     fn text(&self) -> String {
         let oldest = self.min_sqlite.as_deref().map_or_else(|| "any SQLite".to_owned(), |v| format!("SQLite {v} or later"));
-        let mut text =
-            format!("{}\nall {} ran on an empty database: {} objects, readable by {oldest}\n", self.report, self.report.migrations, self.objects);
+        let all = match self.report.migrations {
+            1 => "it".to_owned(),
+            many => format!("all {many}"),
+        };
+        let objects = count(self.objects as u64, "object");
+        let mut text = format!("{}\n{all} ran on an empty database: {objects}, readable by {oldest}\n", self.report);
         if let Some(sample) = &self.sample {
             text.push_str(&format!("the sample is at version {}\n", sample.at_version));
             for Applied { name, rows, took_ms } in &sample.applied {
-                text.push_str(&format!("  {name}: {rows} rows in {took_ms} ms\n"));
+                text.push_str(&format!("  {name}: {} in {took_ms} ms\n", count(*rows, "row")));
             }
         }
         text
@@ -126,7 +131,7 @@ pub(super) fn with_progress(chain: &Chain, strict: bool, out: &Output) -> Result
     let bar = if out.draws_progress() {
         ProgressBar::new(chain.migrations.len() as u64)
     } else {
-        out.say(format_args!("rehearsing {} migrations", chain.migrations.len()));
+        out.say(format_args!("rehearsing {}", count(chain.migrations.len() as u64, "migration")));
         ProgressBar::hidden()
     };
     if let Ok(style) = ProgressStyle::with_template("[{bar:20}] {pos}/{len} {elapsed} {wide_msg}") {
@@ -141,4 +146,22 @@ pub(super) fn with_progress(chain: &Chain, strict: bool, out: &Output) -> Result
     });
     bar.finish_and_clear();
     Ok(rehearsal?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::publish::layout::Layout;
+
+    #[test]
+    fn one_is_not_many() {
+        let text = |n: usize| {
+            let report = Report { layout: Layout::Whimbrel.name(), migrations: n, downs: 0, notes: vec![], findings: vec![] };
+            let applied = vec![Applied { name: "0001_a".into(), rows: n as u64, took_ms: 3 }];
+            Outcome { report, objects: n, fingerprint: None, min_sqlite: None, sample: Some(OnSample { at_version: 0, applied }) }.text()
+        };
+        assert!(text(1).contains("it ran on an empty database: 1 object, readable by any SQLite\n"), "{}", text(1));
+        assert!(text(1).contains("0001_a: 1 row in 3 ms\n"), "{}", text(1));
+        assert!(text(2).contains("all 2 ran on an empty database: 2 objects, readable by any SQLite\n"), "{}", text(2));
+    }
 }

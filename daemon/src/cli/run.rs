@@ -8,9 +8,11 @@ use super::{
     error::{CliError, ExitCode},
     order,
     output::Output,
+    status,
 };
 use crate::{
     config::Config,
+    control::{client::Client, protocol::PersonOrder},
     daemon::{self, DaemonError, Ended},
     store::StoreError,
     telemetry,
@@ -21,7 +23,7 @@ use crate::{
 ///
 /// Asks the server on the schedule of the configuration, when the network returns and when a person asks; applies what is
 /// pending; reports. It stays in the foreground: the unit file runs it in the background. With --once it does all that
-/// once, prints the sum and ends; if a daemon is running, it waits until that one is done.
+/// once, prints the sum and ends; a daemon that is running is asked to do it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0   stopped as asked; with --once every database is at its planned version
@@ -43,22 +45,52 @@ pub struct Args {
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let config = out.config()?;
+    if args.once
+        && let Some(daemon) = running(&config)
+    {
+        return ask(daemon, out);
+    }
     telemetry::start(telemetry::DAEMON);
     let ended = block_on(daemon_run(config, args.once))?.map_err(from_daemon)?;
     if !args.once {
         return Ok(());
     }
     let result = order::finished(out, &ended.summary, &[]);
-    match (&result, ended.exchange) {
+    with_exchange(out, result, ended.exchange.err().map(|error| from_transport(&error)))
+}
+
+/// The daemon of the configuration, where one stays. A single run ends with its own cycle, and is waited for.
+fn running(config: &Config) -> Option<Client> {
+    let mut daemon = Client::connect(&config.socket).ok()?;
+    let snapshot = status::ask(&mut daemon).ok()?;
+    (!snapshot.daemon.once).then_some(daemon)
+}
+
+/// Has the daemon do the cycle. Two that work on the same files would only wait for each other.
+fn ask(daemon: Client, out: &Output) -> Result<(), CliError> {
+    out.say(format_args!("whimbrel {} is running as process {} and does the cycle", daemon.daemon_version, daemon.pid));
+    let placed = order::place(out, None, PersonOrder::Cycle, true)?;
+    let result = order::report(out, &placed);
+    let server = status::ask(&mut out.daemon()?)?.server;
+    let exit = match server.state.as_str() {
+        "offline" => ExitCode::ServerUnreachable,
+        _ => ExitCode::Failed,
+    };
+    let exchange = server.error.zip(server.remedy).map(|(error, remedy)| CliError::new(exit, error, remedy));
+    with_exchange(out, result, exchange)
+}
+
+/// How a single cycle ends: by its summary, or by an exchange that failed.
+fn with_exchange(out: &Output, result: Result<(), CliError>, exchange: Option<CliError>) -> Result<(), CliError> {
+    match (&result, exchange) {
         // A failed migration is worse news than a server that is away.
         (Err(told), _) if told.exit != ExitCode::Waiting => result,
-        (_, Err(error)) => {
-            let error = from_transport(&error);
+        (_, Some(error)) => {
             // The document on stdout is the summary; why it is not all is said beside it.
             out.complain(&error);
             Err(CliError::told(error.exit))
         }
-        (_, Ok(())) => result,
+        (_, None) => result,
     }
 }
 
@@ -129,7 +161,7 @@ mod tests {
     fn what_cannot_be_mended_by_starting_again_is_78_and_what_may_pass_is_75() {
         let refused = |status| {
             let words = String::new;
-            let problem = Box::new(Problem { kind: words(), title: words(), status, detail: words(), remedy: words() });
+            let problem = Box::new(Problem { kind: words(), title: words(), status, detail: words(), remedy: words(), client_id: None });
             TransportError::Refused { url: words(), status, problem, retry_after: None }
         };
         let transport = |error: TransportError, exit| assert_eq!(from_daemon(error.into()).exit, exit);

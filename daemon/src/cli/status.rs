@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_being_done_reads_as_a_sentence() {
         let running = |operation| Phase::Running { version: 4, name: "0004_tags".parse().unwrap(), operation };
-        let at = |phase| Picture { phase, step: 1, steps: 2, statement: 3, done: 1, total: 4 };
+        let at = |phase| Picture { phase, step: 1, steps: 2, statement: 3, done: 1, total: 4, rows: None };
         assert_eq!(now(&at(running(Operation::Apply)), None), "applying 0004_tags, step 1 of 2, statement 3 (1 of 4 done)");
         assert_eq!(now(&Picture { phase: running(Operation::Revert), ..Picture::default() }, None), "reverting 0004_tags");
         assert_eq!(now(&Picture { phase: Phase::Waiting, ..Picture::default() }, Some(65_000)), "waiting for the app for 1 min 5 s");

@@ -307,14 +307,22 @@ impl Config {
         if let Some(server) = &server {
             check_server(server).map_err(|e| wrong(format!("server: {e}")))?;
         }
+        let system = system_name(file);
         let state_dir = env("WHIMBREL_STATE_DIR")
             .map(PathBuf::from)
             .or(raw.state_dir)
             .map(absolute)
             .or_else(|| env("STATE_DIRECTORY").map(PathBuf::from))
+            .or_else(|| system.as_ref().map(|name| Path::new("/var/lib/whimbrel").join(name)))
             .or_else(|| xdg("XDG_STATE_HOME", ".local/state").map(|d| d.join("whimbrel")))
             .ok_or_else(|| wrong("`state_dir` is missing, and neither XDG_STATE_HOME nor HOME is set".to_owned()))?;
-        let socket = raw.socket.map(absolute).unwrap_or_else(|| state_dir.join("control.sock"));
+        // A state directory that was chosen has its socket in it. The system's is where its unit has it, so that a command
+        // finds it that was not started by systemd.
+        let system_socket = system.filter(|name| state_dir == Path::new("/var/lib/whimbrel").join(name));
+        let socket = raw.socket.map(absolute).unwrap_or_else(|| match system_socket {
+            Some(name) => Path::new("/run/whimbrel").join(name).join("control.sock"),
+            None => state_dir.join("control.sock"),
+        });
         if !(1..=64).contains(&raw.parallel) {
             return Err(wrong(format!("parallel = {}: it is 1 to 64", raw.parallel)));
         }
@@ -361,6 +369,17 @@ impl Config {
             notify: raw.notify.map(|n| absolute(n.command)),
         })
     }
+}
+
+/// The name of the system's daemon that reads `file`, as in its directories below /var/lib/whimbrel and /run/whimbrel:
+/// `whimbrel@notes` reads /etc/whimbrel/notes.toml, and `whimbrel` reads config.toml. None for a file elsewhere.
+fn system_name(file: &Path) -> Option<String> {
+    let file = std::path::absolute(file).ok()?;
+    if file.parent() != Some(Path::new("/etc/whimbrel")) || file.extension().is_none_or(|e| e != "toml") {
+        return None;
+    }
+    let name = file.file_stem()?.to_str()?;
+    Some(if name == "config" { "whimbrel" } else { name }.to_owned())
 }
 
 /// A server address: https, or http to this machine.
@@ -459,6 +478,31 @@ mod tests {
             &format!("{LEAST}[schedule]\nwindow = {{ open = \"0 0 2 * * *\" }}\n"),
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_systems_daemon_is_found_by_its_configuration() {
+        let at = |file: &str, more: &str, env: &[(&str, &str)]| {
+            let text = format!("{more}\n{}", LEAST.replace("state_dir = \"state\"\n", ""));
+            let env = |name: &str| env.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+            let config = Config::parse(Path::new(file), &text, env).unwrap();
+            (config.state_dir.display().to_string(), config.socket.display().to_string())
+        };
+        let system = |name: &str| (format!("/var/lib/whimbrel/{name}"), format!("/run/whimbrel/{name}/control.sock"));
+        assert_eq!(at("/etc/whimbrel/notes.toml", "", &[]), system("notes"));
+        assert_eq!(at("/etc/whimbrel/config.toml", "", &[]), system("whimbrel"));
+        // The daemon itself, as its unit starts it.
+        assert_eq!(at("/etc/whimbrel/notes.toml", "", &[("STATE_DIRECTORY", "/var/lib/whimbrel/notes")]), system("notes"));
+        assert_eq!(at("/etc/whimbrel/notes.toml", "state_dir = \"/var/lib/whimbrel/notes\"", &[]), system("notes"));
+        assert_eq!(at("/etc/whimbrel/notes.toml", "socket = \"/run/s\"", &[]).1, "/run/s");
+        assert_eq!(at("/etc/whimbrel/notes.toml", "state_dir = \"/srv/x\"", &[]), ("/srv/x".into(), "/srv/x/control.sock".into()));
+        assert_eq!(at("/etc/whimbrel/notes.toml", "", &[("WHIMBREL_STATE_DIR", "/y")]), ("/y".into(), "/y/control.sock".into()));
+        // Anywhere else it is the user's.
+        for file in ["/home/a/.config/whimbrel/config.toml", "/etc/whimbrel/more/notes.toml", "/etc/whimbrel/notes.conf"] {
+            let (state_dir, socket) = at(file, "", &[]);
+            assert!(state_dir.ends_with("/whimbrel") && !state_dir.starts_with("/var/lib"), "{file}: {state_dir}");
+            assert_eq!(socket, format!("{state_dir}/control.sock"));
         }
     }
 

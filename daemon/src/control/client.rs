@@ -77,7 +77,10 @@ impl ClientError {
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::NotRunning { .. } | Self::Stale { .. } => here("start it: `systemctl --user start whimbrel`, or `whimbrel run`"),
+            Self::NotRunning { socket } | Self::Stale { socket } => match system_unit(socket) {
+                Some(unit) => here(format!("start it: `systemctl start {unit}`")),
+                None => here("start it: `systemctl --user start whimbrel`, or `whimbrel run`"),
+            },
             Self::NotPermitted { socket } => {
                 here(format!("run this as the daemon's user ({}), or with its configuration: --config FILE", owner_hint(socket)))
             }
@@ -222,6 +225,12 @@ fn owner_hint(_socket: &Path) -> String {
     "see its unit".to_owned()
 }
 
+/// The unit whose socket it is, where that is the system's.
+fn system_unit(socket: &Path) -> Option<String> {
+    let name = socket.strip_prefix("/run/whimbrel").ok()?.parent()?.to_str()?;
+    Some(if name == "whimbrel" { name.to_owned() } else { format!("whimbrel@{name}") })
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::net::UnixListener;
@@ -236,6 +245,17 @@ mod tests {
         assert!(matches!(Client::connect(&socket), Err(ClientError::NotRunning { .. })));
         drop(UnixListener::bind(&socket).unwrap());
         assert!(matches!(Client::connect(&socket), Err(ClientError::Stale { .. })));
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_started_as_its_socket_says() {
+        let check = |socket: &str, unit: &str| {
+            let remedy = ClientError::NotRunning { socket: socket.into() }.remedy();
+            assert!(remedy.sentence().contains(&format!("`systemctl {unit}`")), "{socket}: {remedy:?}");
+        };
+        check("/run/whimbrel/notes/control.sock", "start whimbrel@notes");
+        check("/run/whimbrel/whimbrel/control.sock", "start whimbrel");
+        check("/home/ann/.local/state/whimbrel/control.sock", "--user start whimbrel");
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub enum PersonOrder {
     },
     /// End a hold.
     Release,
+    /// One cycle now, as `run --once` does one: windows and gates count as ever.
+    Cycle,
 }
 
 /// What the daemon answers.
@@ -230,6 +232,9 @@ pub struct DaemonView {
     pub activity: String,
     /// Cycles so far.
     pub cycles: u64,
+    /// Whether it ends with its first cycle (`run --once`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
 }
 
 /// The server as the daemon sees it.

@@ -10,7 +10,7 @@ use tokio::sync::{broadcast, watch};
 use whimbrel_shared::{
     ids::RequestId,
     remedy::{here, wait},
-    status::Event,
+    status::{Event, Status},
 };
 
 use super::protocol::{CONTROL_PROTOCOL, Check, PersonOrder, PlanView, PlannedMigration, Reply, Request, Selector, Snapshot, Summary};
@@ -19,7 +19,7 @@ use crate::{
     migrate::{
         chain::Chain,
         gate::Known,
-        live::Live,
+        live::{Live, Phase},
         work::{self, Looked, Shared, Site, Task},
     },
     store::settings,
@@ -69,6 +69,9 @@ impl Desk {
         for database in &mut snapshot.databases {
             if let Some(live) = lives.get(&database.path) {
                 database.now = live.picture();
+                if let Phase::Running { .. } | Phase::Committing = database.now.phase {
+                    database.status = Status::Running;
+                }
                 database.waiting_ms = live.waiting().map(|w| u64::try_from(w.as_millis()).unwrap_or(u64::MAX));
             }
         }
@@ -173,7 +176,7 @@ impl Desk {
                     // Who goes back wants to stay there: the plan would lead forward again at the next poll.
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
-                    PersonOrder::Apply { .. } | PersonOrder::Retry => {}
+                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle => {}
                 }
             }
             store.put_request(id, &body, now_ms)
@@ -327,11 +330,17 @@ fn state_dir(path: &Path) -> Check {
 }
 
 #[cfg(unix)]
-pub use socket::serve;
+pub use socket::{Door, serve};
 
 #[cfg(unix)]
 mod socket {
-    use std::{io, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
+    use std::{
+        io,
+        os::unix::fs::PermissionsExt,
+        path::{Path, PathBuf},
+        sync::Arc,
+        time::Duration,
+    };
 
     use tokio::{
         io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -350,21 +359,47 @@ mod socket {
     /// How often a waiting command line is told how far it is.
     const TICK: Duration = Duration::from_millis(250);
 
-    /// Serves the socket until it is dropped. A socket left by a dead daemon is removed: the caller holds the lock of the
-    /// state directory, so nobody else can be serving it.
-    pub async fn serve(desk: Desk) -> io::Result<()> {
-        let path = &desk.config.socket;
-        if let Some(parent) = path.parent() {
-            make_private_dir(parent)?;
+    /// The socket, bound. Who connects while nobody serves it waits for the one who does next. Its path goes with it: a
+    /// socket that nobody serves would look like a daemon that hangs.
+    #[derive(Debug)]
+    pub struct Door {
+        listener: UnixListener,
+        path: PathBuf,
+    }
+
+    impl Door {
+        /// Binds it, for this user alone. A socket left by a dead daemon is removed: the caller holds the lock of the
+        /// state directory, so nobody else can be serving it.
+        pub fn open(path: &Path) -> io::Result<Self> {
+            if let Some(parent) = path.parent() {
+                make_private_dir(parent)?;
+            }
+            if path.exists() {
+                std::fs::remove_file(path)?;
+            }
+            let door = Self { listener: UnixListener::bind(path)?, path: path.to_owned() };
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(door)
         }
-        if path.exists() {
-            std::fs::remove_file(path)?;
+
+        /// Where it is.
+        pub fn path(&self) -> &Path {
+            &self.path
         }
-        let listener = UnixListener::bind(path)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    }
+
+    impl Drop for Door {
+        fn drop(&mut self) {
+            // Gone already, or not ours to remove any more: there is nobody to tell.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+
+    /// Serves the socket until it is dropped.
+    pub async fn serve(desk: Desk, door: &Door) {
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
         loop {
-            let stream = match listener.accept().await {
+            let stream = match door.listener.accept().await {
                 Ok((stream, _)) => stream,
                 // Out of file descriptors, most likely: that passes.
                 Err(error) => {
@@ -440,9 +475,10 @@ mod socket {
                 last = Some(snapshot);
             }
             let mut picture = desk.picture.clone();
-            // The loop that carries it out is gone (a reload): the order is kept, and the next loop takes it up.
+            // The loop that carries it out is gone (a stop, a reload): the order is kept, and the next loop takes it up. An
+            // end without an outcome tells the command line so.
             if let Ok(Err(_)) = tokio::time::timeout(TICK, picture.changed()).await {
-                return Ok(Summary::default());
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
         }
     }

@@ -52,11 +52,13 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
             migrations,
         });
     }
+    let url = core.config.server.clone().or(url);
+    let health = device_health(core, url.as_deref());
     Ok(Snapshot {
         schema: STATUS_SCHEMA.to_owned(),
         daemon,
         server: ServerView {
-            url: core.config.server.clone().or(url),
+            url,
             device_id: device_id.and_then(|d| d.parse().ok()),
             state: core.server.state.to_owned(),
             trust: core.config.trust.as_str().to_owned(),
@@ -68,12 +70,12 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
             remedy: core.server.remedy.clone(),
         },
         databases,
-        health: device_health(core),
+        health,
     })
 }
 
 /// What concerns the whole device.
-fn device_health(core: &Core) -> Vec<HealthItem> {
+fn device_health(core: &Core, url: Option<&str>) -> Vec<HealthItem> {
     let mut health = core.server.alarms.clone();
     match core.config.trust {
         crate::config::Trust::None => health.push(item(
@@ -89,6 +91,14 @@ fn device_health(core: &Core) -> Vec<HealthItem> {
             Severity::Warning,
             "the device is not enrolled",
             here("`whimbrel enroll URL --token TOKEN`, with a token from the operator"),
+        ));
+    }
+    if core.lacks_ca_store() && url.is_some_and(|url| url.starts_with("https://")) {
+        health.push(item(
+            "no_ca_store",
+            Severity::Warning,
+            "the system has no certificates that can be read: the server's is judged by those that came with this whimbrel",
+            here("install the system's certificates (the package ca-certificates), or name `ca_file` in the configuration; then reload whimbrel"),
         ));
     }
     if core.server.seed {

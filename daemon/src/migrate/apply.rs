@@ -9,9 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{Digest, MigrationName},
+    manifest::{ForeignKeys, Mode},
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
     trust::VerifiedMigration,
 };
@@ -24,12 +26,18 @@ use super::{
     gap::Gap,
     live::{Live, Phase},
     perform::{Before, Expected, broken, perform},
+    plan::History,
+    rows::FailedItem,
     schema::Changes,
     transaction::{Terms, write},
+    units::units,
 };
 use crate::{
     ambient::Ambient,
-    store::managed::{self, FileIdentity, Intent, MigrationRow},
+    store::{
+        checkpoint::{self, FailedRow},
+        managed::{self, FileIdentity, Intent, MigrationRow},
+    },
     trust::AcceptError,
 };
 
@@ -126,6 +134,7 @@ pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
         one_by_one: false,
         verified: false,
         gap: Gap::default(),
+        history: History::new(),
     };
     if let Err(error) = runner.run(&mut at) {
         ran.stopped = Some(Stopped {
@@ -139,23 +148,25 @@ pub fn run(file: &mut Managed, job: &Job<'_>) -> Ran {
     ran
 }
 
-struct Runner<'r, 'a> {
-    file: &'r mut Managed,
-    job: &'r Job<'a>,
+pub(super) struct Runner<'r, 'a> {
+    pub(super) file: &'r mut Managed,
+    pub(super) job: &'r Job<'a>,
     ran: &'r mut Ran,
-    before: Before,
+    pub(super) before: Before,
     /// The chain's schema in front of the next migration; none where it is not known.
-    expected: Option<Schema>,
+    pub(super) expected: Option<Schema>,
     /// A version that has to run in a transaction of its own: something went wrong with it in a group.
     alone: Option<u32>,
     /// Whether crashes are on record, to be cleared by progress.
-    crashed: bool,
+    pub(super) crashed: bool,
     /// Whether no groups are made in this run: one of them died, or was lost as a whole.
     one_by_one: bool,
     /// Whether the schema as a whole was compared in this run; after that only changes are.
     verified: bool,
     /// What the application is owed between two transactions.
-    gap: Gap,
+    pub(super) gap: Gap,
+    /// The history as it was when the intent was committed. Only this run changes it: it holds the lock file.
+    pub(super) history: History,
 }
 
 impl Runner<'_, '_> {
@@ -200,8 +211,8 @@ impl Runner<'_, '_> {
         }
     }
 
-    fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
-        let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On);
+    pub(super) fn terms(&self, migration: Option<&VerifiedMigration>) -> Terms {
+        let on = migration.is_some_and(|m| m.migration().manifest.foreign_keys == ForeignKeys::On);
         Terms { wait: self.job.policy.wait_for_app, foreign_keys: on, stoppable: true }
     }
 
@@ -213,10 +224,7 @@ impl Runner<'_, '_> {
         self.file.patience.over();
         self.check_file()?;
         self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
-        self.expected = match self.job.operation {
-            Operation::Apply => self.job.chain.schema_at(self.job.from - 1),
-            Operation::Revert => self.job.chain.schema_at(self.job.from),
-        };
+        self.expected = self.job.schema_before(self.job.from);
         Ok(())
     }
 
@@ -238,18 +246,19 @@ impl Runner<'_, '_> {
         let (job, terms) = (self.job, self.terms(None));
         job.live.set(Phase::Waiting);
         let now_ms = job.ambient.now_ms();
-        let ((go, crashed), held) = write(self.file, terms, |file| {
+        let ((go, crashed, history), held) = write(self.file, terms, |file| {
             let connection = &file.connection;
-            let row = managed::migration(connection, job.from)?;
+            let mut history = managed::history(connection)?;
+            let row = history.get(&job.from).cloned();
             let in_place = row.as_ref().is_some_and(|r| r.status.is_in_place());
             let wanted = match job.operation {
                 Operation::Apply => !in_place,
                 Operation::Revert => in_place,
             };
             if !wanted {
-                return Ok((false, false));
+                return Ok((false, false, history));
             }
-            let below_in_place = job.from == 1 || managed::migration(connection, job.from - 1)?.is_some_and(|r| r.status.is_in_place());
+            let below_in_place = job.from == 1 || history.get(&(job.from - 1)).is_some_and(|r| r.status.is_in_place());
             if job.operation == Operation::Apply && !below_in_place {
                 return Err(ApplyError::Moved(format!("version {} is not in place", job.from - 1)));
             }
@@ -264,14 +273,17 @@ impl Runner<'_, '_> {
             )?;
             if job.operation == Operation::Apply {
                 let kept = row.as_ref().filter(|r| r.status == Status::Pending).and_then(|r| r.failure.clone());
-                managed::put_migration(connection, &job.row(&entry, Status::Running, attempts, now_ms, None, kept))?;
+                let running = job.row(&entry, Status::Running, attempts, now_ms, None, kept);
+                managed::put_migration(connection, &running)?;
+                history.insert(job.from, running);
             }
             // Another try of what passed away by itself is no news: its first failure said so.
             if row.as_ref().is_none_or(|r| r.status != Status::Pending || r.failure.is_none()) {
                 managed::append_event(connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
             }
-            Ok((true, managed::crashes(connection, job.from)? > 0))
+            Ok((true, managed::crashes(connection, job.from)? > 0, history))
         })?;
+        self.history = history;
         self.ran.commits += 1;
         self.crashed = crashed;
         self.one_by_one = crashed;
@@ -283,16 +295,17 @@ impl Runner<'_, '_> {
     /// the next one has to run alone.
     fn group(&mut self, first: u32) -> Result<usize, ApplyError> {
         let (job, terms) = (self.job, self.terms(None));
-        let start = self.expected.clone();
         let (before, crashed, verified) = (self.before.clone(), self.crashed, self.verified);
+        let history = &self.history;
         // Read before the lock is asked for: what is read from another disk must not hold it.
         let mut loaded = Vec::new();
         let mut size_bytes = 0;
         for version in first..=job.to.min(first.saturating_add(MOST_IN_GROUP - 1)) {
             let migration = (job.load)(version, job.entry(version, None)?.revision)?;
             size_bytes += migration.migration().files.values().map(String::len).sum::<usize>();
-            // Foreign keys can only be switched between transactions.
-            let apart = migration.migration().manifest.foreign_keys == whimbrel_shared::manifest::ForeignKeys::On;
+            let manifest = &migration.migration().manifest;
+            // Foreign keys can only be switched between transactions, and an online migration has several of its own.
+            let apart = manifest.foreign_keys == ForeignKeys::On || manifest.mode == Mode::Online;
             if apart || (size_bytes > MOST_GROUP_BYTES && !loaded.is_empty()) {
                 break;
             }
@@ -302,11 +315,12 @@ impl Runner<'_, '_> {
             return Ok(0);
         }
         job.live.set(Phase::Waiting);
+        // The first try takes it, another one makes it anew.
+        let mut start = Some(self.expected.take());
         let attempt = write(self.file, terms, |file| {
             let locked = Instant::now();
-            let mut expected = start.clone();
+            let mut expected = start.take().unwrap_or_else(|| job.schema_before(first));
             let (mut done, mut broke) = (Vec::new(), false);
-            job.check_intent(file, first)?;
             let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
             let look = !verified || changes != Changes::default();
             for migration in &loaded {
@@ -314,7 +328,8 @@ impl Runner<'_, '_> {
                     break;
                 }
                 file.connection.execute_batch("SAVEPOINT whimbrel").map_err(sqlite("setting a savepoint"))?;
-                match job.one_inside(file, migration, &mut expected, &before, done.is_empty() && crashed, done.is_empty() && look) {
+                let row = history.get(&migration.link().version);
+                match job.one_inside(file, migration, row, &mut expected, &before, done.is_empty() && crashed, done.is_empty() && look) {
                     Ok(()) => {
                         file.connection.execute_batch("RELEASE whimbrel").map_err(sqlite("releasing a savepoint"))?;
                         done.push(migration.link().version);
@@ -322,12 +337,12 @@ impl Runner<'_, '_> {
                     // Gone as a whole: the caller goes on one by one.
                     Err(_) if file.connection.is_autocommit() => return Err(ApplyError::LostTransaction),
                     // Nothing to keep: this is its verdict.
-                    Err(error) if done.is_empty() => return Err(error),
+                    Err(error) if done.is_empty() => return Err(job.or_moved(file, first, error)),
                     Err(_) => {
                         // The good prefix is kept. This one runs again, alone, and there its error is judged.
                         file.connection.execute_batch("ROLLBACK TO whimbrel; RELEASE whimbrel").map_err(sqlite("going back to a savepoint"))?;
                         file.schema.forget();
-                        expected = job.chain.schema_at(migration.link().version - 1);
+                        expected = job.schema_before(migration.link().version);
                         broke = true;
                         break;
                     }
@@ -335,6 +350,9 @@ impl Runner<'_, '_> {
             }
             Ok((done, expected, broke))
         });
+        if attempt.is_err() {
+            self.expected = job.schema_before(first);
+        }
         match attempt {
             Ok(((done, expected, broke), held)) => {
                 self.committed(&done, held)?;
@@ -355,20 +373,23 @@ impl Runner<'_, '_> {
     /// One migration in a transaction of its own.
     fn one(&mut self, version: u32) -> Result<(), ApplyError> {
         let job = self.job;
-        let row = managed::migration(&self.file.connection, version)?;
-        let migration = (job.load)(version, job.entry(version, row.as_ref())?.revision)?;
+        let row = self.history.get(&version);
+        let migration = (job.load)(version, job.entry(version, row)?.revision)?;
+        if migration.migration().manifest.mode == Mode::Online && job.operation == Operation::Apply {
+            return self.online(&migration);
+        }
         let terms = self.terms(Some(&migration));
-        let start = self.expected.clone();
         let verified = self.verified;
+        let mut start = Some(self.expected.take());
         loop {
-            let before = self.before.clone();
+            let before = &self.before;
             let mut expected = None;
             job.live.set(Phase::Waiting);
             let outcome = write(self.file, terms, |file| {
-                job.check_intent(file, version)?;
                 let changes = file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
-                expected.clone_from(&start);
-                job.one_inside(file, &migration, &mut expected, &before, self.crashed, !verified || changes != Changes::default())
+                expected = start.take().unwrap_or_else(|| job.schema_before(version));
+                let look = !verified || changes != Changes::default();
+                job.one_inside(file, &migration, row, &mut expected, before, self.crashed, look).map_err(|e| job.or_moved(file, version, e))
             });
             match outcome {
                 Ok(((), held)) => {
@@ -386,13 +407,13 @@ impl Runner<'_, '_> {
         }
     }
 
-    fn committed(&mut self, versions: &[u32], held: Duration) -> Result<(), ApplyError> {
+    pub(super) fn committed(&mut self, versions: &[u32], held: Duration) -> Result<(), ApplyError> {
         self.ran.done.extend_from_slice(versions);
         self.ran.longest_hold = self.ran.longest_hold.max(held);
         self.ran.commits += 1;
         (self.crashed, self.verified) = (false, true);
         self.job.live.progress(self.ran.done.len() as u32, self.job.from.abs_diff(self.job.to) + 1);
-        if self.next().is_some() { self.gap.leave(self.file, held) } else { Ok(()) }
+        if self.next().is_some() { self.gap.leave(self.file, held).map(|_| ()) } else { Ok(()) }
     }
 
     /// Records what went wrong, and ends the run. What cannot be recorded leaves the intent for the next start.
@@ -465,6 +486,7 @@ impl Job<'_> {
         &self,
         file: &mut Managed,
         migration: &VerifiedMigration,
+        row: Option<&MigrationRow>,
         expected: &mut Option<Schema>,
         before: &Before,
         crashed: bool,
@@ -490,52 +512,87 @@ impl Job<'_> {
         };
         let wanted = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
         self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
-        let performed = perform(file, migration.migration(), self.operation, wanted, before, &mut |at| self.live.at(at))?;
+        let units = units(migration.migration(), self.operation, &file.schema)?;
+        let performed = perform(file, migration.migration(), &units, wanted, before, &mut |at| self.live.at(at))?;
         *expected = from.zip(change).map(|(mut schema, change)| {
             schema.apply(change);
             schema
         });
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
+        self.complete(&file.connection, migration, row, expected.as_ref(), &performed.failed, begun, now_ms)?;
+        if crashed {
+            managed::count_crash(&file.connection, None)?;
+        }
+        self.advance(&file.connection, version)
+    }
 
+    /// The facts of a migration that is done: its row, its event, the rows it went on without.
+    pub(super) fn complete(
+        &self,
+        connection: &Connection,
+        migration: &VerifiedMigration,
+        row: Option<&MigrationRow>,
+        expected: Option<&Schema>,
+        failed: &[(usize, FailedItem)],
+        begun: Instant,
+        started_ms: i64,
+    ) -> Result<(), ApplyError> {
         self.live.set(Phase::Committing);
-        let connection = &file.connection;
-        let row = managed::migration(connection, version)?;
-        let attempts = row.as_ref().filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
+        let link = migration.link();
+        let version = link.version;
+        let attempts = row.filter(|r| r.digest == migration.digest()).map_or(0, |r| r.attempts).max(1);
         let entry = Entry { name: link.name.clone(), version, revision: link.revision, digest: migration.digest() };
         let (kind, status) = match self.operation {
             Operation::Apply => (EventKind::Completed, Status::Completed),
             Operation::Revert => (EventKind::Reverted, Status::Reverted),
         };
         let ended_ms = self.ambient.now_ms();
-        managed::put_migration(connection, &self.row(&entry, status, attempts, now_ms, (status == Status::Completed).then_some(ended_ms), None))?;
+        managed::put_migration(connection, &self.row(&entry, status, attempts, started_ms, (status == Status::Completed).then_some(ended_ms), None))?;
         let mut event = self.event(&entry, kind, status, attempts, ended_ms);
         event.took_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-        event.fingerprint = expected.as_ref().map(Schema::digest);
+        // Where the run ends. What lies between is passed through.
+        event.fingerprint = expected.filter(|_| version == self.to).map(Schema::digest);
         managed::append_event(connection, &event)?;
-        if version == self.to {
-            managed::clear_intent(connection)?;
-        } else {
-            let next = match self.operation {
-                Operation::Apply => version + 1,
-                Operation::Revert => version - 1,
-            };
-            managed::put_intent(
-                connection,
-                &Intent { operation: self.operation, from: self.from, to: self.to, next, by: self.by, started_at_ms: now_ms },
-            )?;
+        match self.operation {
+            Operation::Apply => keep_failed(connection, migration, failed, ended_ms),
+            Operation::Revert => Ok(checkpoint::forget_failed(connection, version)?),
         }
-        if crashed {
-            managed::count_crash(connection, None)?;
-        }
-        Ok(())
     }
 
-    /// The history is read again under the lock: what was decided before it may be true no longer.
-    fn check_intent(&self, file: &Managed, next: u32) -> Result<(), ApplyError> {
-        match managed::intent(&file.connection)? {
-            Some(intent) if intent.next == next && intent.operation == self.operation => Ok(()),
-            Some(intent) => Err(ApplyError::Moved(format!("it stands before version {}, not {next}", intent.next))),
-            None => Err(ApplyError::Moved("the intent is gone".to_owned())),
+    /// Takes the intent from `version` to the next.
+    pub(super) fn advance(&self, connection: &Connection, version: u32) -> Result<(), ApplyError> {
+        let next = match self.operation {
+            _ if version == self.to => None,
+            Operation::Apply => Some(version + 1),
+            Operation::Revert => Some(version - 1),
+        };
+        // Last: an intent that stands elsewhere undoes all of it.
+        if managed::advance_intent(connection, self.operation, version, next)? { Ok(()) } else { Err(self.moved(connection)?) }
+    }
+
+    /// The chain's schema in front of `version`, going this job's way.
+    pub(super) fn schema_before(&self, version: u32) -> Option<Schema> {
+        match self.operation {
+            Operation::Apply => self.chain.schema_at(version - 1),
+            Operation::Revert => self.chain.schema_at(version),
+        }
+    }
+
+    /// What happened to the intent that this run committed.
+    fn moved(&self, connection: &Connection) -> Result<ApplyError, ApplyError> {
+        Ok(ApplyError::Moved(match managed::intent(connection)? {
+            Some(intent) => format!("it stands before version {}", intent.next),
+            None => "the intent is gone".to_owned(),
+        }))
+    }
+
+    /// `error`, unless `version` was not the one to run: somebody else moved the file on, and what it did there is no
+    /// fault of the migration.
+    fn or_moved(&self, file: &Managed, version: u32, error: ApplyError) -> ApplyError {
+        match managed::intent(&file.connection) {
+            Ok(Some(intent)) if intent.next == version && intent.operation == self.operation => error,
+            Ok(_) => self.moved(&file.connection).unwrap_or(error),
+            Err(_) => error,
         }
     }
 
@@ -592,6 +649,23 @@ impl Job<'_> {
             fingerprint: None,
         }
     }
+}
+
+/// Keeps the rows that a migration went on without.
+pub(super) fn keep_failed(
+    connection: &Connection,
+    migration: &VerifiedMigration,
+    failed: &[(usize, FailedItem)],
+    at_ms: i64,
+) -> Result<(), ApplyError> {
+    let link = migration.link();
+    for (step, item) in failed {
+        let (key, message, row) = (item.key.clone(), item.message.clone(), item.row.clone());
+        let step = u32::try_from(*step).unwrap_or(u32::MAX);
+        let row = FailedRow { version: link.version, step, item: key, code: item.code, message, row, at_ms };
+        checkpoint::put_failed(connection, link.revision, &row)?;
+    }
+    Ok(())
 }
 
 /// Which bytes run, where.

@@ -54,6 +54,7 @@ impl Bed {
                 previous,
                 mends: None,
                 schema: None,
+                steps: Vec::new(),
                 min_sqlite: None,
             };
             let entry = TargetEntry::new(&body, link);

@@ -49,6 +49,16 @@ impl Chain {
         Some(schema)
     }
 
+    /// The schema half-way through `version`, an online migration, after so many of its `sql` steps.
+    pub fn schema_within(&self, version: u32, revision: u32, steps: u32) -> Option<Schema> {
+        let mut schema = self.schema_at(version - 1)?;
+        let link = &self.revisions(version).iter().find(|e| e.custom.revision == revision)?.custom;
+        for change in link.steps.get(..steps as usize)? {
+            schema.apply(change);
+        }
+        Some(schema)
+    }
+
     /// Takes `schema` from the version before `version` to `version`.
     pub fn extend(&self, schema: &mut Schema, version: u32) -> Option<()> {
         schema.apply(self.newest(version)?.custom.schema.as_ref()?);

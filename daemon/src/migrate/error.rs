@@ -59,21 +59,33 @@ pub enum ApplyError {
     /// The bytes that are to run are not the ones that were accepted.
     #[error(transparent)]
     Trust(#[from] AcceptError),
-    /// The manifest asks for what this binary cannot do.
-    #[error("step {step} is a {kind} step, which this whimbrel ({version}) cannot run")]
-    UnknownStep {
-        /// Its number, from 1.
-        step: usize,
-        /// Its kind.
-        kind: &'static str,
-        /// Our version.
-        version: &'static str,
+    /// A row step cannot run as it is written.
+    #[error("{place}: {why}")]
+    BadStep {
+        /// Migration, step and kind.
+        place: String,
+        /// What is wrong with it.
+        why: String,
     },
-    /// `mode = "online"`.
-    #[error("it asks for mode = \"online\", which this whimbrel ({version}) cannot run")]
-    UnknownMode {
-        /// Our version.
-        version: &'static str,
+    /// A row of a `backfill` or `load` step failed.
+    #[error("{place}: {}{message}", key.as_ref().map(|k| format!("row {k}: ")).unwrap_or_default())]
+    Row {
+        /// Migration, step and kind.
+        place: String,
+        /// Key of the row, or its line, where it is one row's.
+        key: Option<String>,
+        /// SQLite's extended result code.
+        code: i32,
+        /// What SQLite said.
+        message: String,
+    },
+    /// A backfilled row still matches its `where`, and would be changed for ever.
+    #[error("{place}: row {key} still matches `where` after `set`: the step would never end")]
+    NotIdempotent {
+        /// Migration, step and kind.
+        place: String,
+        /// Key of the row.
+        key: String,
     },
     /// It has no down step.
     #[error("{0} has no down step, so it cannot be reverted")]
@@ -221,8 +233,9 @@ impl ApplyError {
                 code => code_name(code),
             },
             Self::Trust(_) => "trust",
-            Self::UnknownStep { .. } => "unknown_step",
-            Self::UnknownMode { .. } => "unknown_mode",
+            Self::BadStep { .. } => "bad_step",
+            Self::Row { code, .. } => code_name(*code),
+            Self::NotIdempotent { .. } => "not_idempotent",
             Self::NoDown(_) => "no_down",
             Self::NamesOurs { .. } => "names_our_tables",
             Self::ChangedOurs { .. } => "changed_our_tables",
@@ -241,7 +254,7 @@ impl ApplyError {
     /// How it is retried.
     pub fn class(&self) -> FailureClass {
         match self {
-            Self::Script(ScriptError::Sqlite { code, .. }) => class_of(*code),
+            Self::Script(ScriptError::Sqlite { code, .. }) | Self::Row { code, .. } => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
             Self::Damaged(found) => unread(found).map_or(FailureClass::Corrupt, class_of),
             // Our own store's trouble is not this migration's.
@@ -258,8 +271,8 @@ impl ApplyError {
             | Self::Lock { .. } => FailureClass::Transient,
             Self::Script(ScriptError::Refused { .. } | ScriptError::NotTrue { .. } | ScriptError::Nul { .. })
             | Self::Trust(_)
-            | Self::UnknownStep { .. }
-            | Self::UnknownMode { .. }
+            | Self::BadStep { .. }
+            | Self::NotIdempotent { .. }
             | Self::NoDown(_)
             | Self::NamesOurs { .. }
             | Self::ChangedOurs { .. }
@@ -288,7 +301,10 @@ impl ApplyError {
             Self::LostTransaction | Self::Moved(_) | Self::OtherRunner { .. } => wait("it is tried again by itself"),
             Self::Store(error) => error.remedy(),
             Self::Trust(error) => error.remedy(),
-            Self::UnknownStep { .. } | Self::UnknownMode { .. } => here("update whimbrel on this device"),
+            Self::BadStep { .. } | Self::NotIdempotent { .. } => operator("publish a revision with a corrected step"),
+            Self::Row { .. } => {
+                operator("correct the row and run `whimbrel retry`; or publish a revision, with `on_error = \"collect\"` to go on without it")
+            }
             Self::NoDown(_) => operator("publish a new migration that undoes it"),
             Self::Broken { .. } => operator("publish a revision that drops or recreates these objects"),
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),

@@ -6,12 +6,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
+    manifest::{Mode, Step},
     migration::Migration,
     sql::{Token, tokens},
     status::Operation,
 };
-
-use super::perform::steps;
 
 /// How much slower than the measured machine a device may be before an estimate is too small.
 const SAFETY: f64 = 2.0;
@@ -41,23 +40,40 @@ pub struct Estimate {
 pub fn estimate(connection: &Connection, migration: &Migration, operation: Operation) -> Estimate {
     let mut sizes = BTreeMap::new();
     let (mut rows, mut nanos, mut bytes) = (0u64, 0f64, 0u64);
-    let files: Vec<String> = steps(migration, operation).unwrap_or_default().iter().filter_map(|s| s.file().map(str::to_owned)).collect();
-    for file in files {
-        let tokens = tokens(migration.file(&file).unwrap_or_default());
-        for (table, work) in works(&tokens) {
-            let size = *sizes.entry(table.clone()).or_insert_with(|| table_rows(connection, &table));
+    let online = migration.manifest.mode == Mode::Online;
+    let mut count = |table: &str| *sizes.entry(table.to_owned()).or_insert_with(|| table_rows(connection, table));
+    let steps = match (operation, &migration.down) {
+        (Operation::Apply, _) => migration.steps(),
+        (Operation::Revert, down) => down.iter().map(|file| Step::Sql { file: file.clone() }).collect(),
+    };
+    // What is shipped is written, whatever the file's size.
+    let mut shipped_bytes = 0;
+    for step in steps {
+        let found = match &step {
+            Step::Sql { file } | Step::Verify { file } => {
+                works(&tokens(migration.file(file).unwrap_or_default())).into_iter().map(|(table, work)| (count(&table), work, true)).collect()
+            }
+            Step::Backfill(step) => vec![(count(&step.table), Work::Write, !online)],
+            Step::Load(step) => {
+                let text = migration.file(&step.file).unwrap_or_default();
+                shipped_bytes += 2 * text.len() as u64;
+                let cleared = if step.clear_existing { count(&step.into) } else { 0 };
+                vec![(text.lines().count() as u64, Work::Write, !online), (cleared, Work::Write, !online)]
+            }
+        };
+        for (size, work, locks) in found {
             let (ns, share) = match work {
                 Work::Write => (WRITE_NS, 1.0),
                 Work::Index => (INDEX_NS, 0.3),
             };
             rows = rows.saturating_add(size);
-            nanos += ns * size as f64 * SAFETY;
+            nanos += if locks { ns * size as f64 * SAFETY } else { 0.0 };
             bytes = bytes.saturating_add((size as f64 * ROW_BYTES as f64 * share) as u64);
         }
     }
     // No migration writes more than a few times the file.
     let file_bytes = file_bytes(connection);
-    Estimate { rows, lock: Duration::from_nanos(nanos as u64), write_bytes: bytes.min(file_bytes.saturating_mul(3)) }
+    Estimate { rows, lock: Duration::from_nanos(nanos as u64), write_bytes: bytes.min(file_bytes.saturating_mul(3)) + shipped_bytes }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,17 +24,33 @@ const FIRST: Duration = Duration::from_millis(5);
 /// Longest gap, and so what a foreign writer can cost us after each transaction.
 const LONGEST: Duration = Duration::from_millis(250);
 
+/// The gap after a chunk when nobody seems to be there, as a share of what was held: so small that it costs little, so
+/// large that who comes finds it soon.
+const IDLE_SHARE: f64 = 0.1;
+/// What [`UNSEEN`] is for chunks.
+const UNSEEN_CHUNKS: Duration = Duration::from_secs(2);
+/// The shortest gap after a chunk while the application writes.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// What has been seen of the application on one connection, and what it is owed.
 #[derive(Debug, Default)]
 pub struct Gap {
+    /// Whether many short transactions follow each other.
+    chunks: bool,
     data_version: Option<i64>,
     wrote: Option<Instant>,
     held_without: Duration,
 }
 
 impl Gap {
-    /// Sleeps as long as is right after the write lock was held for `held`. No transaction may be open.
-    pub fn leave(&mut self, managed: &Managed, held: Duration) -> Result<(), ApplyError> {
+    /// For many short transactions, of which each alone hurts nobody.
+    pub fn for_chunks() -> Self {
+        Self { chunks: true, ..Self::default() }
+    }
+
+    /// Sleeps as long as is right after the write lock was held for `held`. No transaction may be open. Returns whether
+    /// it was for an application that writes.
+    pub fn leave(&mut self, managed: &Managed, held: Duration) -> Result<bool, ApplyError> {
         let data_version = managed
             .connection
             .prepare_cached("PRAGMA data_version")
@@ -47,7 +63,7 @@ impl Gap {
             crate::ambient::pulse();
             std::thread::sleep(gap);
         }
-        Ok(())
+        Ok(self.wrote.is_some_and(|wrote| wrote.elapsed() < WRITES_ON))
     }
 
     /// How long the gap is. `moved`: whether somebody else has committed since the last time; none for the first.
@@ -56,11 +72,15 @@ impl Gap {
             self.wrote = Some(now);
         }
         self.held_without += held;
+        let (unseen, idle, shortest) = match self.chunks {
+            true => (UNSEEN_CHUNKS, held.mul_f64(IDLE_SHARE), SHORTEST),
+            false => (UNSEEN, Duration::ZERO, Duration::ZERO),
+        };
         let gap = match self.wrote {
-            Some(wrote) if now.duration_since(wrote) < WRITES_ON => (2 * held).min(LONGEST),
+            Some(wrote) if now.duration_since(wrote) < WRITES_ON => (2 * held).clamp(shortest, LONGEST),
             _ if moved.is_none() => (2 * held).clamp(FIRST, LONGEST),
-            _ if self.held_without >= UNSEEN => SURE,
-            _ => Duration::ZERO,
+            _ if self.held_without >= unseen => SURE,
+            _ => idle,
         };
         if gap >= SURE {
             self.held_without = Duration::ZERO;

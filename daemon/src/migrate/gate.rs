@@ -157,6 +157,7 @@ mod tests {
             previous: None,
             mends: None,
             schema: None,
+            steps: Vec::new(),
             min_sqlite: min_sqlite.map(str::to_owned),
         };
         let migration = Migration { format: String::new(), name: link.name.clone(), manifest, down: None, files: BTreeMap::new() };

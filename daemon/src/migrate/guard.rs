@@ -19,7 +19,7 @@ use rusqlite::{
     limits::Limit,
 };
 
-use super::halt::Halt;
+use super::{halt::Halt, schema::is_ours};
 
 /// Prefix of our own tables, in lower case.
 pub const RESERVED: &str = "_whimbrel_";
@@ -109,6 +109,8 @@ pub struct Touched {
     pub dropped: BTreeSet<String>,
     /// Whether any of them changes the schema.
     pub schema: bool,
+    /// Whether any of them changes or drops an object that was there.
+    pub altered: bool,
     /// Whether any of them makes a temporary object.
     pub temporary: bool,
 }
@@ -224,6 +226,10 @@ impl Guard {
         if !self.on.load(Ordering::Relaxed) {
             return Authorization::Allow;
         }
+        // A trigger of ours on the application's table fires for its rows; no foreign statement can make one.
+        if context.accessor.is_some_and(is_ours) {
+            return Authorization::Allow;
+        }
         let mut state = self.lock();
         match judge(&context.action, state.cascades) {
             Ok(touch) => {
@@ -256,7 +262,8 @@ enum Touch<'a> {
     Insert(&'a str),
     Update(&'a str),
     Delete(&'a str),
-    Schema,
+    Create,
+    Alter,
     DropTable(&'a str),
     DropNamed { name: &'a str, table: &'a str },
     Temporary,
@@ -277,14 +284,15 @@ impl Touch<'_> {
                 note(&mut touched.removed, name);
             }
             Self::Delete(name) => note(&mut touched.removed, name),
-            Self::Schema => touched.schema = true,
+            Self::Create => touched.schema = true,
+            Self::Alter => (touched.schema, touched.altered) = (true, true),
             Self::DropTable(name) => {
                 note(&mut touched.removed, name);
                 note(&mut touched.dropped_tables, name);
-                touched.schema = true;
+                (touched.schema, touched.altered) = (true, true);
             }
             Self::DropNamed { name, table } => {
-                touched.schema = true;
+                (touched.schema, touched.altered) = (true, true);
                 // DROP TABLE asks for each of its triggers too.
                 if !touched.dropped_tables.contains(&table.to_ascii_lowercase()) {
                     note(&mut touched.dropped, name);
@@ -298,7 +306,7 @@ impl Touch<'_> {
 /// Decides one action. Pure.
 fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denied> {
     let refuse = |why: String| Err(Denied::Refused(why));
-    let ours = |name: &str| name.get(..RESERVED.len()).is_some_and(|p| p.eq_ignore_ascii_case(RESERVED));
+    let ours = is_ours;
     let touching = |name: &str| refuse(format!("it touches {name}, and names that begin with {RESERVED} belong to whimbrel"));
     match *action {
         AuthAction::Transaction { operation } => match operation {
@@ -321,7 +329,7 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
             if ours(table_name) {
                 touching(table_name)
             } else if MODULES.iter().any(|m| module_name.eq_ignore_ascii_case(m)) {
-                Ok(Touch::Schema)
+                Ok(Touch::Create)
             } else {
                 refuse(format!("the virtual table module {module_name} is not one of {}", MODULES.join(", ")))
             }
@@ -348,7 +356,8 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
             touching(table_name)
         }
         AuthAction::DropTable { table_name } | AuthAction::DropVtable { table_name, .. } => Ok(Touch::DropTable(table_name)),
-        AuthAction::CreateTable { .. } | AuthAction::AlterTable { .. } => Ok(Touch::Schema),
+        AuthAction::CreateTable { .. } => Ok(Touch::Create),
+        AuthAction::AlterTable { .. } => Ok(Touch::Alter),
         AuthAction::CreateIndex { index_name: name, table_name }
         | AuthAction::DropIndex { index_name: name, table_name }
         | AuthAction::CreateTrigger { trigger_name: name, table_name }
@@ -360,12 +369,12 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
         AuthAction::DropIndex { index_name: name, table_name: table } | AuthAction::DropTrigger { trigger_name: name, table_name: table } => {
             Ok(Touch::DropNamed { name, table })
         }
-        AuthAction::CreateIndex { .. } | AuthAction::CreateTrigger { .. } => Ok(Touch::Schema),
+        AuthAction::CreateIndex { .. } | AuthAction::CreateTrigger { .. } => Ok(Touch::Create),
         AuthAction::CreateView { view_name } | AuthAction::DropView { view_name } => {
             if ours(view_name) {
                 touching(view_name)
             } else {
-                Ok(Touch::Schema)
+                Ok(if matches!(action, AuthAction::CreateView { .. }) { Touch::Create } else { Touch::Alter })
             }
         }
         AuthAction::Reindex { index_name } => {

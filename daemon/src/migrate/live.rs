@@ -47,6 +47,44 @@ pub struct Picture {
     pub done: u32,
     /// Migrations of this run.
     pub total: u32,
+    /// How far a row step has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Rows>,
+}
+
+/// How far a `backfill` or `load` step has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// The table.
+    pub table: String,
+    /// Rows looked at.
+    pub done: u64,
+    /// Rows there were when it began, about.
+    pub total: u64,
+    /// Rows changed or put in.
+    pub changed: u64,
+    /// Rows that needed nothing.
+    pub skipped: u64,
+    /// Rows that failed and were left.
+    pub failed: u64,
+    /// Rows a second, lately.
+    pub rate: u64,
+    /// Milliseconds that are left at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// Why it is slower than it could be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttle: Option<Throttle>,
+}
+
+/// Why a row step leaves gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Throttle {
+    /// The application writes.
+    App,
+    /// A reader keeps the write-ahead log from being emptied.
+    Wal,
 }
 
 /// Written by the one that works, read by whoever watches. Cheap to clone.
@@ -79,6 +117,11 @@ impl Live {
     pub fn progress(&self, done: u32, total: u32) {
         let picture = &mut self.lock().0;
         (picture.done, picture.total) = (done, total);
+    }
+
+    /// A row step has come so far; none: it is over.
+    pub fn rows(&self, rows: Option<Rows>) {
+        self.lock().0.rows = rows;
     }
 
     /// As it is now.

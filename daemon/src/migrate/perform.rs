@@ -1,14 +1,16 @@
 //! One migration's steps inside a transaction that somebody else opened: run under the guard, then judged. What decides
 //! whether it may be committed is all here, so that a device, a rehearsal and a private copy judge alike.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::Duration,
+};
 
 use rusqlite::{Connection, config::DbConfig};
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
-    manifest::{ForeignKeys, Manifest, Mode, Step},
+    manifest::{ForeignKeys, LegacyAlterTable, Manifest},
     migration::Migration,
-    status::Operation,
 };
 
 use super::{
@@ -16,9 +18,14 @@ use super::{
     error::{ApplyError, sqlite},
     foreign::Violations,
     guard::{Instruction, RESERVED, Stopped, Touched},
+    rows::{FailedItem, Part, RowStep},
     schema::Changes,
     script::{self, Reading, ScriptError},
+    units::{Unit, Work},
 };
+
+/// Rows of one statement of a row step where there is one transaction anyway.
+const ROWS_AT_ONCE: u32 = 10_000;
 
 /// What was known of the file before the run, so that the migration is blamed only for its own doing.
 #[derive(Clone, Debug, Default)]
@@ -29,13 +36,15 @@ pub struct Before {
     pub broken: BTreeSet<String>,
 }
 
-/// What a performed migration did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What performed units did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Performed {
     /// Statements run.
     pub statements: usize,
     /// Rows changed.
     pub rows: u64,
+    /// Rows that failed in steps that collect them, with the number of their step.
+    pub failed: Vec<(usize, FailedItem)>,
 }
 
 /// What is being done right now, for whoever watches.
@@ -45,7 +54,7 @@ pub struct AtStep {
     pub step: usize,
     /// How many there are.
     pub steps: usize,
-    /// Number of the statement in it, from 1.
+    /// Number of the statement in it, from 1; in a row step, of the part.
     pub statement: usize,
 }
 
@@ -88,26 +97,60 @@ impl Expected<'_> {
     }
 }
 
-/// Runs the steps of `migration` in the open transaction and judges the result against `expected`. On failure the transaction holds rubbish, or is gone: the caller rolls back.
+/// Runs `units` of `migration` in the open transaction and judges the result against `expected`. On failure the
+/// transaction holds rubbish, or is gone: the caller rolls back.
 pub fn perform(
     managed: &mut Managed,
     migration: &Migration,
-    operation: Operation,
+    units: &[Unit],
     expected: Option<Expected<'_>>,
     before: &Before,
     watch: &mut dyn FnMut(AtStep),
 ) -> Result<Performed, ApplyError> {
-    let steps = steps(migration, operation)?;
     let timeout = migration.manifest.timeout.get();
-    let mut performed = Performed::default();
-    let mut legacy_alter_table = false;
+    // What is read afterwards is only what the steps changed.
+    managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))?;
+    let goes_down = units.iter().any(|unit| matches!(&unit.work, Work::Sql(file) if migration.down.as_ref() == Some(file)));
+    let mut legacy_alter_table = goes_down && migration.manifest.legacy_alter_table == LegacyAlterTable::Down;
+    if legacy_alter_table {
+        let on = managed.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_LEGACY_ALTER_TABLE, true);
+        on.map_err(sqlite("switching legacy_alter_table"))?;
+    }
 
     let on = managed.guard.on(timeout, migration.manifest.foreign_keys == ForeignKeys::On);
-    for (index, step) in steps.iter().enumerate() {
-        let (file, reading) = match step {
-            Step::Sql { file } => (file, Reading::Run),
-            Step::Verify { file } => (file, Reading::Verify),
-            Step::Backfill(_) | Step::Load(_) => unreachable!("`steps` lets only sql and verify through"),
+    let ran = run(managed, migration, units, &mut legacy_alter_table, watch);
+    let (stopped, touched) = (managed.guard.stopped(), managed.guard.touched());
+    drop(on);
+    restore(&managed.connection, legacy_alter_table)?;
+    let performed = ran.map_err(|error| explain(error, stopped, timeout))?;
+
+    // The foreign SQL has run; what is asked from here on is ours, within the same deadline.
+    managed.guard.time(true);
+    let judged = judge(managed, expected, before, &touched);
+    let stopped = managed.guard.stopped();
+    managed.guard.time(false);
+    judged.map_err(|error| explain(error, stopped, timeout)).map(|()| performed)
+}
+
+/// Runs `units` under the guard that is on.
+fn run(
+    managed: &Managed,
+    migration: &Migration,
+    units: &[Unit],
+    legacy_alter_table: &mut bool,
+    watch: &mut dyn FnMut(AtStep),
+) -> Result<Performed, ApplyError> {
+    let mut performed = Performed::default();
+    let steps = units.last().map_or(0, |unit| unit.step);
+    for unit in units {
+        let (file, reading) = match &unit.work {
+            Work::Sql(file) => (file, Reading::Run),
+            Work::Verify(file) => (file, Reading::Verify),
+            Work::Backfill(_) | Work::Clear(_) | Work::Load(_) => {
+                let mut step = unit.row_step(managed, migration)?.expect("these are row steps");
+                run_rows(managed, &mut step, unit.step, &mut performed, &mut |part| watch(AtStep { step: unit.step, steps, statement: part }))?;
+                continue;
+            }
         };
         let text = migration.file(file).expect("a verified migration has every file its steps name");
         let mut open = false;
@@ -117,35 +160,29 @@ pub fn perform(
             &format!("{}/{file}", migration.name),
             text,
             reading,
-            |instruction| obey(instruction, &managed.connection, &mut open, &mut legacy_alter_table),
-            |statement| watch(AtStep { step: index + 1, steps: steps.len(), statement }),
-        );
-        match ran {
-            Ok(ran) => {
-                performed.statements += ran.statements;
-                performed.rows += ran.rows;
-            }
-            Err(error) => {
-                let stopped = managed.guard.stopped();
-                drop(on);
-                restore(&managed.connection, legacy_alter_table)?;
-                return Err(explain(error, stopped, timeout));
-            }
-        }
+            |instruction| obey(instruction, &managed.connection, &mut open, legacy_alter_table),
+            |statement| watch(AtStep { step: unit.step, steps, statement }),
+        )?;
+        performed.statements += ran.statements;
+        performed.rows += ran.rows;
     }
-    let touched = managed.guard.touched();
-    drop(on);
-    restore(&managed.connection, legacy_alter_table)?;
-    // The foreign SQL has run; what is asked from here on is ours, within the same deadline.
-    managed.guard.time(true);
-    let judged = judge(managed, expected, before, &touched);
-    let stopped = managed.guard.stopped();
-    managed.guard.time(false);
-    match (judged, stopped) {
-        (Ok(()), _) => Ok(performed),
-        (Err(ApplyError::Sqlite { .. }), Some(Stopped::Deadline)) => Err(ApplyError::Timeout { timeout }),
-        (Err(ApplyError::Sqlite { .. }), Some(Stopped::Cancelled)) => Err(ApplyError::Cancelled),
-        (Err(error), _) => Err(error),
+    Ok(performed)
+}
+
+/// A row step from its beginning to its end, in one transaction.
+fn run_rows(managed: &Managed, step: &mut RowStep, number: usize, performed: &mut Performed, watch: &mut dyn FnMut(usize)) -> Result<(), ApplyError> {
+    let (mut position, mut failed, mut part) = (None::<String>, HashSet::new(), 0);
+    loop {
+        part += 1;
+        watch(part);
+        let chunk = step.chunk(managed, &Part { position: position.as_deref(), rows: ROWS_AT_ONCE, failed: &failed })?;
+        performed.rows += chunk.changed;
+        failed.extend(chunk.failed.iter().map(|item| item.key.clone()));
+        performed.failed.extend(chunk.failed.into_iter().map(|item| (number, item)));
+        if chunk.end {
+            return Ok(());
+        }
+        position = Some(chunk.position);
     }
 }
 
@@ -154,7 +191,12 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
     if touched.temporary {
         drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
     }
-    let changes = if touched.schema { managed.schema.read(&managed.connection).map_err(sqlite("reading the schema"))? } else { Changes::default() };
+    let changes = match (touched.schema, touched.altered) {
+        (false, _) => Ok(Changes::default()),
+        (true, false) => managed.schema.read_created(&managed.connection),
+        (true, true) => managed.schema.read(&managed.connection),
+    }
+    .map_err(sqlite("reading the schema"))?;
     if !changes.ours.is_empty() {
         return Err(ApplyError::ChangedOurs { objects: changes.ours });
     }
@@ -211,27 +253,6 @@ fn keep_the_apps_own(managed: &Managed, expected: Expected<'_>, changes: &Change
         }
     }
     Ok(any)
-}
-
-/// The steps to run, all of kinds that this binary knows.
-pub fn steps(migration: &Migration, operation: Operation) -> Result<Vec<Step>, ApplyError> {
-    let version = env!("CARGO_PKG_VERSION");
-    match operation {
-        Operation::Apply => {
-            if migration.manifest.mode == Mode::Online {
-                return Err(ApplyError::UnknownMode { version });
-            }
-            let steps = migration.steps();
-            match steps.iter().position(|s| matches!(s, Step::Backfill(_) | Step::Load(_))) {
-                Some(at) => Err(ApplyError::UnknownStep { step: at + 1, kind: steps[at].kind(), version }),
-                None => Ok(steps),
-            }
-        }
-        Operation::Revert => match &migration.down {
-            Some(file) => Ok(vec![Step::Sql { file: file.clone() }]),
-            None => Err(ApplyError::NoDown(migration.name.clone())),
-        },
-    }
 }
 
 /// Views and triggered tables that do not compile, with SQLite's message. What needs a function or collation that only
@@ -308,11 +329,12 @@ fn restore(connection: &Connection, legacy_alter_table: bool) -> Result<(), Appl
     Ok(())
 }
 
-fn explain(error: ScriptError, stopped: Option<Stopped>, timeout: Duration) -> ApplyError {
+/// An interrupted statement's error, by who interrupted it.
+pub fn explain(error: ApplyError, stopped: Option<Stopped>, timeout: Duration) -> ApplyError {
     match (error, stopped) {
-        (ScriptError::Sqlite { .. }, Some(Stopped::Deadline)) => ApplyError::Timeout { timeout },
-        (ScriptError::Sqlite { .. }, Some(Stopped::Cancelled)) => ApplyError::Cancelled,
-        (error, _) => ApplyError::Script(error),
+        (ApplyError::Script(ScriptError::Sqlite { .. }) | ApplyError::Sqlite { .. }, Some(Stopped::Deadline)) => ApplyError::Timeout { timeout },
+        (ApplyError::Script(ScriptError::Sqlite { .. }) | ApplyError::Sqlite { .. }, Some(Stopped::Cancelled)) => ApplyError::Cancelled,
+        (error, _) => error,
     }
 }
 

@@ -164,6 +164,7 @@ mod tests {
             previous: None,
             mends: None,
             schema: None,
+            steps: Vec::new(),
             min_sqlite: None,
         };
         Chain::new((1..=latest).map(|v| TargetEntry::new(format!("m{v}").as_bytes(), link(v))).collect())

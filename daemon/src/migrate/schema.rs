@@ -38,6 +38,8 @@ pub struct SchemaReader {
     foreign_keys: BTreeMap<String, Vec<ForeignKey>>,
     schema: Schema,
     readings: u64,
+    /// Highest row id in `sqlite_schema`: what is created gets a higher one.
+    last: i64,
     /// `PRAGMA schema_version` at the last reading; it moves with every change of the schema, by anybody.
     cookie: Option<i64>,
 }
@@ -69,6 +71,17 @@ pub struct Made {
 impl SchemaReader {
     /// Reads what changed. Objects of SQLite itself are left out; ours are only watched.
     pub fn read(&mut self, connection: &Connection) -> rusqlite::Result<Changes> {
+        self.read_from(connection, None)
+    }
+
+    /// [`Self::read`] after statements on this connection that only created objects: none that was there is looked at,
+    /// so that a migration of a large schema does not cost more than one of a small schema.
+    pub fn read_created(&mut self, connection: &Connection) -> rusqlite::Result<Changes> {
+        let after = self.cookie.map(|_| self.last);
+        self.read_from(connection, after)
+    }
+
+    fn read_from(&mut self, connection: &Connection, after: Option<i64>) -> rusqlite::Result<Changes> {
         let cookie: i64 = connection.prepare_cached("PRAGMA main.schema_version")?.query_row([], |row| row.get(0))?;
         if self.cookie == Some(cookie) {
             return Ok(Changes::default());
@@ -76,10 +89,14 @@ impl SchemaReader {
         let mut changes = Changes::default();
         self.readings += 1;
         let mut differing = Vec::new();
-        let mut statement = connection.prepare_cached("SELECT rowid, type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL")?;
-        let mut rows = statement.query([])?;
+        let mut statement =
+            connection.prepare_cached("SELECT rowid, type, name, tbl_name, sql FROM main.sqlite_schema WHERE sql IS NOT NULL AND rowid > ?1")?;
+        let mut rows = statement.query([after.unwrap_or(i64::MIN)])?;
+        // Anew each time: the row ids of what was dropped are given again.
+        self.last = after.unwrap_or(0);
         while let Some(row) = rows.next()? {
             let (id, sql) = (row.get(0)?, row.get_ref(4)?.as_str()?);
+            self.last = self.last.max(id);
             let table = row.get_ref(3)?.as_str()?;
             if let Some(object) = self.rows.get_mut(&id)
                 && object.sql == sql
@@ -97,7 +114,10 @@ impl SchemaReader {
         drop(rows);
         drop(statement);
 
-        let gone: Vec<i64> = self.rows.iter().filter(|(_, o)| o.seen != self.readings).map(|(id, _)| *id).collect();
+        let gone: Vec<i64> = match after {
+            Some(_) => Vec::new(),
+            None => self.rows.iter().filter(|(_, o)| o.seen != self.readings).map(|(id, _)| *id).collect(),
+        };
         let old: HashMap<String, Object> = gone.iter().filter_map(|id| self.rows.remove(id)).map(|o| (o.key.clone(), o)).collect();
         for key in old.keys() {
             self.keys.remove(key);
@@ -131,7 +151,7 @@ impl SchemaReader {
             let object = &self.rows[&self.keys[key]];
             let is_table = object.kind == "table" && !starts_with_virtual(&object.sql);
             let digest = if is_table {
-                let (facts, keys) = table_facts(connection, &object.table)?;
+                let (facts, keys) = table_facts(connection, &object.table, &object.sql)?;
                 if self.foreign_keys.get(&object.table).map_or(&[][..], Vec::as_slice) != keys {
                     changes.foreign_keys.insert(object.table.clone());
                 }
@@ -190,10 +210,13 @@ fn starts_with_virtual(sql: &str) -> bool {
     sql.get(..14).is_some_and(|s| s.eq_ignore_ascii_case("CREATE VIRTUAL"))
 }
 
-fn table_facts(connection: &Connection, table: &str) -> rusqlite::Result<(TableFacts, Vec<ForeignKey>)> {
+fn table_facts(connection: &Connection, table: &str, sql: &str) -> rusqlite::Result<(TableFacts, Vec<ForeignKey>)> {
     let quoted = format!("\"{}\"", table.replace('"', "\"\""));
     let mut facts = TableFacts::default();
     let all = |sql: String, each: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<()>| -> rusqlite::Result<()> {
+        if sql.is_empty() {
+            return Ok(());
+        }
         let mut statement = connection.prepare(&sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -212,10 +235,13 @@ fn table_facts(connection: &Connection, table: &str) -> rusqlite::Result<(TableF
         });
         Ok(())
     })?;
+    // sqlite_schema keeps the author's words: without the word there is nothing to ask for.
+    let says = |word: &str| sql.as_bytes().windows(word.len()).any(|w| w.eq_ignore_ascii_case(word.as_bytes()));
 
     // Rows come key by key, column by column; the id only groups them.
     let mut keys: BTreeMap<i64, (ForeignKey, Vec<String>, String)> = BTreeMap::new();
-    all(format!("PRAGMA main.foreign_key_list({quoted})"), &mut |row| {
+    let foreign_keys = if says("REFERENCES") { format!("PRAGMA main.foreign_key_list({quoted})") } else { String::new() };
+    all(foreign_keys, &mut |row| {
         let actions = format!("{} {} {}", row.get::<_, String>(5)?, row.get::<_, String>(6)?, row.get::<_, String>(7)?);
         let parent: String = row.get::<_, String>(2)?.to_ascii_lowercase();
         let key = keys.entry(row.get(0)?).or_insert((ForeignKey { parent, columns: Vec::new() }, Vec::new(), actions));
@@ -227,7 +253,8 @@ fn table_facts(connection: &Connection, table: &str) -> rusqlite::Result<(TableF
         keys.values().map(|(k, to, actions)| format!("{} -> {}({}) {actions}", k.columns.join(","), k.parent, to.join(","))).collect();
 
     let mut constraints = Vec::new();
-    all(format!("PRAGMA main.index_list({quoted})"), &mut |row| {
+    let indexes = if says("UNIQUE") || says("PRIMARY") { format!("PRAGMA main.index_list({quoted})") } else { String::new() };
+    all(indexes, &mut |row| {
         let (name, origin): (String, String) = (row.get(1)?, row.get(3)?);
         if origin != "c" {
             constraints.push((name, origin));

@@ -21,6 +21,7 @@ use whimbrel_shared::{
 
 use super::{
     apply::{self, Job, Policy, Ran},
+    arrived,
     chain::Chain,
     connection::{Managed, Missing},
     error::{ApplyError, sqlite},
@@ -37,6 +38,7 @@ use crate::{
     ambient::Ambient,
     config::DatabaseRule,
     store::{
+        checkpoint,
         device::{DeviceStore, KnownDatabase},
         managed::{self, FileIdentity, MigrationRow},
         settings,
@@ -191,7 +193,13 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
 fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)) -> Result<FileIdentity, ApplyError> {
     let found = managed::identity(&file.connection)?;
+    if let Some(new) = arrived::decided(shared, site, found.client_id)? {
+        return take_new(shared, site, file, &found, files::new_identity(new, &found.app, place));
+    }
     let known: Option<KnownDatabase> = shared.store().databases()?.into_iter().find(|k| k.identity.client_id == found.client_id);
+    if known.is_none() && (found.device, found.inode) != place {
+        arrived::remember(shared, site, file, &found)?;
+    }
     // A moved file left its old place; a copied one did not, and there the same id still lies.
     let other_is_there = known
         .as_ref()
@@ -225,13 +233,20 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
         Some(known) if known.path == site.path && known.identity == identity => return Ok(identity),
         Some(known) => (known.copied_seq, known.copied_id),
         // A copy's events are its original's, who reports them.
-        None if identity.client_id != found.client_id => {
-            let last = managed::events_after(&file.connection, &identity, 0, u32::MAX)?.pop();
-            last.map_or((0, None), |(seq, event)| (seq, Some(event.event_id.to_string())))
-        }
+        None if identity.client_id != found.client_id => managed::last_event(&file.connection)?.map_or((0, None), |(seq, id)| (seq, Some(id))),
         None => (0, None),
     };
     shared.store().put_database(&KnownDatabase { identity: identity.clone(), path: site.path.clone(), copied_seq, copied_id })?;
+    Ok(identity)
+}
+
+/// Writes an identity that `device.db` has already into the file.
+fn take_new(shared: &Shared, site: &Site, file: &mut Managed, found: &FileIdentity, identity: FileIdentity) -> Result<FileIdentity, ApplyError> {
+    {
+        let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.halt)?;
+        write(file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::set_identity(&file.connection, &identity)?))?;
+    }
+    shared.store().set_setting(&settings::arrived(found.client_id), None)?;
     Ok(identity)
 }
 
@@ -276,7 +291,13 @@ fn fingerprint(
         return Ok((seen.fingerprint, seen.drift.clone()));
     }
     let (mut digest, mut drift) = (None, Vec::new());
-    if let Some(expected) = chain.schema_at(position).filter(|_| position > 0) {
+    // An online migration that is under way left its own state behind, known by name.
+    let within = checkpoint::checkpoint(&file.connection)?.filter(|at| at.version == position + 1);
+    let known = match &within {
+        Some(at) => chain.schema_within(at.version, at.revision, at.schemas),
+        None => chain.schema_at(position).filter(|_| position > 0),
+    };
+    if let Some(expected) = known {
         file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
         drift = expected.drift(file.schema.schema());
         digest = Some(Schema::digest(&expected.restricted(file.schema.schema())));

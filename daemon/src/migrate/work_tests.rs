@@ -100,6 +100,58 @@ fn a_copy_gets_a_client_id_of_its_own_and_does_not_report_again() {
 }
 
 #[test]
+fn a_file_copied_to_another_device_gets_a_client_id_of_its_own_when_the_server_says_so() {
+    let (there, here) = (Bed::new(), Bed::new());
+    let original = there.make("a.db");
+    let first = there.look(&original).unwrap();
+    let client = first.identity.client_id;
+    there.add_event(&original, &first);
+    there.look(&original).unwrap();
+    // A file that never moved keeps its name, whatever a server says.
+    assert_eq!(arrived::part(&there.shared, &original, client).unwrap(), None);
+
+    let copy = here.site("copy.db");
+    fs::copy(&original.path, &copy.path).unwrap();
+    let came = here.look(&copy).unwrap();
+    // It may be the original, moved: only the server knows.
+    assert_eq!(came.identity.client_id, client);
+    here.add_event(&copy, &came);
+    assert_eq!(here.look(&copy).unwrap().identity.client_id, client);
+    here.shared.store().set_hold(client, Some(None), 1).unwrap();
+    assert_eq!(arrived::part(&here.shared, &copy, ClientId::from_dice(7)).unwrap(), None);
+    let new = arrived::part(&here.shared, &copy, client).unwrap().unwrap();
+    // Asked again before the file was written, as after a crash.
+    assert_eq!(arrived::part(&here.shared, &copy, client).unwrap(), Some(new));
+    for _ in 0..2 {
+        assert_eq!(here.look(&copy).unwrap().identity.client_id, new);
+    }
+    assert!(here.shared.store().holds(2).unwrap().contains_key(&new));
+    // The original reports its own past; what happened here is reported from here, under the new name, once.
+    let unsent = here.shared.store().unsent(1000).unwrap();
+    assert_eq!(unsent.iter().map(|e| e.client_id).collect::<Vec<_>>(), [new]);
+    assert_eq!(
+        managed::events_after(
+            &Managed::open(&copy.path, Missing::Refuse, Duration::from_secs(1), Halt::default()).unwrap().connection,
+            &came.identity,
+            0,
+            9
+        )
+        .unwrap()
+        .len(),
+        2
+    );
+    assert_eq!(arrived::part(&here.shared, &copy, client).unwrap(), None);
+
+    // A file that the server took for this device's was moved, and stays who it is.
+    let moved = here.site("moved.db");
+    fs::copy(&original.path, &moved.path).unwrap();
+    here.look(&moved).unwrap();
+    arrived::accepted(&here.shared, [client].into_iter()).unwrap();
+    assert_eq!(arrived::part(&here.shared, &moved, client).unwrap(), None);
+    assert_eq!(here.look(&moved).unwrap().identity.client_id, client);
+}
+
+#[test]
 fn a_file_that_went_back_gets_the_next_epoch_and_reports_nothing_twice() {
     let bed = Bed::new();
     let site = bed.make("a.db");

@@ -225,6 +225,7 @@ pub fn links(
             previous,
             mends: None,
             schema: Some(before.change_to(&rehearsed.schema)),
+            steps: rehearsed.steps.clone(),
             min_sqlite: rehearsed.min_sqlite.clone(),
         };
         before.clone_from(&rehearsed.schema);

@@ -41,6 +41,7 @@ const MANIFEST: &str = "\
 # max_lock = \"2s\"           # longest write lock
 # timeout = \"10m\"
 # foreign_keys = \"off\"      # off + a check at the end; on: cascades are wanted, and no table may be dropped
+# legacy_alter_table = \"off\" # down: on the way down, renaming a table leaves the references of others
 # backup = \"auto\"           # auto: when a step is destructive; always; never
 # destructive = false       # lint refuses what loses data unless this says true
 

@@ -177,6 +177,26 @@ impl DeviceStore {
             .map_err(at("remembering a database"))
     }
 
+    /// A file has another client id from now on. `since`: events that happened after it came here, which are to be copied
+    /// again under that id; what else was not sent of the old one stays, and is not sent. A hold goes along.
+    pub fn part_database(&self, old: ClientId, known: &KnownDatabase, since: &[EventId]) -> Result<(), StoreError> {
+        let (old, new) = (old.to_string(), known.identity.client_id.to_string());
+        let doing = at("parting a copied database from its original");
+        let work = || -> rusqlite::Result<()> {
+            let mut again = self.connection.prepare_cached("DELETE FROM report WHERE event_id = ?1 AND client_id = ?2 AND sent <> 1")?;
+            for id in since {
+                again.execute([&id.to_string(), &old])?;
+            }
+            self.connection.execute("UPDATE report SET sent = 2 WHERE client_id = ?1 AND sent = 0", [&old])?;
+            self.connection.execute("UPDATE OR REPLACE hold SET client_id = ?2 WHERE client_id = ?1", [&old, &new])?;
+            self.connection.execute("DELETE FROM plan WHERE client_id = ?1", [&old])?;
+            self.connection.execute("DELETE FROM database WHERE client_id = ?1", [&old])?;
+            Ok(())
+        };
+        work().map_err(doing)?;
+        self.put_database(known)
+    }
+
     // ---- accepted migrations -------------------------------------------------------------------------------------
 
     /// Entries of every accepted target of `app`, in chain order.

@@ -1,6 +1,6 @@
 //! Names of the settings in `device.db`.
 
-use whimbrel_shared::ids::AppName;
+use whimbrel_shared::ids::{AppName, ClientId};
 
 /// Address of the server that the device is enrolled with.
 pub const SERVER: &str = "server";
@@ -8,6 +8,8 @@ pub const SERVER: &str = "server";
 pub const DEVICE_ID: &str = "device_id";
 /// What proves it.
 pub const DEVICE_TOKEN: &str = "device_token";
+/// An enrolment that was asked for and not answered: its id, and the digest of what was asked.
+pub const ENROLMENT: &str = "enrolment";
 /// Apps that the device is enrolled for, with spaces between.
 pub const APPS: &str = "apps";
 /// ETag of the last poll: it survives restarts, so that an idle poll stays 304.
@@ -39,6 +41,17 @@ pub fn app_sqlite(app: &AppName) -> String {
 /// Device and inode of a file that was found damaged, and is left alone.
 pub fn damaged(path: &std::path::Path) -> String {
     format!("damaged:{}", path.display())
+}
+
+/// What is remembered of a file that came here from another device, by the client id that it came with: see
+/// `migrate/arrived.rs`.
+pub fn arrived(client: ClientId) -> String {
+    format!("arrived:{client}")
+}
+
+/// Which database a file was copied from, by the client id that it has now, and when it got that.
+pub fn parted(client: ClientId) -> String {
+    format!("parted:{client}")
 }
 
 /// Largest timestamp that a seed server's migration had.

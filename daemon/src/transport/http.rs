@@ -5,7 +5,10 @@ use std::{path::Path, time::Duration};
 use bytes::BytesMut;
 use reqwest::{Client, Method, redirect};
 
-use super::{Http, HttpRequest, HttpResponse, Sending, TransportError, tls};
+use super::{
+    Http, HttpRequest, HttpResponse, Sending, TransportError,
+    tls::{self, Roots},
+};
 
 /// Longest that a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -19,13 +22,15 @@ const LONGEST_ANSWER: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Reqwest {
     client: Client,
+    roots: Roots,
 }
 
 impl Reqwest {
     /// Prepares TLS and the connection pool; connects to nobody.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, TransportError> {
+        let (tls, roots) = tls::client_config(ca_file)?;
         let client = Client::builder()
-            .tls_backend_preconfigured(tls::client_config(ca_file)?)
+            .tls_backend_preconfigured(tls)
             .user_agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .pool_idle_timeout(IDLE_TIMEOUT)
@@ -34,7 +39,12 @@ impl Reqwest {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|e| TransportError::SetUp(format!("HTTP cannot be set up: {}", innermost(&e))))?;
-        Ok(Self { client })
+        Ok(Self { client, roots })
+    }
+
+    /// Whose word makes a server's certificate good.
+    pub fn roots(&self) -> Roots {
+        self.roots
     }
 }
 

@@ -2,13 +2,14 @@
 
 pub mod http;
 pub mod server;
-mod tls;
+pub mod tls;
 
 use std::{future::Future, pin::Pin, time::Duration};
 
 use bytes::Bytes;
 use whimbrel_shared::{
-    protocol::problem::Problem,
+    ids::ClientId,
+    protocol::problem::{CLIENT_TAKEN, Problem},
     remedy::{Remedy, here, operator, wait},
 };
 
@@ -112,6 +113,14 @@ pub enum TransportError {
 }
 
 impl TransportError {
+    /// The client id that the server says another device has; none for every other error.
+    pub fn client_taken(&self) -> Option<ClientId> {
+        match self {
+            Self::Refused { status: 409, problem, .. } if problem.kind == CLIENT_TAKEN => problem.client_id,
+            _ => None,
+        }
+    }
+
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {

@@ -175,6 +175,7 @@ impl Server {
                     status,
                     detail: String::from_utf8_lossy(&response.body).chars().take(200).filter(|c| !c.is_control()).collect(),
                     remedy: String::new(),
+                    client_id: None,
                 });
                 Err(TransportError::Refused { url, status, problem: Box::new(problem), retry_after: asked })
             }

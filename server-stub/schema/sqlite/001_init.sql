@@ -99,6 +99,16 @@ CREATE TABLE enrolment_token (
   revoked_at_ms INTEGER
 ) STRICT;
 
+-- Wishes to be enrolled that were granted, so that one that is asked again gets the same device. Gone when the device has
+-- sent its first state.
+CREATE TABLE enrolment (
+  enrolment_id  TEXT    NOT NULL PRIMARY KEY,
+  content       TEXT    NOT NULL,             -- digest of the request: the same id with other content is refused
+  token_id      INTEGER NOT NULL REFERENCES enrolment_token(id),
+  device_id     TEXT    NOT NULL REFERENCES device(device_id),
+  granted_at_ms INTEGER NOT NULL
+) STRICT;
+
 -- What operators did, in the transaction that did it.
 CREATE TABLE audit (
   seq    INTEGER PRIMARY KEY AUTOINCREMENT,

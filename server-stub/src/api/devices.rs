@@ -52,6 +52,7 @@ pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): Conne
         }
     };
     let enrolment = Enrolment {
+        id: request.enrolment_id.map(|id| (id, request.content())),
         token: Digest::of(request.token.as_bytes()),
         known,
         fresh: (DeviceId::from_dice(dice()), fresh.digest()),

@@ -1,7 +1,7 @@
 //! What every store must do, whichever database it uses. [`suite`] makes one test of each case, on a fresh store.
 
 use whimbrel_shared::{
-    ids::{AppName, ClientId, DeviceId, Digest, EventId},
+    ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId, EventId},
     protocol::{
         clients::PlanRequest,
         poll::{Order, Plan},
@@ -19,6 +19,7 @@ macro_rules! suite {
     ($fresh:block) => {
         $crate::store::contract::suite!($fresh:
             a_token_enrols_as_many_devices_as_it_has_uses,
+            an_enrolment_asked_for_again_spends_no_second_use,
             a_device_with_two_apps_keeps_its_token,
             a_revoked_key_is_nobodys,
             a_state_with_a_foreign_database_is_refused_whole,
@@ -67,6 +68,37 @@ pub(crate) async fn a_token_enrols_as_many_devices_as_it_has_uses(store: &dyn St
     assert_eq!(store.tokens().await.unwrap()[0].revoked_at_ms, Some(5));
     assert_eq!(refused(ask(3, 1, 0)).await, Refusal::UnknownEnrolment);
     assert!(store.revoke_token(77, 5).await.is_err());
+}
+
+pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dyn Store) {
+    token(store, 1, "notes", 1, 1_000).await;
+    let ask = |device: u128, content: &[u8]| Enrolment { id: Some((EnrolmentId::from_dice(9), Digest::of(content))), ..enrolment(device, 1, None) };
+    let first = store.enroll(ask(1, b"it")).await.unwrap();
+    // Its token got lost on the way: the next one is what counts.
+    let again = store.enroll(ask(2, b"it")).await.unwrap();
+    assert_eq!((again.clone(), again.device_id), (first, DeviceId::from_dice(1)));
+    assert_eq!(store.device(secret(1)).await.unwrap(), None);
+    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    let other = store.enroll(ask(3, b"something else")).await;
+    assert_eq!(other, Err(Refusal::EnrolmentDiffers(EnrolmentId::from_dice(9)).into()));
+    // A device with an id of its own is another device, and the only use is spent.
+    let next = store.enroll(Enrolment { id: Some((EnrolmentId::from_dice(10), Digest::of(b"it"))), ..enrolment(4, 1, None) }).await;
+    assert_eq!(next, Err(Refusal::EnrolmentUsedUp.into()));
+    store.save_state(DeviceId::from_dice(1), state(&[])).await.unwrap();
+    // It has its answer: nobody becomes this device any more.
+    assert_eq!(store.enroll(ask(5, b"it")).await, Err(Refusal::EnrolmentUsedUp.into()));
+    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    let late = store.enroll(Enrolment { now_ms: 1_000, ..ask(5, b"it") }).await;
+    assert_eq!(late, Err(Refusal::EnrolmentExpired.into()));
+
+    // The same for a second app, where the device keeps the token that it has.
+    token(store, 50, "tasks", 1, i64::MAX).await;
+    let known = Some((DeviceId::from_dice(1), secret(2)));
+    for fresh in [6, 7] {
+        let ask = Enrolment { id: Some((EnrolmentId::from_dice(11), Digest::of(b"tasks"))), ..enrolment(fresh, 50, known) };
+        assert_eq!(store.enroll(ask).await.unwrap().device_id, DeviceId::from_dice(1));
+    }
+    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().apps, [app("notes"), app("tasks")].into());
 }
 
 pub(crate) async fn a_device_with_two_apps_keeps_its_token(store: &dyn Store) {
@@ -343,6 +375,7 @@ fn client(n: u128) -> ClientRef {
 
 fn enrolment(device: u128, token: u128, known: Option<(DeviceId, Digest)>) -> Enrolment {
     Enrolment {
+        id: None,
         token: secret(token),
         known,
         fresh: (DeviceId::from_dice(device), secret(device)),

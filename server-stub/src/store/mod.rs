@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{
-    ids::{AppName, ClientId, DeviceId, Digest, EventId},
+    ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId, EventId},
     migration::{SeedMigration, Targets},
     protocol::{
         clients::{ClientDetail, ClientsResponse, PlanRequest, PublishedMigration},
@@ -163,6 +163,8 @@ pub struct TokenInfo {
 /// A device that wants to enrol.
 #[derive(Clone, Debug)]
 pub struct Enrolment {
+    /// Its id and the digest of what is asked, where the device gave one.
+    pub id: Option<(EnrolmentId, Digest)>,
     /// Digest of the enrolment token.
     pub token: Digest,
     /// Who it says it is, with the digest of its device token.
@@ -348,6 +350,9 @@ pub enum Refusal {
     /// All its uses are spent.
     #[error("the enrolment token has no uses left")]
     EnrolmentUsedUp,
+    /// The same id of an enrolment with other content.
+    #[error("the enrolment {0} was asked for before with other content; nothing was changed")]
+    EnrolmentDiffers(EnrolmentId),
     /// The device id and the device token do not belong together.
     #[error("device {0} is not known here with that device token")]
     UnknownDevice(DeviceId),
@@ -420,6 +425,7 @@ impl Refusal {
             Self::UnknownEnrolment | Self::EnrolmentExpired | Self::EnrolmentUsedUp => {
                 operator("make a new one with `whimbrel-server token create --app NAME`")
             }
+            Self::EnrolmentDiffers(_) => here("give every enrolment its own random id; `whimbrel enroll`, run again, does"),
             Self::UnknownDevice(_) => here("enrol without the old identity; the device then gets a new one"),
             Self::NotEnrolled(app) => {
                 operator(format!("make a token with `whimbrel-server token create --app {app}`, and enrol this device with it too"))

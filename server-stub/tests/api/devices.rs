@@ -40,6 +40,21 @@ async fn a_device_enrols_once_and_for_a_second_app_with_the_same_token() {
 }
 
 #[tokio::test]
+async fn an_enrolment_asked_for_again_is_answered_for_the_same_device() {
+    let stage = Stage::new().await;
+    let mut ask = json!({ "token": stage.token("notes", 1).await, "enrolment_id": "6d3f0c4e-7f1c-4b52-9f0e-0a4f5f3a9b11", "name": "laptop" });
+    let lost = stage.post("/api/enroll", "", ask.clone()).await;
+    let lost: EnrollResponse = serde_json::from_slice(&lost.body).unwrap();
+    let again = stage.post("/api/enroll", "", ask.clone()).await;
+    let again: EnrollResponse = serde_json::from_slice(&again.body).unwrap();
+    assert_eq!(again.device_id, lost.device_id);
+    stage.get("/api/poll", &lost.device_token).await.problem(401, "unknown-token");
+    assert_eq!(stage.get("/api/poll", &again.device_token).await.status, 200);
+    ask["name"] = json!("another laptop");
+    stage.post("/api/enroll", "", ask).await.problem(409, "enrolment-differs");
+}
+
+#[tokio::test]
 async fn guessing_enrolment_tokens_is_slowed_down() {
     let stage = Stage::new().await;
     let guess = json!({ "token": "wht_guess" });

@@ -2,8 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::ClientId;
+
 /// The media type.
 pub const CONTENT_TYPE: &str = "application/problem+json";
+
+/// The `type` that says: this client id belongs to another database. A device may act on it, so it is a promise.
+pub const CLIENT_TAKEN: &str = "/problems/client-taken";
 
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,4 +24,7 @@ pub struct Problem {
     pub detail: String,
     /// What to do now.
     pub remedy: String,
+    /// The database that a [`CLIENT_TAKEN`] is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<ClientId>,
 }

@@ -14,6 +14,7 @@ mod seed;
 #[cfg(test)]
 mod tests;
 mod versioned;
+mod wanted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,13 +24,14 @@ use std::{
 
 use whimbrel_shared::{
     ids::MigrationName,
-    manifest::{ForeignKeys, Manifest},
+    manifest::{LegacyAlterTable, Manifest},
     migration::{FORMAT, MAX_CHAIN, Migration},
     sql::{Token, tokens},
 };
 
 pub use self::error::LayoutError;
-use super::{listing::Listing, scan};
+pub(crate) use self::wanted::legacy_alter_table;
+use super::listing::Listing;
 
 /// How a tool lays out its migrations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -217,6 +219,13 @@ pub fn read(listing: &Listing, forced: Option<Layout>) -> Result<Chain, LayoutEr
             });
         }
     }
+    let aside = migrations.iter().filter(|m| m.migration.manifest.legacy_alter_table == LegacyAlterTable::Down).count();
+    if aside > 0 {
+        notes.push(format!(
+            "{aside} of {} ways down rename a table before they make it again: they run with legacy_alter_table on, so that references to it stay",
+            migrations.len()
+        ));
+    }
     Ok(Chain { layout, migrations, notes })
 }
 
@@ -313,35 +322,13 @@ impl Draft {
             origins.insert(file.clone(), text.origin);
             files.insert(file, text.sql);
         }
-        let manifest = self
-            .manifest
-            .unwrap_or_else(|| Manifest { foreign_keys: wanted_foreign_keys(files.values().map(String::as_str)), ..Manifest::default() });
+        let manifest = self.manifest.unwrap_or_else(|| wanted::wanted(&files));
         let migration =
             Migration { format: FORMAT.to_owned(), name, manifest, down: files.contains_key("down.sql").then(|| "down.sql".to_owned()), files };
         // The one check of what a migration must be, its size included: what goes out must be readable there.
         Migration::from_bytes(&migration.to_bytes()).map_err(|source| LayoutError::Migration { path, layout, source })?;
         Ok(Authored { migration, timestamp_ms: self.timestamp_ms, origins, unused: self.unused })
     }
-}
-
-/// Whether an author without a manifest wants cascades to act: `foreign_keys = ON` stands before any OFF, and nothing
-/// is dropped that they could empty. (OFF first, ON last is the frame of a rebuild, which wants the opposite.)
-fn wanted_foreign_keys<'a>(texts: impl Iterator<Item = &'a str>) -> ForeignKeys {
-    let mut asked = Vec::new();
-    for text in texts {
-        let mut first = None;
-        for statement in scan::statements(text) {
-            match scan::deed(&statement) {
-                scan::Deed::DropTable { .. } => return ForeignKeys::Off,
-                scan::Deed::Pragma { name, value } if name == "foreign_keys" => {
-                    first = first.or(value.as_deref().and_then(scan::switch));
-                }
-                _ => {}
-            }
-        }
-        asked.extend(first);
-    }
-    if asked.contains(&true) && !asked.contains(&false) { ForeignKeys::On } else { ForeignKeys::Off }
 }
 
 /// A hole in small numbers may be a file that was forgotten; time stamps have nothing but holes.

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{Direction, SyncTable},
+    manifest::{Direction, LegacyAlterTable, SyncTable},
 };
 
 use super::{Deed, Desk, Finding, Rule, Script, Strictness, Weight, sql_files};
-use crate::publish::{layout::Authored, scan};
+use crate::publish::{
+    layout::{Authored, legacy_alter_table},
+    scan,
+};
 
 /// What a rehearsal saw of one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,7 +103,14 @@ pub fn down(authored: &Authored, strictness: Strictness, what: String) -> Findin
     let mut findings = Vec::new();
     let mut desk = Desk { authored, strictness, findings: &mut findings };
     let file = authored.migration.down.as_deref().unwrap_or("down.sql");
-    desk.note(Rule::Down, Weight::OursOnly, file, 0, what, "correct it, or take it away: without a way down a revert is refused before it begins");
+    let remedy = match legacy_alter_table(authored.migration.file(file).unwrap_or_default()) {
+        // A manifest that is written says everything; without one the key would be there already.
+        LegacyAlterTable::Down if authored.migration.manifest.legacy_alter_table == LegacyAlterTable::Off => {
+            "it renames a table before it makes it again: say legacy_alter_table = \"down\" in migration.toml, and references to it stay"
+        }
+        LegacyAlterTable::Down | LegacyAlterTable::Off => "correct it, or take it away: without a way down a revert is refused before it begins",
+    };
+    desk.note(Rule::Down, Weight::OursOnly, file, 0, what, remedy);
     findings.swap_remove(0)
 }
 

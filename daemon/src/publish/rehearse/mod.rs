@@ -12,9 +12,10 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
-    fingerprint::Schema,
+    fingerprint::{Schema, SchemaChange},
     ids::MigrationName,
-    manifest::SyncTable,
+    manifest::{Mode, SyncTable},
+    migration::Migration,
     protocol::publish::SeedQueries,
     remedy::{Remedy, here},
     status::Operation,
@@ -30,6 +31,7 @@ use crate::migrate::{
     error::ApplyError,
     perform::{AtStep, Before, Expected, Performed, perform, set_foreign_keys},
     script::ScriptError,
+    units::{Work, units},
 };
 
 /// Nobody else has a rehearsal's database open.
@@ -44,6 +46,8 @@ pub struct Rehearsed {
     pub min_sqlite: Option<String>,
     /// Its statements for clients of the seed form.
     pub seed: SeedQueries,
+    /// Of a migration in mode online, what each `sql` step does to the schema.
+    pub steps: Vec<SchemaChange>,
     /// What it did on the empty database.
     pub performed: Performed,
 }
@@ -130,9 +134,7 @@ impl RehearsalError {
                     here("correct the statement (or name the directory of the migrations for SQLite, if these are for another system)")
                 }
                 ApplyError::Script(ScriptError::NotTrue { .. }) => here("correct the migration, or what is verified of it"),
-                ApplyError::UnknownStep { .. } | ApplyError::UnknownMode { .. } => {
-                    here("publish with a newer whimbrel, or write it as an atomic `sql` step")
-                }
+                ApplyError::BadStep { .. } | ApplyError::NotIdempotent { .. } | ApplyError::Row { .. } => here("correct the step in migration.toml"),
                 ApplyError::Broken { .. } => here("drop or make these objects again in the same migration"),
                 ApplyError::NewViolations { .. } => here("keep the rows that others refer to, or delete those others too"),
                 ApplyError::Sqlite { source, .. } if source.to_string().contains("foreign key mismatch") => {
@@ -175,7 +177,7 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         let (version, migration) = (index + 1, &authored.migration);
         progress(Progress::Up(&migration.name, version, of));
         let failed = |source| RehearsalError::Failed { name: migration.name.clone(), version, of, source: Box::new(authors_place(authored, source)) };
-        let performed = stage.up(authored, None).map_err(failed)?;
+        let (performed, steps) = stage.up(authored, None).map_err(failed)?;
         let now = stage.facts(&before)?;
         synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
         rehearsal.findings.extend(lint::after(authored, strictness, &before, &now, &synced));
@@ -187,7 +189,7 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         }
         let min_sqlite = min_sqlite::of(&stage.managed.connection).map_err(sqlite("reading the schema"))?;
         let seed = seeds.of(authored, version, &now.schema, &mut rehearsal.notes)?;
-        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, performed });
+        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, steps, performed });
         before = now;
     }
     Ok(rehearsal)
@@ -233,16 +235,54 @@ impl Stage {
         Ok(Self { managed, known: Before::default(), _directory: directory })
     }
 
-    /// Applies one migration in a transaction of its own. A failure leaves the file as it was.
-    fn up(&mut self, authored: &Authored, expected: Option<Expected<'_>>) -> Result<Performed, ApplyError> {
-        self.within(authored, |stage| perform(&mut stage.managed, &authored.migration, Operation::Apply, expected, &stage.known, &mut |_: AtStep| {}))
+    /// Applies one migration in a transaction of its own; of an online one, says what each `sql` step did to the schema.
+    /// A failure leaves the file as it was.
+    fn up(&mut self, authored: &Authored, expected: Option<Expected<'_>>) -> Result<(Performed, Vec<SchemaChange>), ApplyError> {
+        self.within(authored, |stage| stage.run(&authored.migration, Operation::Apply, expected))
+    }
+
+    /// Runs a migration in the open transaction, an online one unit by unit as a device does.
+    fn run(
+        &mut self,
+        migration: &Migration,
+        operation: Operation,
+        expected: Option<Expected<'_>>,
+    ) -> Result<(Performed, Vec<SchemaChange>), ApplyError> {
+        let all = units(migration, operation, &self.managed.schema)?;
+        let nobody = &mut |_: AtStep| {};
+        if migration.manifest.mode == Mode::Atomic || operation == Operation::Revert {
+            return Ok((perform(&mut self.managed, migration, &all, expected, &self.known, nobody)?, Vec::new()));
+        }
+        let (mut whole, mut steps) = (Performed::default(), Vec::new());
+        for at in 0..all.len() {
+            // Read again: the order of loads depends on the tables that are there by now.
+            let unit = units(migration, operation, &self.managed.schema)?.swap_remove(at);
+            let before = self.managed.schema.schema().clone();
+            let performed = perform(&mut self.managed, migration, std::slice::from_ref(&unit), None, &self.known, nobody)?;
+            if matches!(unit.work, Work::Sql(_)) {
+                steps.push(before.change_to(self.managed.schema.schema()));
+            }
+            whole.statements += performed.statements;
+            whole.rows += performed.rows;
+            whole.failed.extend(performed.failed);
+        }
+        if let Some(expected) = expected {
+            let mut wanted = expected.from.clone();
+            wanted.apply(expected.change);
+            let drift = wanted.drift(self.managed.schema.schema());
+            if !drift.is_empty() {
+                return Err(ApplyError::WrongSchema { drift });
+            }
+        }
+        Ok((whole, steps))
     }
 
     /// Reverts and applies it again; `Ok(Err)` says in words what did not come back. The file is left as it was found.
     fn down_and_up(&mut self, authored: &Authored, before: &Schema, now: &Schema) -> Result<Result<(), String>, RehearsalError> {
         let result = self.within(authored, |stage| {
             let mut run = |operation| {
-                perform(&mut stage.managed, &authored.migration, operation, None, &stage.known, &mut |_: AtStep| {})
+                stage
+                    .run(&authored.migration, operation, None)
                     .map_err(|error| authors_place(authored, error).to_string())
                     .map(|_| stage.managed.schema.schema().clone())
             };

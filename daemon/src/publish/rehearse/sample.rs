@@ -53,7 +53,7 @@ pub fn rehearse_sample(chain: &Chain, rehearsal: &Rehearsal, path: &Path) -> Res
         let from = index.checked_sub(1).map_or(&nothing, schema);
         let change = from.change_to(schema(index));
         let expected = Some(Expected { from, change: &change });
-        let performed = stage.up(authored, expected).map_err(|source| RehearsalError::Failed {
+        let (performed, _) = stage.up(authored, expected).map_err(|source| RehearsalError::Failed {
             name: name.clone(),
             version: index + 1,
             of,

@@ -4,7 +4,7 @@
 use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{Manifest, Step},
+    manifest::{LegacyAlterTable, Manifest, Step},
     migration::{Migration, SeedMigration},
     protocol::publish::SeedQueries,
 };
@@ -49,7 +49,7 @@ impl Seeds {
             notes.push(format!("{}: clients of the seed form do not get the rows of its `load` steps", migration.name));
         }
         let down = migration.down.as_deref().and_then(|file| migration.file(file)).unwrap_or_default();
-        let queries = SeedQueries { timestamp: self.last_timestamp, up_queries, down_queries: cut(down) };
+        let queries = SeedQueries { timestamp: self.last_timestamp, up_queries, down_queries: down_queries(migration, down) };
 
         let wrong = |what: String| RehearsalError::Seed { name: migration.name.clone(), what };
         let form = SeedMigration {
@@ -65,7 +65,7 @@ impl Seeds {
             manifest: Manifest { foreign_keys: migration.manifest.foreign_keys, timeout: migration.manifest.timeout, ..Manifest::default() },
             ..form.to_migration()
         };
-        let performed = self.stage.up(&again, None).map_err(|error| wrong(error.to_string()))?;
+        let (performed, _) = self.stage.up(&again, None).map_err(|error| wrong(error.to_string()))?;
         if let Some(how) = differs(expected, self.stage.managed.schema.schema()) {
             return Err(wrong(how));
         }
@@ -91,6 +91,16 @@ fn up_queries(migration: &Migration) -> (Vec<String>, bool) {
         }
     }
     (queries, left_out)
+}
+
+/// The statements down. A seed client reads no manifest, so what it asks of the engine is said in the pragma.
+fn down_queries(migration: &Migration, down: &str) -> Vec<String> {
+    let mut queries = cut(down);
+    if migration.manifest.legacy_alter_table == LegacyAlterTable::Down && !queries.is_empty() {
+        queries.insert(0, "PRAGMA legacy_alter_table = ON".to_owned());
+        queries.push("PRAGMA legacy_alter_table = OFF".to_owned());
+    }
+    queries
 }
 
 /// The statements of a text, each without its semicolon and without BEGIN and COMMIT: a seed client has its own

@@ -135,6 +135,35 @@ fn rebuilds_of_a_parent_in_every_tools_style_keep_the_children() {
     }
 }
 
+const ASIDE: &str = r#"ALTER TABLE "p" RENAME TO "temporary_p"; CREATE TABLE p(id INTEGER PRIMARY KEY, a TEXT); INSERT INTO "p"("id", "a") SELECT "id", "a" FROM "temporary_p"; DROP TABLE "temporary_p""#;
+
+#[test]
+fn typeorms_ways_down_lead_back_as_they_are() {
+    let up = r#"CREATE TABLE "temporary_p" ("id" integer PRIMARY KEY, "a" varchar NOT NULL); INSERT INTO "temporary_p"("id", "a") SELECT "id", "a" FROM "p"; DROP TABLE "p"; ALTER TABLE "temporary_p" RENAME TO "p""#;
+    let down: Vec<String> = ASIDE.split("; ").map(str::to_owned).collect();
+    let json = serde_json::json!([
+        { "timestamp": 1, "migrationName": "A1", "upQueries": PARENT.split_inclusive(';').map(str::trim).collect::<Vec<_>>() },
+        { "timestamp": 2, "migrationName": "B2", "upQueries": up.split("; ").collect::<Vec<_>>(), "downQueries": down },
+    ]);
+    let rehearsal = run(Layout::SeedJson, &[("all.json", &json.to_string())]).unwrap();
+    assert_eq!(codes(&rehearsal), [""; 0], "{:?}", rehearsal.findings);
+    // A seed client reads no manifest.
+    let queries = &rehearsal.versions[1].seed.down_queries;
+    assert_eq!(
+        (queries[0].as_str(), &queries[1..5], queries[5].as_str()),
+        ("PRAGMA legacy_alter_table = ON", down.as_slice(), "PRAGMA legacy_alter_table = OFF")
+    );
+
+    let ours = |toml: &[(&'static str, &'static str)]| {
+        let files = [&[("1_a/up.sql", PARENT), ("2_b/up.sql", up), ("2_b/down.sql", ASIDE)], toml].concat();
+        let rehearsal = run(Layout::Whimbrel, &files).unwrap();
+        rehearsal.findings.iter().map(|f| (f.code.code(), f.remedy.contains("legacy_alter_table = \"down\""))).collect::<Vec<_>>()
+    };
+    assert_eq!(ours(&[]), []);
+    assert_eq!(ours(&[("2_b/migration.toml", "description = \"says nothing of it\"")]), [("WB020", true)]);
+    assert_eq!(ours(&[("2_b/migration.toml", "legacy_alter_table = \"down\"")]), []);
+}
+
 #[test]
 fn a_rebuild_that_loses_an_index_or_breaks_a_reference_is_found() {
     let before = "CREATE TABLE p(id INTEGER PRIMARY KEY); CREATE TABLE c(p INT REFERENCES p(id)); CREATE INDEX i ON p(id);";

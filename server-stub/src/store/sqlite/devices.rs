@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{OptionalExtension, Transaction};
 use whimbrel_shared::{
     PROTOCOL,
-    ids::{AppName, ClientId, DeviceId, Digest},
+    ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId},
     protocol::{
         poll::{Order, Plan, PollResponse, RepositoryHead},
         state::{DatabaseState, MAX_DATABASES, StateRequest},
@@ -35,6 +35,18 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
     if expires_at_ms <= ask.now_ms {
         return Err(Refusal::EnrolmentExpired.into());
     }
+    if let Some((id, content)) = &ask.id
+        && let Some((device_id, granted)) = granted(tx, *id)?
+    {
+        if granted != *content {
+            return Err(Refusal::EnrolmentDiffers(*id).into());
+        }
+        if ask.known.is_none() {
+            // The device token went the way of the lost answer, and only its hash is here: the device gets another.
+            tx.execute("UPDATE device SET token_hash = ?2 WHERE device_id = ?1", (device_id.to_string(), ask.fresh.1.to_string()))?;
+        }
+        return Ok(Enrolled { device_id, app });
+    }
     if let Some((known, token)) = &ask.known {
         let device = device(tx, token)?.filter(|d| d.device_id == *known);
         let device = device.ok_or(Refusal::UnknownDevice(*known))?;
@@ -59,7 +71,19 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
         )?;
     }
     tx.execute("INSERT INTO device_app (device_id, app) VALUES (?1, ?2)", (device_id.to_string(), app.as_str()))?;
+    if let Some((id, content)) = &ask.id {
+        tx.execute(
+            "INSERT INTO enrolment (enrolment_id, content, token_id, device_id, granted_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+            (id.to_string(), content.to_string(), token_id, device_id.to_string(), ask.now_ms),
+        )?;
+    }
     Ok(Enrolled { device_id, app })
+}
+
+/// The device that a wish was granted to, and the digest of what was asked.
+fn granted(tx: &Transaction<'_>, id: EnrolmentId) -> Result<Option<(DeviceId, Digest)>, StoreError> {
+    let mut query = tx.prepare_cached("SELECT device_id, content FROM enrolment WHERE enrolment_id = ?1")?;
+    Ok(query.query_row([id.to_string()], |row| Ok((parsed(row, 0)?, parsed(row, 1)?))).optional()?)
 }
 
 pub(super) fn device(tx: &Transaction<'_>, token: &Digest) -> Result<Option<Device>, StoreError> {
@@ -107,6 +131,8 @@ pub(super) fn save_state(tx: &Transaction<'_>, device: DeviceId, request: &State
         "UPDATE device SET daemon_version = ?2, labels = ?3 WHERE device_id = ?1",
         (device.to_string(), &request.daemon_version, to_json(&request.labels)?),
     )?;
+    // The device has its token: an answer that was lost is not given again, or whoever saw the wish could become it.
+    tx.prepare_cached("DELETE FROM enrolment WHERE device_id = ?1")?.execute([device.to_string()])?;
     let apps = apps(tx, device)?;
     for database in &request.databases {
         claim(tx, device, &apps, database.client_id, &database.app)?;

@@ -1,0 +1,508 @@
+//! mode = "online": schema steps in a transaction each, rows in short ones, and the file usable in between (DESIGN 8.6).
+//! Everything that says how far it has come is in the transaction that went there, so it may be killed anywhere.
+//!
+//! An older build of the application may write rows behind a backfill's walk. Triggers note the keys it touches while
+//! the walk lasts; they are looked at as the walk goes on, and the last of them in the transaction that ends the step.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use rusqlite::config::DbConfig;
+use whimbrel_shared::{
+    fingerprint::{Schema, SchemaChange},
+    status::{EventKind, Operation, Status},
+    trust::VerifiedMigration,
+};
+
+use super::{
+    apply::{Runner, keep_failed},
+    connection::Managed,
+    error::{ApplyError, sqlite},
+    foreign::Violations,
+    gap::Gap,
+    live::{Phase, Rows, Throttle},
+    perform::{AtStep, Expected, explain, perform},
+    rows::{Chunk, Part, RowStep, size::Size, table::Table},
+    transaction::{Terms, write},
+    units::{Unit, Work, units},
+    wal::Wal,
+};
+use crate::store::{
+    checkpoint::{self, Checkpoint},
+    managed,
+};
+
+/// So many touched rows are left for the transaction that ends a step: a few milliseconds.
+const FEW: u64 = 200;
+/// Most touched rows of one transaction.
+const TOUCHED_AT_ONCE: u32 = 500;
+/// SQLite's own.
+const AUTOCHECKPOINT_PAGES: u32 = 1000;
+/// The rate is that of the last seconds.
+const RATE_OVER: Duration = Duration::from_secs(5);
+
+impl Runner<'_, '_> {
+    /// Runs what is left of an online migration. What was committed stays, whatever happens.
+    pub(super) fn online(&mut self, migration: &VerifiedMigration) -> Result<(), ApplyError> {
+        let version = migration.link().version;
+        let mut at = self.take_up(migration)?;
+        self.expected = self.job.chain.schema_within(version, migration.link().revision, at.schemas);
+        self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
+        self.check_drift()?;
+        self.before.violations = Some(self.violations_before(migration, &at)?);
+        loop {
+            if self.file.guard.halt().no_more() {
+                return Err(ApplyError::Cancelled);
+            }
+            self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
+            let units = units(migration.migration(), Operation::Apply, &self.file.schema)?;
+            let tail = units.iter().rposition(|u| !matches!(u.work, Work::Verify(_))).map_or(0, |last| last + 1);
+            match units.get(at.unit as usize).filter(|_| (at.unit as usize) < tail) {
+                None => return self.finish(migration, &units, tail, &at),
+                Some(unit) => match unit.row_step(self.file, migration.migration())? {
+                    Some(mut step) => self.rows(migration, unit, &mut step, &mut at)?,
+                    None => self.step(migration, &units, &mut at)?,
+                },
+            }
+        }
+    }
+
+    fn check_drift(&self) -> Result<(), ApplyError> {
+        let drift = self.expected.as_ref().map(|e| e.drift(self.file.schema.schema())).unwrap_or_default();
+        if drift.is_empty() { Ok(()) } else { Err(ApplyError::Drift { drift }) }
+    }
+
+    /// Finds where an earlier run stopped, or begins.
+    fn take_up(&mut self, migration: &VerifiedMigration) -> Result<Checkpoint, ApplyError> {
+        let link = migration.link();
+        let found = checkpoint::checkpoint(&self.file.connection)?;
+        if let Some(mut at) = found {
+            if at.version != link.version {
+                return Err(ApplyError::Moved(format!("version {} is half done", at.version)));
+            }
+            if at.digest == migration.digest() {
+                return Ok(at);
+            }
+            if self.continues(migration, &at)? {
+                let known = units(migration.migration(), Operation::Apply, &self.file.schema)?;
+                let same = migration.migration().manifest.continues_after.unwrap_or(0) as usize;
+                // The step that stopped is another one now.
+                if known.get(at.unit as usize).is_some_and(|unit| unit.step > same) {
+                    (at.position, at.examined) = (None, 0);
+                }
+                (at.revision, at.digest) = (link.revision, migration.digest());
+                return Ok(at);
+            }
+            self.undo(&at)?;
+        }
+        let (job, now_ms) = (self.job, self.job.ambient.now_ms());
+        let at = Checkpoint {
+            version: link.version,
+            revision: link.revision,
+            digest: migration.digest(),
+            unit: 0,
+            schemas: 0,
+            position: None,
+            examined: 0,
+            total: 0,
+            changed: 0,
+            skipped: 0,
+            failed: 0,
+            started_at_ms: now_ms,
+        };
+        let row = self.history.get(&link.version).cloned();
+        let ((), held) = write(self.file, self.terms(None), |file| {
+            // The first of a run was begun with the intent.
+            if link.version != job.from {
+                let entry = job.entry(link.version, row.as_ref())?;
+                let attempts = row.as_ref().map_or(0, |r| r.attempts) + 1;
+                managed::put_migration(&file.connection, &job.row(&entry, Status::Running, attempts, now_ms, None, None))?;
+                managed::append_event(&file.connection, &job.event(&entry, EventKind::Started, Status::Running, attempts, now_ms))?;
+            }
+            checkpoint::forget_failed(&file.connection, link.version)?;
+            Ok(checkpoint::put_checkpoint(&file.connection, &at)?)
+        })?;
+        self.gap.leave(self.file, held)?;
+        Ok(at)
+    }
+
+    /// Whether this revision goes on where another one stopped.
+    fn continues(&self, migration: &VerifiedMigration, at: &Checkpoint) -> Result<bool, ApplyError> {
+        let Some(after) = migration.migration().manifest.continues_after else { return Ok(false) };
+        let known = units(migration.migration(), Operation::Apply, &self.file.schema)?;
+        let equal = known.iter().filter(|unit| unit.step <= after as usize).count();
+        if at.unit as usize <= equal {
+            return Ok(true);
+        }
+        let why = format!("revision {} continues after step {after}, and revision {} got further here", migration.link().revision, at.revision);
+        Err(ApplyError::BadStep { place: migration.link().name.to_string(), why })
+    }
+
+    /// Takes back what another revision began, by its own way down, which is valid from each of its steps.
+    fn undo(&mut self, at: &Checkpoint) -> Result<(), ApplyError> {
+        let job = self.job;
+        let old = (job.load)(at.version, at.revision)?;
+        let down = units(old.migration(), Operation::Revert, &self.file.schema)?;
+        let (from, to) = (job.chain.schema_within(at.version, at.revision, at.schemas), job.chain.schema_at(at.version - 1));
+        let change = from.as_ref().zip(to.as_ref()).map(|(from, to)| from.change_to(to));
+        let before = self.before.clone();
+        job.live.set(Phase::Running { version: at.version, name: old.link().name.clone(), operation: Operation::Revert });
+        let ((), held) = write(self.file, self.terms(Some(&old)), |file| {
+            drop_catches(file)?;
+            let expected = from.as_ref().zip(change.as_ref()).map(|(from, change)| Expected { from, change });
+            perform(file, old.migration(), &down, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            checkpoint::forget_failed(&file.connection, at.version)?;
+            Ok(checkpoint::clear_checkpoint(&file.connection)?)
+        })?;
+        self.gap.leave(self.file, held).map(|_| ())
+    }
+
+    /// Violations that were there before this migration emptied a table. Backfilled and loaded rows are judged one by one.
+    fn violations_before(&self, migration: &VerifiedMigration, at: &Checkpoint) -> Result<Violations, ApplyError> {
+        let units = units(migration.migration(), Operation::Apply, &self.file.schema)?;
+        let cleared: Vec<String> = cleared(&units);
+        let begun = units.iter().take(at.unit as usize + 1).any(|u| matches!(u.work, Work::Clear(_)));
+        if cleared.is_empty() || begun {
+            return Ok(Violations::default());
+        }
+        let children = self.file.schema.children_of(&|_| false, &|table| cleared.iter().any(|c| c == table));
+        let read = Violations::read(&self.file.connection, &self.file.schema, Some(&children));
+        read.map(|(found, _)| found).map_err(sqlite("checking foreign keys"))
+    }
+
+    /// A `sql` or `verify` step in a transaction of its own.
+    fn step(&mut self, migration: &VerifiedMigration, all: &[Unit], at: &mut Checkpoint) -> Result<(), ApplyError> {
+        let (job, link) = (self.job, migration.link());
+        let unit = &all[at.unit as usize];
+        let schema_step = matches!(unit.work, Work::Sql(_));
+        let nothing = SchemaChange::default();
+        let change = if schema_step { link.steps.get(at.schemas as usize) } else { Some(&nothing) };
+        let (from, before, crashed) = (self.expected.take(), self.before.clone(), self.crashed);
+        let next =
+            Checkpoint { unit: at.unit + 1, schemas: at.schemas + u32::from(schema_step), position: None, examined: 0, total: 0, ..at.clone() };
+        job.live.set(Phase::Waiting);
+        let (failed, held) = write(self.file, self.terms(Some(migration)), |file| {
+            job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
+            let failed = last_touched(file, migration, all, at)?;
+            let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
+            perform(file, migration.migration(), std::slice::from_ref(unit), expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
+            if crashed {
+                managed::count_crash(&file.connection, None)?;
+            }
+            checkpoint::put_checkpoint(&file.connection, &Checkpoint { failed: next.failed + failed.len() as u64, ..next.clone() })?;
+            Ok(failed.len() as u64)
+        })?;
+        *at = Checkpoint { failed: next.failed + failed, ..next };
+        self.crashed = false;
+        self.expected = from.zip(change).map(|(mut schema, change)| {
+            schema.apply(change);
+            schema
+        });
+        self.gap.leave(self.file, held).map(|_| ())
+    }
+
+    /// A row step, from where it stands to its end.
+    fn rows(&mut self, migration: &VerifiedMigration, unit: &Unit, step: &mut RowStep, at: &mut Checkpoint) -> Result<(), ApplyError> {
+        let table = step.table().clone();
+        let catches = matches!(unit.work, Work::Backfill(_));
+        if at.position.is_none() {
+            at.total = step.total(self.file);
+            at.examined = 0;
+            let ((), held) = write(self.file, self.terms(None), |file| {
+                if catches {
+                    catch(file, &table, at.unit)?;
+                }
+                checkpoint::put_checkpoint(&file.connection, at)?;
+                // What we made is not news when the rows are gone through.
+                file.schema.read(&file.connection).map(|_| ()).map_err(sqlite("reading the schema"))
+            })?;
+            self.gap.leave(self.file, held)?;
+        }
+        // The application's own triggers fire; where it has none, none has to be looked for.
+        let fire = has_own_triggers(self.file, &table)?;
+        switch(self.file, fire, 0)?;
+        let walked = self.walk(migration, unit, step, at, fire);
+        switch(self.file, true, AUTOCHECKPOINT_PAGES)?;
+        self.job.live.rows(None);
+        walked
+    }
+
+    fn walk(&mut self, migration: &VerifiedMigration, unit: &Unit, step: &mut RowStep, at: &mut Checkpoint, fire: bool) -> Result<(), ApplyError> {
+        let (job, link) = (self.job, migration.link());
+        let (timeout, number) = (migration.migration().manifest.timeout.get(), unit.step);
+        let catches = matches!(unit.work, Work::Backfill(_));
+        let batch = match &unit.work {
+            Work::Backfill(step) => step.batch,
+            Work::Load(step) => step.batch,
+            Work::Clear(_) | Work::Sql(_) | Work::Verify(_) => None,
+        };
+        let mut failed: HashSet<String> = checkpoint::failed_keys(&self.file.connection, link.version, u32::try_from(number).unwrap_or(u32::MAX))?;
+        // Rows are judged as they change, so that none that was wrong before is blamed. Emptying is judged at the end.
+        let terms = Terms { foreign_keys: !matches!(unit.work, Work::Clear(_)), ..self.terms(None) };
+        let mut size = Size::new(batch);
+        let mut pace = Gap::for_chunks();
+        let mut wal = Wal::new(self.file)?;
+        let mut meter = Meter::new();
+        let mut walking = true;
+        job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
+        job.live.at(AtStep { step: number, steps: migration.migration().steps().len(), statement: 1 });
+        loop {
+            if self.file.guard.halt().no_more() {
+                return Err(ApplyError::Cancelled);
+            }
+            let (crashed, unit_number) = (self.crashed, at.unit);
+            let ((chunk, next, work), held) = write(self.file, terms, |file| {
+                let begun = Instant::now();
+                if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
+                    return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
+                }
+                let mark = if catches && fire { checkpoint::last_touched(&file.connection)? } else { 0 };
+                let (keys, last) = match walking {
+                    true => (Vec::new(), 0),
+                    false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), TOUCHED_AT_ONCE.min(size.rows()))?,
+                };
+                let on = file.guard.on(timeout, false);
+                let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
+                let ran = match (walking, &mut *step) {
+                    (false, RowStep::Backfill(step)) => step.touched(file, &keys, &part),
+                    (_, step) => step.chunk(file, &part),
+                };
+                let stopped = file.guard.stopped();
+                drop(on);
+                let chunk = ran.map_err(|error| explain(error, stopped, timeout))?;
+                if catches && fire {
+                    checkpoint::forget_touched(&file.connection, unit_number, mark, false)?;
+                }
+                if !walking {
+                    checkpoint::forget_touched(&file.connection, unit_number, last, true)?;
+                }
+                keep_failed(&file.connection, migration, &numbered(number, &chunk), job.ambient.now_ms())?;
+                let next = after(at, &chunk, walking);
+                checkpoint::put_checkpoint(&file.connection, &next)?;
+                if crashed {
+                    managed::count_crash(&file.connection, None)?;
+                }
+                Ok((chunk, next, begun.elapsed()))
+            })?;
+            *at = next;
+            self.crashed = false;
+            size.took(chunk.examined, work, held.saturating_sub(work));
+            failed.extend(chunk.failed.iter().map(|item| item.key.clone()));
+            meter.saw(chunk.examined);
+            let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
+            let throttle = wal.keep_small(self.file, || job.live.rows(Some(meter.rows(step.table(), at, Some(Throttle::Wal)))))?.or(throttle);
+            job.live.rows(Some(meter.rows(step.table(), at, throttle)));
+            let over = if walking { chunk.end } else { chunk.examined < FEW };
+            if over && walking && catches {
+                walking = false;
+            } else if over {
+                break;
+            }
+        }
+        at.unit += 1;
+        (at.position, at.examined, at.total) = (None, 0, 0);
+        let ((), held) = write(self.file, self.terms(None), |file| Ok(checkpoint::put_checkpoint(&file.connection, at)?))?;
+        self.gap.leave(self.file, held).map(|_| ())
+    }
+
+    /// The last transaction: what the application touched last, the last checks, and the facts.
+    fn finish(&mut self, migration: &VerifiedMigration, all: &[Unit], tail: usize, at: &Checkpoint) -> Result<(), ApplyError> {
+        let (job, link) = (self.job, migration.link());
+        let row = self.history.get(&link.version).cloned();
+        let (before, crashed, begun) = (self.before.clone(), self.crashed, Instant::now());
+        let (from, wanted) = (self.expected.take(), job.chain.schema_at(link.version));
+        let cleared = cleared(all);
+        job.live.set(Phase::Waiting);
+        let ((), held) = write(self.file, self.terms(Some(migration)), |file| {
+            job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
+            let failed = last_touched(file, migration, all, at)?;
+            let nothing = SchemaChange::default();
+            let expected = from.as_ref().map(|from| Expected { from, change: &nothing });
+            perform(file, migration.migration(), &all[tail..], expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            check_cleared(file, &cleared, before.violations.as_ref())?;
+            let drift = wanted.as_ref().map(|wanted: &Schema| wanted.drift(file.schema.schema())).unwrap_or_default();
+            if !drift.is_empty() {
+                return Err(ApplyError::WrongSchema { drift });
+            }
+            job.complete(&file.connection, migration, row.as_ref(), wanted.as_ref(), &failed, begun, at.started_at_ms)?;
+            checkpoint::clear_checkpoint(&file.connection)?;
+            if crashed {
+                managed::count_crash(&file.connection, None)?;
+            }
+            job.advance(&file.connection, link.version)
+        })?;
+        self.expected = wanted;
+        self.committed(&[link.version], held)
+    }
+}
+
+/// Sets up the connection for chunks, or back.
+fn switch(file: &Managed, triggers: bool, autocheckpoint_pages: u32) -> Result<(), ApplyError> {
+    let doing = "setting up the connection";
+    file.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers).map_err(sqlite(doing))?;
+    file.connection.pragma_update(None, "wal_autocheckpoint", autocheckpoint_pages).map_err(sqlite(doing))
+}
+
+/// The checkpoint after a chunk.
+fn after(at: &Checkpoint, chunk: &Chunk, walking: bool) -> Checkpoint {
+    Checkpoint {
+        position: if walking { Some(chunk.position.clone()) } else { at.position.clone() },
+        examined: at.examined + if walking { chunk.examined } else { 0 },
+        changed: at.changed + chunk.changed,
+        skipped: at.skipped + if walking { chunk.skipped } else { 0 },
+        failed: at.failed + chunk.failed.len() as u64,
+        ..at.clone()
+    }
+}
+
+fn numbered(step: usize, chunk: &Chunk) -> Vec<(usize, super::rows::FailedItem)> {
+    chunk.failed.iter().map(|item| (step, item.clone())).collect()
+}
+
+/// Tables that the migration empties, in lower case.
+fn cleared(units: &[Unit]) -> Vec<String> {
+    let clear = |unit: &Unit| match &unit.work {
+        Work::Clear(table) => Some(table.to_ascii_lowercase()),
+        _ => None,
+    };
+    units.iter().filter_map(clear).collect()
+}
+
+/// Whether rows refer to rows that were in an emptied table and did not come back.
+fn check_cleared(file: &Managed, cleared: &[String], before: Option<&Violations>) -> Result<(), ApplyError> {
+    if cleared.is_empty() {
+        return Ok(());
+    }
+    let children = file.schema.children_of(&|_| false, &|table| cleared.iter().any(|c| c == table));
+    let (_, found) = Violations::read(&file.connection, &file.schema, Some(&children)).map_err(sqlite("checking foreign keys"))?;
+    let new = before.cloned().unwrap_or_default().new_in(found);
+    if new.is_empty() {
+        return Ok(());
+    }
+    Err(ApplyError::NewViolations { total: new.len(), rows: new.into_iter().take(super::error::NAMED + 1).map(|v| v.0).collect() })
+}
+
+// ---- what the application touches meanwhile ---------------------------------------------------------------------------
+
+/// Notes the keys of rows that anybody inserts or updates from now on. Plain grammar: the application's library reads it.
+fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
+    let columns: Vec<String> = (1..=table.key.len()).map(|n| format!("k{n}")).collect();
+    let values: Vec<String> = table.key.iter().map(|column| format!("NEW.{column}")).collect();
+    let name = super::rows::table::quote(&table.name);
+    for event in ["INSERT", "UPDATE"] {
+        let sql = format!(
+            "CREATE TRIGGER main._whimbrel_catch_{unit}_{} AFTER {event} ON {name} BEGIN
+               INSERT INTO _whimbrel_touched (unit, {}) VALUES ({unit}, {}); END",
+            event.to_ascii_lowercase(),
+            columns.join(", "),
+            values.join(", ")
+        );
+        file.connection.execute_batch(&sql).map_err(sqlite("watching what the application touches"))?;
+    }
+    Ok(())
+}
+
+/// Looks at what the application touched last behind the backfills that no schema step has followed yet, and stops
+/// watching. Inside the open transaction.
+fn last_touched(
+    file: &mut Managed,
+    migration: &VerifiedMigration,
+    all: &[Unit],
+    at: &Checkpoint,
+) -> Result<Vec<(usize, super::rows::FailedItem)>, ApplyError> {
+    let mut left = Vec::new();
+    let timeout = migration.migration().manifest.timeout.get();
+    let done = &all[..at.unit as usize];
+    let open = done.iter().rposition(|unit| matches!(unit.work, Work::Sql(_))).map_or(0, |sql| sql + 1);
+    for (number, unit) in done.iter().enumerate().skip(open) {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let Some(RowStep::Backfill(mut step)) = unit.row_step(file, migration.migration())? else { continue };
+        let version = migration.link().version;
+        let failed = checkpoint::failed_keys(&file.connection, version, u32::try_from(unit.step).unwrap_or(u32::MAX))?;
+        let (keys, _) = checkpoint::touched(&file.connection, number, step.table.key.len(), u32::MAX)?;
+        let on = file.guard.on(timeout, false);
+        let ran = step.touched(file, &keys, &Part { position: None, rows: 0, failed: &failed });
+        let stopped = file.guard.stopped();
+        drop(on);
+        let chunk = ran.map_err(|error| explain(error, stopped, timeout))?;
+        left.extend(numbered(unit.step, &chunk));
+    }
+    drop_catches(file)?;
+    Ok(left)
+}
+
+/// Stops watching.
+fn drop_catches(file: &mut Managed) -> Result<(), ApplyError> {
+    let doing = "no longer watching what the application touches";
+    let names: Vec<String> = file
+        .connection
+        .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel\\_catch\\_%' ESCAPE '\\'")
+        .and_then(|mut s| s.query_map([], |row| row.get(0))?.collect())
+        .map_err(sqlite(doing))?;
+    for name in names {
+        file.connection.execute_batch(&format!("DROP TRIGGER main.{}", super::rows::table::quote(&name))).map_err(sqlite(doing))?;
+    }
+    file.connection.execute_batch("DELETE FROM main._whimbrel_touched").map_err(sqlite(doing))?;
+    file.schema.read(&file.connection).map(|_| ()).map_err(sqlite("reading the schema"))
+}
+
+fn has_own_triggers(file: &Managed, table: &Table) -> Result<bool, ApplyError> {
+    file.connection
+        .query_row(
+            "SELECT count(*) FROM main.sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE AND name NOT LIKE '\\_whimbrel\\_%' ESCAPE '\\'",
+            [&table.name],
+            |row| row.get::<_, i64>(0),
+        )
+        .map(|n| n > 0)
+        .map_err(sqlite("looking for triggers"))
+}
+
+// ---- how fast -----------------------------------------------------------------------------------------------------------
+
+/// Rows a second, over the last seconds.
+#[derive(Debug)]
+struct Meter {
+    seen: u64,
+    marks: VecDeque<(Instant, u64)>,
+}
+
+impl Meter {
+    fn new() -> Self {
+        Self { seen: 0, marks: VecDeque::from([(Instant::now(), 0)]) }
+    }
+
+    fn saw(&mut self, rows: u64) {
+        self.seen += rows;
+        let now = Instant::now();
+        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= RATE_OVER / 20) {
+            self.marks.push_back((now, self.seen));
+        }
+        while self.marks.len() > 2 && now.duration_since(self.marks[0].0) > RATE_OVER {
+            self.marks.pop_front();
+        }
+    }
+
+    fn rows(&self, table: &Table, at: &Checkpoint, throttle: Option<Throttle>) -> Rows {
+        let (since, before) = self.marks[0];
+        let rate = (self.seen - before) as f64 / since.elapsed().as_secs_f64().max(0.001);
+        let left = at.total.saturating_sub(at.examined) as f64 / rate;
+        Rows {
+            table: table.name.clone(),
+            done: at.examined,
+            total: at.total.max(at.examined),
+            changed: at.changed,
+            skipped: at.skipped,
+            failed: at.failed,
+            rate: rate as u64,
+            left_ms: left.is_finite().then_some((left * 1000.0) as u64),
+            throttle,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "online_tests.rs"]
+mod tests;

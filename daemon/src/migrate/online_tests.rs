@@ -1,0 +1,322 @@
+//! Online migrations on real files, from a publisher's directory to the rows.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering, time::Duration};
+
+use rusqlite::{Connection, OptionalExtension};
+use whimbrel_shared::{
+    ids::ClientId,
+    migration::TargetEntry,
+    status::{AskedBy, Operation},
+    trust::verify,
+};
+
+use crate::{
+    ambient::Ambient,
+    migrate::{
+        apply::{self, Job, Policy, Ran},
+        chain::Chain,
+        connection::{Managed, Missing},
+        files,
+        halt::Halt,
+        live::Live,
+        transaction::{Terms, write},
+    },
+    publish,
+    store::managed::{self, FileIdentity},
+    trust::AcceptError,
+};
+
+/// A file of an application, and a chain that a publisher rehearsed.
+pub(super) struct Bed {
+    _dir: tempfile::TempDir,
+    pub(super) path: PathBuf,
+    chain: Chain,
+    bodies: BTreeMap<u32, Vec<u8>>,
+    identity: FileIdentity,
+    halt: Halt,
+}
+
+/// One migration: its files by name.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+impl Bed {
+    pub(super) fn new(before: &str, migrations: &[Files<'_>]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let source = dir.path().join("migrations");
+        for (index, files) in migrations.iter().enumerate() {
+            let folder = source.join(format!("{:04}_m{}", index + 1, index + 1));
+            std::fs::create_dir_all(&folder).unwrap();
+            for (name, text) in *files {
+                std::fs::write(folder.join(name), text).unwrap();
+            }
+        }
+        let (read, _) = publish::read(&source, None, false).unwrap();
+        let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
+        let app = "notes".parse().unwrap();
+        let (mut entries, mut bodies) = (Vec::<TargetEntry>::new(), BTreeMap::new());
+        for link in publish::compare::links(&read, &rehearsal, &app, 0, None).unwrap() {
+            bodies.insert(link.target.custom.version, link.body.into_bytes());
+            entries.push(link.target);
+        }
+        Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = wal").unwrap();
+        let identity = files::new_identity(ClientId::from_dice(1), &app, (0, 0));
+        let bed = Self { _dir: dir, path, chain: Chain::new(entries), bodies, identity, halt: Halt::default() };
+        let mut file = bed.open();
+        write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::prepare(&f.connection, &bed.identity)?)).unwrap();
+        drop(file);
+        bed.run(Operation::Apply, 1, 1, &Live::default());
+        bed.app().execute_batch(before).unwrap();
+        bed
+    }
+
+    pub(super) fn open(&self) -> Managed {
+        Managed::open(&self.path, Missing::Refuse, Duration::from_secs(5), self.halt.clone()).unwrap()
+    }
+
+    pub(super) fn app(&self) -> Connection {
+        let app = Connection::open(&self.path).unwrap();
+        app.busy_timeout(Duration::from_secs(5)).unwrap();
+        app
+    }
+
+    fn run(&self, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
+        self.run_on(&mut self.open(), operation, from, to, live)
+    }
+
+    fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
+        let load = |version: u32, _: u32| -> Result<_, AcceptError> { Ok(verify(self.chain.newest(version).unwrap(), &self.bodies[&version])?) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20) };
+        let (chain, identity, ambient) = (&self.chain, &self.identity, &Ambient::real());
+        apply::run(file, &Job { identity, chain, load: &load, operation, from, to, by: AskedBy::Plan, policy, ambient, live })
+    }
+
+    #[track_caller]
+    pub(super) fn apply(&self) -> Ran {
+        let ran = self.run(Operation::Apply, 2, self.chain.latest(), &Live::default());
+        assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
+        ran
+    }
+
+    #[track_caller]
+    fn fails(&self) -> (String, String) {
+        let stopped = self.run(Operation::Apply, 2, self.chain.latest(), &Live::default()).stopped.expect("it fails");
+        (stopped.failure.code, stopped.failure.message)
+    }
+
+    #[track_caller]
+    pub(super) fn one<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
+        self.app().query_row(sql, [], |row| row.get(0)).unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    fn nothing_is_left(&self) {
+        let left: i64 = self.one(
+            "SELECT (SELECT count(*) FROM _whimbrel_checkpoint) + (SELECT count(*) FROM _whimbrel_touched) + (SELECT count(*) FROM _whimbrel_intent)
+             + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel%' ESCAPE '\\')",
+        );
+        assert_eq!(left, 0);
+    }
+}
+
+const NOTES: Files<'static> = &[("up.sql", "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, at INTEGER);")];
+const ROWS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO notes(title, at) SELECT 'Note ' || i, i FROM n;";
+const SLUGS: &str = "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"slug = lower(replace(title, ' ', '-'))\"\nwhere = \"slug IS NULL\"\n";
+const SLUG: (&str, &str) = ("up.sql", "ALTER TABLE notes ADD COLUMN slug TEXT;");
+
+#[test]
+fn rows_are_changed_in_many_transactions_and_completed_in_the_last() {
+    let toml = format!("{SLUGS}[[step]]\nsql = \"index.sql\"\n[[step]]\nverify = \"verify.sql\"\n");
+    let bed = Bed::new(
+        ROWS,
+        &[
+            NOTES,
+            &[
+                ("migration.toml", &toml),
+                SLUG,
+                ("index.sql", "CREATE UNIQUE INDEX notes_slug ON notes(slug);"),
+                ("verify.sql", "SELECT count(*) = 0 FROM notes WHERE slug IS NULL;"),
+            ],
+        ],
+    );
+    let live = Live::default();
+    let ran = bed.run(Operation::Apply, 2, 2, &live);
+    assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
+    assert_eq!(bed.one::<String>("SELECT slug FROM notes WHERE id = 3000"), "note-3000");
+    assert_eq!(bed.one::<i64>("SELECT count(DISTINCT slug) FROM notes"), 3000);
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM _whimbrel_event WHERE version = 2 AND kind = 'completed'"), 1);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_stood() {
+    let bed = Bed::new(ROWS, &[NOTES, &[("migration.toml", &format!("{SLUGS}batch = 100\n")), SLUG]]);
+    let mut file = bed.open();
+    // The application's commits are seen by its `data_version`; here a thread stops the run once rows are done.
+    let (live, halt) = (Live::default(), bed.halt.clone());
+    let watch = live.clone();
+    let stopper = std::thread::spawn(move || {
+        while watch.picture().rows.is_none_or(|rows| rows.done < 500) {
+            std::thread::yield_now();
+        }
+        halt.stop.store(true, Ordering::Relaxed);
+    });
+    let ran = bed.run_on(&mut file, Operation::Apply, 2, 2, &live);
+    stopper.join().unwrap();
+    assert_eq!(ran.stopped.unwrap().failure.code, "cancelled");
+    let done = bed.one::<i64>("SELECT count(*) FROM notes WHERE slug IS NOT NULL");
+    assert!((500..3000).contains(&done), "{done}");
+    assert_eq!(bed.one::<i64>("SELECT examined FROM _whimbrel_checkpoint"), done);
+    assert_eq!(bed.one::<String>("SELECT status FROM _whimbrel_migration WHERE version = 2"), "pending");
+    drop(file);
+
+    bed.halt.stop.store(false, Ordering::Relaxed);
+    // Changed by nobody but an application that knows the new column: it must not be done again.
+    bed.app().execute_batch("UPDATE notes SET slug = 'mine' WHERE id = 1").unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM notes WHERE slug IS NULL"), 0);
+    assert_eq!(bed.one::<String>("SELECT slug FROM notes WHERE id = 1"), "mine");
+    bed.nothing_is_left();
+}
+
+#[test]
+fn what_an_older_application_writes_behind_the_walk_is_looked_at() {
+    // Long enough for a writer that sleeps up to 100 ms between two tries.
+    let bed = Bed::new(&ROWS.replace("3000", "30000"), &[NOTES, &[("migration.toml", &format!("{SLUGS}batch = 50\n")), SLUG]]);
+    let live = Live::default();
+    let (watch, path) = (live.clone(), bed.path.clone());
+    let writer = std::thread::spawn(move || {
+        while watch.picture().rows.is_none_or(|rows| rows.done < 500) {
+            std::thread::yield_now();
+        }
+        let app = Connection::open(path).unwrap();
+        app.busy_timeout(Duration::from_secs(5)).unwrap();
+        app.execute("INSERT INTO notes(id, title) VALUES (-7, 'Behind It')", []).unwrap();
+        app.execute("UPDATE notes SET slug = NULL, title = 'New Title' WHERE id = 3", []).unwrap();
+    });
+    let ran = bed.run(Operation::Apply, 2, 2, &live);
+    writer.join().unwrap();
+    assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
+    assert_eq!(bed.one::<String>("SELECT slug FROM notes WHERE id = -7"), "behind-it");
+    assert_eq!(bed.one::<String>("SELECT slug FROM notes WHERE id = 3"), "new-title");
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_failing_row_stops_the_step_or_is_left_with_its_error() {
+    let bad = "UPDATE notes SET title = NULL WHERE id IN (7, 2500);";
+    let set = |on_error: &str| {
+        format!(
+            "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"words = length(title) + 1\"\nwhere = \"words = 0\"\non_error = \"{on_error}\"\n"
+        )
+    };
+    let up = ("up.sql", "ALTER TABLE notes ADD COLUMN words INTEGER NOT NULL DEFAULT 0;");
+    let bed = Bed::new(&format!("{ROWS}{bad}"), &[NOTES, &[("migration.toml", &set("stop")), up]]);
+    let (code, message) = bed.fails();
+    assert!(code == "constraint" && message.contains("row [7]") && message.contains("NOT NULL"), "{code}: {message}");
+    assert_eq!(bed.one::<String>("SELECT status FROM _whimbrel_migration WHERE version = 2"), "failed");
+
+    let bed = Bed::new(&format!("{ROWS}{bad}"), &[NOTES, &[("migration.toml", &set("collect")), up]]);
+    bed.apply();
+    let items: String = bed.one("SELECT group_concat(item || ' ' || step, ', ') FROM (SELECT * FROM _whimbrel_failed_item ORDER BY item)");
+    assert_eq!(items, "[2500] 2, [7] 2");
+    assert!(bed.one::<String>("SELECT row FROM _whimbrel_failed_item").contains("\"title\":null"));
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM notes WHERE words = 0"), 2);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_step_that_would_never_end_is_refused() {
+    let toml = SLUGS.replace("slug IS NULL", "id > 0");
+    let bed = Bed::new("INSERT INTO notes(title) VALUES ('a')", &[NOTES, &[("migration.toml", &toml), SLUG]]);
+    let (code, message) = bed.fails();
+    assert!(code == "not_idempotent" && message.contains("[1]"), "{code}: {message}");
+    assert_eq!(bed.one::<Option<String>>("SELECT slug FROM notes"), None, "the part is undone");
+}
+
+#[test]
+fn the_applications_triggers_fire_and_ours_note_no_change_of_our_own() {
+    let log = "CREATE TABLE log(id INTEGER); CREATE TRIGGER t AFTER UPDATE OF slug ON notes BEGIN INSERT INTO log VALUES (NEW.id); END;";
+    let bed = Bed::new(&format!("{ROWS}{}", ""), &[&[("up.sql", &format!("{}{log}", NOTES[0].1))], &[("migration.toml", SLUGS), SLUG]]);
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM log"), 3000);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_table_without_row_ids_is_walked_by_its_key() {
+    let table = "CREATE TABLE notes(lang TEXT COLLATE NOCASE, n REAL, title TEXT, PRIMARY KEY(lang DESC, n)) WITHOUT ROWID;";
+    let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO notes SELECT char(97 + i % 7), i / 3.0, 'T ' || i FROM n;";
+    let bed = Bed::new(rows, &[&[("up.sql", table)], &[("migration.toml", &format!("{SLUGS}batch = 7\n")), SLUG]]);
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM notes WHERE slug IS NULL"), 0);
+}
+
+#[test]
+fn shipped_rows_are_loaded_by_key_and_in_the_order_of_their_tables() {
+    let tables = "CREATE TABLE packs(id INTEGER PRIMARY KEY, name TEXT NOT NULL);
+                  CREATE TABLE cards(id INTEGER PRIMARY KEY, pack INTEGER NOT NULL REFERENCES packs(id), face TEXT, at INTEGER);";
+    for mode in ["online", "atomic"] {
+        for (conflict, face) in [
+            ("skip", "Some(\"old\")"),
+            ("replace", "Some(\"new\")"),
+            ("merge", "Some(\"old\")"),
+            ("keep-newest", "Some(\"new\")"),
+            ("keep-oldest", "Some(\"old\")"),
+        ] {
+            let newest = if conflict.starts_with("keep") { "newest = \"at\"\n" } else { "" };
+            // Children first in the file: the engine puts parents in first.
+            let toml = format!(
+                "mode = \"{mode}\"\n[[step]]\nload = \"cards.ndjson\"\ninto = \"cards\"\nkey = [\"id\"]\nconflict = \"{conflict}\"\n{newest}[[step]]\nload = \"packs.csv\"\ninto = \"packs\"\nkey = [\"id\"]\n"
+            );
+            let bed = Bed::new(
+                "INSERT INTO packs VALUES (1, 'one'); INSERT INTO cards VALUES (1, 1, 'old', 10), (2, 1, NULL, 10);",
+                &[
+                    &[("up.sql", tables)],
+                    &[
+                        ("migration.toml", &toml),
+                        (
+                            "cards.ndjson",
+                            "{\"id\": 1, \"pack\": 1, \"face\": \"new\", \"at\": 20}\n{\"id\": 2, \"pack\": 1, \"face\": \"filled\", \"at\": 5}\n{\"id\": 3, \"pack\": 2, \"face\": \"x\", \"at\": 1}\n",
+                        ),
+                        ("packs.csv", "id,name\n1,other\n2,\"two, three\"\n"),
+                    ],
+                ],
+            );
+            bed.apply();
+            let found: Option<String> = bed.one("SELECT face FROM cards WHERE id = 1");
+            assert_eq!(format!("{found:?}"), face, "{mode} {conflict}");
+            let second: Option<String> = bed.one("SELECT face FROM cards WHERE id = 2");
+            assert_eq!(second.is_some(), ["replace", "merge", "keep-oldest"].contains(&conflict), "{mode} {conflict}: {second:?}");
+            assert_eq!(bed.one::<String>("SELECT group_concat(name, ';') FROM (SELECT name FROM packs ORDER BY id)"), "one;two, three");
+            assert_eq!(bed.one::<i64>("SELECT count(*) FROM cards"), 3);
+            bed.nothing_is_left();
+        }
+    }
+}
+
+#[test]
+fn a_cleared_table_is_filled_again_or_its_children_are_named() {
+    let tables = "CREATE TABLE packs(id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE cards(id INTEGER PRIMARY KEY, pack REFERENCES packs(id) ON DELETE CASCADE);";
+    let toml = "mode = \"online\"\ndestructive = true\n[[step]]\nload = \"packs.ndjson\"\ninto = \"packs\"\nkey = [\"id\"]\nclear_existing = true\n";
+    let before = "INSERT INTO packs VALUES (1, 'a'), (2, 'b'); INSERT INTO cards VALUES (1, 1), (2, 2);";
+    let bed = |rows: &str| Bed::new(before, &[&[("up.sql", tables)], &[("migration.toml", toml), ("packs.ndjson", rows)]]);
+    let whole = bed("{\"id\": 1, \"name\": \"A\"}\n{\"id\": 2, \"name\": \"B\"}");
+    whole.apply();
+    assert_eq!(whole.one::<String>("SELECT group_concat(name, '') FROM packs"), "AB");
+    assert_eq!(whole.one::<i64>("SELECT count(*) FROM cards"), 2, "no cascade");
+    let (code, message) = bed("{\"id\": 1, \"name\": \"A\"}").fails();
+    assert!(code == "new_violations" && message.contains("cards"), "{code}: {message}");
+}
+
+#[test]
+fn a_load_goes_on_from_the_newest_row_that_is_there() {
+    let toml = "[[step]]\nload = \"n.ndjson\"\ninto = \"notes\"\nkey = [\"id\"]\nnewest = \"at\"\nsince = true\nconflict = \"keep-newest\"\n";
+    let bed = Bed::new(
+        "INSERT INTO notes(id, at) VALUES (1, 5)",
+        &[NOTES, &[("migration.toml", toml), ("n.ndjson", "{\"id\": 2, \"at\": 4}\n{\"id\": 3, \"at\": 6}")]],
+    );
+    bed.apply();
+    let found: Option<i64> = bed.app().query_row("SELECT id FROM notes WHERE id = 2", [], |row| row.get(0)).optional().unwrap();
+    assert_eq!((found, bed.one::<i64>("SELECT count(*) FROM notes")), (None, 2));
+}

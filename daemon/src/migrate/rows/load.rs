@@ -1,0 +1,170 @@
+//! One `load` step: rows shipped with the migration, put in by key. What it does to a row that is there already is the
+//! step's strategy; each of them leaves a row that was loaded before as it is, so a part may be run twice.
+
+use rusqlite::{OptionalExtension, params_from_iter, types::Value};
+use serde::{Deserialize, Serialize};
+use whimbrel_shared::manifest::{Load, LoadConflict};
+
+use super::{
+    Chunk, FailedItem, Part, keep_or_stop, prepare,
+    records::{self, Form, Place, Record},
+    row_error,
+    table::{Table, from_json, quote, to_json},
+};
+use crate::migrate::{
+    connection::Managed,
+    error::{ApplyError, sqlite},
+};
+
+/// A load, ready to run.
+#[derive(Debug)]
+pub struct Loading {
+    step: Load,
+    /// Where the rows go.
+    pub table: Table,
+    text: String,
+    form: Form,
+    place: String,
+}
+
+/// Where a load stands.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    #[serde(flatten)]
+    place: Place,
+    /// With `since`: the largest value of `newest` when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<serde_json::Value>,
+}
+
+impl Loading {
+    /// Looks at the table and the file. `place` names the step in errors.
+    pub fn new(managed: &Managed, step: &Load, text: &str, place: String) -> Result<Self, ApplyError> {
+        let bad = |why: String| ApplyError::BadStep { place: place.clone(), why };
+        let form = Form::of(&step.file).ok_or_else(|| bad(format!("{} is neither .ndjson nor .csv", step.file)))?;
+        let table = Table::read(&managed.connection, &step.into)?.ok_or_else(|| bad(format!("there is no table {}", step.into)))?;
+        Ok(Self { step: step.clone(), table, text: text.to_owned(), form, place })
+    }
+
+    /// Rows of the file.
+    pub fn total(&self) -> u64 {
+        records::count(self.form, &self.text)
+    }
+
+    /// Puts in the next `part.rows` rows.
+    pub fn chunk(&mut self, managed: &Managed, part: &Part<'_>) -> Result<Chunk, ApplyError> {
+        let bad = |why: String| ApplyError::BadStep { place: self.place.clone(), why };
+        let mut position: Position = match part.position {
+            Some(text) => serde_json::from_str(text).map_err(|e| bad(e.to_string()))?,
+            None => Position { place: Place::default(), since: self.newest_there(managed)? },
+        };
+        let (rows, next) =
+            records::read(self.form, &self.text, position.place, part.rows).map_err(|why| bad(format!("{}: {why}", self.step.file)))?;
+        let since = position.since.as_ref().map(from_json).transpose().map_err(bad)?;
+        let mut chunk = Chunk { examined: rows.len() as u64, end: rows.is_empty(), ..Chunk::default() };
+        for record in &rows {
+            if since.as_ref().is_some_and(|since| self.is_old(record, since)) {
+                continue;
+            }
+            match self.insert(managed, record)? {
+                Ok(changed) => chunk.changed += changed,
+                Err(error) => {
+                    let (code, message) = row_error(managed, &self.place, error)?;
+                    let values = record.values.iter().map(|(column, value)| (column.clone(), to_json(value))).collect();
+                    let row = Some(serde_json::Value::Object(values).to_string());
+                    let item = FailedItem { key: format!("{}:{}", self.step.file, record.line), code, message, row };
+                    keep_or_stop(self.step.on_error, &self.place, item, &mut chunk)?;
+                }
+            }
+        }
+        position.place = next;
+        chunk.skipped = chunk.examined.saturating_sub(chunk.changed + chunk.failed.len() as u64);
+        chunk.position = serde_json::to_string(&position).map_err(|e| bad(e.to_string()))?;
+        Ok(chunk)
+    }
+
+    fn newest_there(&self, managed: &Managed) -> Result<Option<serde_json::Value>, ApplyError> {
+        let Some(column) = self.step.newest.as_ref().filter(|_| self.step.since) else { return Ok(None) };
+        let sql = format!("SELECT max({}) FROM {}", quote(column), self.table.quoted);
+        let found: Option<Value> = managed.connection.query_row(&sql, [], |row| row.get(0)).optional().map_err(sqlite("looking what was loaded"))?;
+        Ok(found.filter(|value| *value != Value::Null).map(|value| to_json(&value)))
+    }
+
+    fn is_old(&self, record: &Record, since: &Value) -> bool {
+        let newest = self.step.newest.as_deref().unwrap_or_default();
+        let value = record.values.iter().find(|(column, _)| column.eq_ignore_ascii_case(newest)).map(|(_, value)| value);
+        match (value, since) {
+            (Some(Value::Integer(a)), Value::Integer(b)) => a <= b,
+            (Some(Value::Real(a)), Value::Real(b)) => a <= b,
+            (Some(Value::Integer(a)), Value::Real(b)) => *a as f64 <= *b,
+            (Some(Value::Real(a)), Value::Integer(b)) => *a <= *b as f64,
+            (Some(Value::Text(a)), Value::Text(b)) => a <= b,
+            // What cannot be compared is loaded: its key decides then.
+            _ => false,
+        }
+    }
+
+    /// One row, by the step's strategy. Returns 0 when it left what was there.
+    fn insert(&self, managed: &Managed, record: &Record) -> Result<rusqlite::Result<u64>, ApplyError> {
+        let columns: Vec<String> = record.values.iter().map(|(column, _)| quote(column)).collect();
+        let parameters: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
+        let key: Vec<String> = self.step.key.iter().map(|column| quote(column)).collect();
+        let is_key = |column: &str| self.step.key.iter().any(|k| k.eq_ignore_ascii_case(column));
+        let others: Vec<String> = record.values.iter().map(|(c, _)| c).filter(|c| !is_key(c)).map(|c| quote(c)).collect();
+        let set = |value: &dyn Fn(&str) -> String| others.iter().map(|c| format!("{c} = {}", value(c))).collect::<Vec<_>>().join(", ");
+        // A row that would not change is not written: nothing fires, nothing is sent.
+        let differs = others.iter().map(|c| format!("t.{c} IS NOT excluded.{c}")).collect::<Vec<_>>().join(" OR ");
+        let gaps = others.iter().map(|c| format!("(t.{c} IS NULL AND excluded.{c} IS NOT NULL)")).collect::<Vec<_>>().join(" OR ");
+        let newest = quote(self.step.newest.as_deref().unwrap_or_default());
+        let excluded = |c: &str| format!("excluded.{c}");
+        let then = match self.step.conflict {
+            _ if others.is_empty() => "NOTHING".to_owned(),
+            LoadConflict::Skip => "NOTHING".to_owned(),
+            LoadConflict::Replace => format!("UPDATE SET {} WHERE {differs}", set(&excluded)),
+            LoadConflict::Merge => format!("UPDATE SET {} WHERE {gaps}", set(&|c| format!("coalesce(t.{c}, excluded.{c})"))),
+            LoadConflict::KeepNewest => format!("UPDATE SET {} WHERE t.{newest} IS NULL OR excluded.{newest} > t.{newest}", set(&excluded)),
+            LoadConflict::KeepOldest => format!("UPDATE SET {} WHERE t.{newest} IS NULL OR excluded.{newest} < t.{newest}", set(&excluded)),
+        };
+        let sql = format!(
+            "INSERT INTO {} AS t ({}) VALUES ({}) ON CONFLICT ({}) DO {then}",
+            self.table.quoted,
+            columns.join(", "),
+            parameters.join(", "),
+            key.join(", ")
+        );
+        let values = params_from_iter(record.values.iter().map(|(_, value)| value));
+        Ok(prepare(managed, &self.place, &sql)?.execute(values).map(|n| n as u64))
+    }
+}
+
+/// Emptying a table before rows are loaded into it.
+#[derive(Debug)]
+pub struct Clearing {
+    /// Which.
+    pub table: Table,
+    place: String,
+}
+
+impl Clearing {
+    /// Looks at the table.
+    pub fn new(managed: &Managed, table: &str, place: String) -> Result<Self, ApplyError> {
+        match Table::read(&managed.connection, table)? {
+            Some(table) => Ok(Self { table, place }),
+            None => Err(ApplyError::BadStep { place, why: format!("there is no table {table}") }),
+        }
+    }
+
+    /// Deletes the next `part.rows` rows.
+    pub fn chunk(&mut self, managed: &Managed, part: &Part<'_>) -> Result<Chunk, ApplyError> {
+        let (table, key) = (&self.table.quoted, self.table.key_list());
+        let sql = format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT ?1)");
+        let deleted = managed.connection.prepare_cached(&sql).and_then(|mut s| s.execute([part.rows]));
+        match deleted {
+            Ok(rows) => Ok(Chunk { position: "[]".to_owned(), examined: rows as u64, changed: rows as u64, end: rows == 0, ..Chunk::default() }),
+            Err(error) => {
+                let (code, message) = row_error(managed, &self.place, error)?;
+                Err(ApplyError::Row { place: self.place.clone(), key: None, code, message })
+            }
+        }
+    }
+}

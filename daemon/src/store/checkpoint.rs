@@ -1,0 +1,219 @@
+//! How far an online migration has come, and the rows it went on without: `_whimbrel_checkpoint`, `_whimbrel_touched`
+//! and `_whimbrel_failed_item` in the managed file.
+
+use std::collections::HashSet;
+
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
+use whimbrel_shared::ids::Digest;
+
+use super::{StoreError, at};
+
+/// Where an online migration stands between two of its transactions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Version of the migration.
+    pub version: u32,
+    /// The revision that runs.
+    pub revision: u32,
+    /// Its digest.
+    pub digest: Digest,
+    /// Units that are done.
+    pub unit: u32,
+    /// How many of them were schema steps.
+    pub schemas: u32,
+    /// Where the unit after them goes on; none: it has not begun.
+    pub position: Option<String>,
+    /// Rows that unit has looked at.
+    pub examined: u64,
+    /// Rows it had to look at when it began, about.
+    pub total: u64,
+    /// Rows changed by all units so far.
+    pub changed: u64,
+    /// Rows that needed nothing.
+    pub skipped: u64,
+    /// Rows that failed and were left.
+    pub failed: u64,
+    /// When the migration began, in milliseconds since 1970.
+    pub started_at_ms: i64,
+}
+
+/// A row that was left, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRow {
+    /// Version of the migration.
+    pub version: u32,
+    /// Number of the step.
+    pub step: u32,
+    /// The row's key, or the line of a shipped file.
+    pub item: String,
+    /// SQLite's extended result code.
+    pub code: i32,
+    /// What SQLite said.
+    pub message: String,
+    /// The row as JSON.
+    pub row: Option<String>,
+    /// When.
+    pub at_ms: i64,
+}
+
+/// The checkpoint of the migration that is under way, if one is.
+pub fn checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreError> {
+    let doing = "reading the checkpoint";
+    let found = connection
+        .prepare_cached(
+            "SELECT version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms FROM main._whimbrel_checkpoint",
+        )
+        .and_then(|mut s| {
+            s.query_row([], |row| {
+                let digest: String = row.get(2)?;
+                let count = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+                Ok((
+                    Checkpoint {
+                        version: row.get(0)?,
+                        revision: row.get(1)?,
+                        digest: Digest::of(b""),
+                        unit: row.get(3)?,
+                        schemas: row.get(4)?,
+                        position: row.get(5)?,
+                        examined: count(6)?,
+                        total: count(7)?,
+                        changed: count(8)?,
+                        skipped: count(9)?,
+                        failed: count(10)?,
+                        started_at_ms: row.get(11)?,
+                    },
+                    digest,
+                ))
+            })
+            .optional()
+        })
+        .map_err(at(doing))?;
+    found
+        .map(|(checkpoint, digest)| {
+            let digest = digest
+                .parse()
+                .map_err(|e: whimbrel_shared::ids::BadId| StoreError::Damaged { what: "_whimbrel_checkpoint", detail: e.to_string() })?;
+            Ok(Checkpoint { digest, ..checkpoint })
+        })
+        .transpose()
+}
+
+/// Writes the checkpoint.
+pub fn put_checkpoint(connection: &Connection, c: &Checkpoint) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO main._whimbrel_checkpoint (version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+        )
+        .and_then(|mut s| {
+            s.execute(params![
+                c.version,
+                c.revision,
+                c.digest.to_string(),
+                c.unit,
+                c.schemas,
+                c.position,
+                c.examined.cast_signed(),
+                c.total.cast_signed(),
+                c.changed.cast_signed(),
+                c.skipped.cast_signed(),
+                c.failed.cast_signed(),
+                c.started_at_ms
+            ])
+        })
+        .map(|_| ())
+        .map_err(at("writing the checkpoint"))
+}
+
+/// The migration is over, or undone.
+pub fn clear_checkpoint(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch("DELETE FROM main._whimbrel_checkpoint; DELETE FROM main._whimbrel_touched").map_err(at("clearing the checkpoint"))
+}
+
+/// Keys of rows that the application touched, oldest first, with the number of the last. A key has `columns` values.
+pub fn touched(connection: &Connection, unit: u32, columns: usize, most: u32) -> Result<(Vec<Vec<Value>>, i64), StoreError> {
+    let list: Vec<_> = (1..=columns).map(|n| format!("k{n}")).collect();
+    let sql = format!("SELECT seq, {} FROM main._whimbrel_touched WHERE unit = ?1 ORDER BY seq LIMIT ?2", list.join(", "));
+    let rows = connection
+        .prepare_cached(&sql)
+        .and_then(|mut s| {
+            s.query_map(params![unit, most], |row| {
+                let key: Vec<Value> = (1..=columns).map(|column| row.get(column)).collect::<rusqlite::Result<_>>()?;
+                Ok((row.get::<_, i64>(0)?, key))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .map_err(at("reading what the application touched"))?;
+    let last = rows.last().map_or(0, |(seq, _)| *seq);
+    Ok((rows.into_iter().map(|(_, key)| key).collect(), last))
+}
+
+/// Number of the newest key that was noted.
+pub fn last_touched(connection: &Connection) -> Result<i64, StoreError> {
+    connection
+        .prepare_cached("SELECT coalesce(max(seq), 0) FROM main._whimbrel_touched")
+        .and_then(|mut s| s.query_row([], |row| row.get(0)))
+        .map_err(at("reading what the application touched"))
+}
+
+/// Forgets the keys of a unit up to a number (`older`), or those after it that our own change noted.
+pub fn forget_touched(connection: &Connection, unit: u32, seq: i64, older: bool) -> Result<(), StoreError> {
+    let sql = if older {
+        "DELETE FROM main._whimbrel_touched WHERE unit = ?1 AND seq <= ?2"
+    } else {
+        "DELETE FROM main._whimbrel_touched WHERE unit = ?1 AND seq > ?2"
+    };
+    connection.prepare_cached(sql).and_then(|mut s| s.execute(params![unit, seq])).map(|_| ()).map_err(at("forgetting what the application touched"))
+}
+
+/// Keeps a row that was left.
+pub fn put_failed(connection: &Connection, revision: u32, row: &FailedRow) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO main._whimbrel_failed_item (version, revision, step, item, code, message, row, at_ms) VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
+        )
+        .and_then(|mut s| s.execute(params![row.version, revision, row.step, row.item, row.code, row.message, row.row, row.at_ms]))
+        .map(|_| ())
+        .map_err(at("keeping a row that failed"))
+}
+
+/// Keys of the rows that a step left.
+pub fn failed_keys(connection: &Connection, version: u32, step: u32) -> Result<HashSet<String>, StoreError> {
+    connection
+        .prepare_cached("SELECT item FROM main._whimbrel_failed_item WHERE version = ?1 AND step = ?2")
+        .and_then(|mut s| s.query_map(params_from_iter([version, step]), |row| row.get(0))?.collect())
+        .map_err(at("reading the rows that failed"))
+}
+
+/// Rows that were left, oldest version first, at most `most`, and how many there are.
+pub fn failed_rows(connection: &Connection, most: u32) -> Result<(Vec<FailedRow>, u64), StoreError> {
+    let doing = "reading the rows that failed";
+    let rows = connection
+        .prepare_cached("SELECT version, step, item, code, message, row, at_ms FROM main._whimbrel_failed_item ORDER BY version, step, item LIMIT ?1")
+        .and_then(|mut s| {
+            s.query_map([most], |row| {
+                Ok(FailedRow {
+                    version: row.get(0)?,
+                    step: row.get(1)?,
+                    item: row.get(2)?,
+                    code: row.get(3)?,
+                    message: row.get(4)?,
+                    row: row.get(5)?,
+                    at_ms: row.get(6)?,
+                })
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .map_err(at(doing))?;
+    let total: i64 = connection.query_row("SELECT count(*) FROM main._whimbrel_failed_item", [], |row| row.get(0)).map_err(at(doing))?;
+    Ok((rows, total.unsigned_abs()))
+}
+
+/// Forgets the rows that a migration left: it was reverted, or they are tried again.
+pub fn forget_failed(connection: &Connection, version: u32) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM main._whimbrel_failed_item WHERE version = ?1")
+        .and_then(|mut s| s.execute([version]))
+        .map(|_| ())
+        .map_err(at("forgetting the rows that failed"))
+}
