@@ -33,6 +33,7 @@ use whimbrel::{
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{AppName, ClientId},
+    manifest::{Mode, Step},
     protocol::{poll::Order, state::HealthItem},
     trust::verify,
 };
@@ -95,11 +96,18 @@ impl Engine {
         let mut engine = Self::new(chain);
         let empty = Connection::open_in_memory().expect("memory is there");
         let (mut reader, mut schema, mut entries) = (SchemaReader::default(), Schema::default(), Vec::new());
-        for (version, sql) in (1..).zip(plain) {
+        for (version, (mig, sql)) in (1..).zip(chain.iter().zip(plain)) {
             let mut entry = engine.chain.newest(version).expect("the chain has it").clone();
             empty.execute_batch(sql).expect("the chain runs on an empty file");
             reader.read(&empty).expect("the schema is read");
-            entry.custom.schema = Some(schema.change_to(reader.schema()));
+            let change = schema.change_to(reader.schema());
+            let manifest = mig.manifest();
+            let scripts = manifest.step.iter().filter(|step| matches!(step, Step::Sql { .. })).count();
+            if manifest.mode == Mode::Online && scripts > 0 {
+                assert_eq!(scripts, 1, "{}: what each of several scripts does is not told apart here", mig.name);
+                entry.custom.steps = vec![change.clone()];
+            }
+            entry.custom.schema = Some(change);
             schema = reader.schema().clone();
             entries.push(entry);
         }

@@ -17,8 +17,8 @@ pub struct Feature {
     pub grouping: bool,
     /// Whether the last order ends in a failure that waits for a person.
     pub fails: bool,
-    /// Where a migration may be half done between two of its transactions: whether this half-way state is a right one.
-    pub halfway: Option<Halfway>,
+    /// Where a migration of several transactions is under way, the file is right when one of these finds it so.
+    pub halfway: Vec<Halfway>,
 }
 
 /// Judges the state of a file in which a migration of several transactions is under way.
@@ -39,17 +39,21 @@ impl From<Mig> for Part {
     }
 }
 
-impl Part {
-    /// One whose steps are not statements.
-    pub fn like(mig: Mig, plain: &str) -> Self {
-        Self { mig, plain: plain.to_owned() }
-    }
-}
-
 impl Feature {
     fn new<const N: usize>(name: &'static str, chain: [Mig; N]) -> Self {
         let chain = chain.map(Part::from).into();
-        Self { name, chain, orders: vec![Order::ApplyUpTo { version: N as u32 }], grouping: false, fails: false, halfway: None }
+        Self { name, chain, orders: vec![Order::ApplyUpTo { version: N as u32 }], grouping: false, fails: false, halfway: Vec::new() }
+    }
+
+    /// The last of the chain is not statements. Plain SQLite is told this instead.
+    fn like(mut self, plain: &str) -> Self {
+        self.chain.last_mut().expect("a chain has links").plain = plain.to_owned();
+        self
+    }
+
+    fn halfway(mut self, judge: Halfway) -> Self {
+        self.halfway.push(judge);
+        self
     }
 
     fn then(mut self, order: Order) -> Self {
@@ -75,14 +79,29 @@ pub const BEFORE: &str = "CREATE TABLE apps_own(x PRIMARY KEY, y TEXT); INSERT I
 
 /// All of them. A new kind of step gets its line here.
 pub fn all() -> Vec<Feature> {
-    vec![schema(), rebuild(), data(), full_text(), verified(), refuted(), broken_off(), grouped(), cascading()]
+    vec![
+        schema(),
+        rebuild(),
+        data(),
+        full_text(),
+        verified(),
+        refuted(),
+        broken_off(),
+        grouped(),
+        cascading(),
+        rows_at_once(),
+        backfilled_online(),
+        loaded_online(),
+        replaced_online(),
+        collected_online(),
+    ]
 }
 
 /// The chains of all features that succeed, one after the other. The tables of each have names of their own.
 pub fn whole() -> Feature {
     let mut whole = Feature::new("all of them in one chain", []);
     for feature in all().into_iter().filter(|f| !f.fails) {
-        whole.halfway = whole.halfway.or(feature.halfway);
+        whole.halfway.extend(feature.halfway);
         for mut part in feature.chain {
             part.mig.name = format!("{:04}_{}", whole.chain.len() + 1, part.mig.name);
             whole.chain.push(part);
@@ -234,4 +253,135 @@ fn cascading() -> Feature {
             Mig::up("cascade_used", "DELETE FROM cp WHERE id = 1;").toml("foreign_keys = \"on\""),
         ],
     )
+}
+
+/// Rows 1, 2, 3 … `n` of one column `i`.
+fn count(n: u32) -> String {
+    format!("(WITH RECURSIVE i(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < {n}) SELECT i FROM i)")
+}
+
+/// Shipped rows, one a line.
+fn shipped(ids: std::ops::RangeInclusive<u32>) -> String {
+    ids.map(|id| format!("{{\"id\": {id}, \"word\": \"word {id}\"}}\n")).collect()
+}
+
+fn number(file: &Connection, sql: &str) -> Result<i64, String> {
+    file.query_row(sql, [], |row| row.get(0)).map_err(|e| format!("{sql}: {e}"))
+}
+
+/// Rows that the migration under way says it has changed.
+fn said(file: &Connection) -> Result<i64, String> {
+    number(file, "SELECT changed FROM _whimbrel_checkpoint")
+}
+
+fn equal(said: i64, found: i64) -> Result<(), String> {
+    if said == found { Ok(()) } else { Err(format!("the checkpoint says {said} rows, and {found} are done")) }
+}
+
+fn rows_at_once() -> Feature {
+    Feature::new(
+        "backfill and load in one transaction",
+        [
+            Mig::up("rows_made", format!("CREATE TABLE ra(id INTEGER PRIMARY KEY, t TEXT); INSERT INTO ra SELECT i, 'T' || i FROM {}; CREATE TABLE rl(id INTEGER PRIMARY KEY, word TEXT);", count(60))),
+            Mig::up("rows_moved", "ALTER TABLE ra ADD COLUMN low TEXT;").file("rows.ndjson", shipped(1..=30)).toml(
+                "step = [{ sql = \"up.sql\" }, { backfill = \"ra\", set = \"low = lower(t)\", where = \"low IS NULL\" }, { load = \"rows.ndjson\", into = \"rl\", key = [\"id\"], conflict = \"replace\" }]",
+            ),
+        ],
+    )
+    .like(&format!("ALTER TABLE ra ADD COLUMN low TEXT; UPDATE ra SET low = lower(t); INSERT INTO rl SELECT i, 'word ' || i FROM {};", count(30)))
+}
+
+fn backfilled_online() -> Feature {
+    // The application counts each change of a row: one that is changed twice shows for ever.
+    Feature::new(
+        "backfill online",
+        [
+            Mig::up(
+                "online_made",
+                format!(
+                    "CREATE TABLE ob(id INTEGER PRIMARY KEY, title TEXT); INSERT INTO ob SELECT i, 'Title ' || i FROM {};
+                     CREATE TABLE ob_changes(n INTEGER); INSERT INTO ob_changes VALUES (0);
+                     CREATE TRIGGER ob_count AFTER UPDATE ON ob BEGIN UPDATE ob_changes SET n = n + 1; END;",
+                    count(90)
+                ),
+            ),
+            Mig::up("online_filled", "ALTER TABLE ob ADD COLUMN slug TEXT;")
+                .down("ALTER TABLE ob DROP COLUMN slug;")
+                .verify("SELECT id FROM ob WHERE slug IS NULL;")
+                .toml(
+                    "mode = \"online\"
+                     step = [{ sql = \"up.sql\" }, { backfill = \"ob\", set = \"slug = lower(replace(title, ' ', '-'))\", where = \"slug IS NULL\", batch = 20 }, { verify = \"verify.sql\" }]",
+                ),
+        ],
+    )
+    .like("ALTER TABLE ob ADD COLUMN slug TEXT; UPDATE ob SET slug = lower(replace(title, ' ', '-'));")
+    .halfway(|file| {
+        if number(file, "SELECT count(*) FROM pragma_table_info('ob') WHERE name = 'slug'")? == 0 {
+            return equal(said(file)?, 0);
+        }
+        let done = number(file, "SELECT count(slug) FROM ob WHERE slug = lower(replace(title, ' ', '-'))")?;
+        equal(said(file)?, done).and(equal(number(file, "SELECT n FROM ob_changes")?, done)).and(equal(done, number(file, "SELECT count(slug) FROM ob")?))
+    })
+    .then(Order::RevertDownTo { version: 1 })
+}
+
+fn loaded_online() -> Feature {
+    Feature::new(
+        "load online",
+        [
+            Mig::up("load_made", "CREATE TABLE ol(id INTEGER PRIMARY KEY, word TEXT); INSERT INTO ol VALUES (3, 'mine'), (500, 'mine too');"),
+            Mig::up("load_done", "").file("cards.ndjson", shipped(1..=60)).toml(
+                "mode = \"online\"
+                 step = [{ load = \"cards.ndjson\", into = \"ol\", key = [\"id\"], conflict = \"skip\", batch = 20 }]",
+            ),
+        ],
+    )
+    .like(&format!("INSERT OR IGNORE INTO ol SELECT i, 'word ' || i FROM {};", count(60)))
+    .halfway(|file| equal(said(file)?, number(file, "SELECT count(*) - 2 FROM ol")?))
+}
+
+fn replaced_online() -> Feature {
+    Feature::new(
+        "load online in place of what is there",
+        [
+            Mig::up(
+                "replace_made",
+                format!("CREATE TABLE orr(id INTEGER PRIMARY KEY, word TEXT); INSERT INTO orr SELECT i, 'old' FROM {};", count(50)),
+            ),
+            Mig::up("replace_done", "").file("cards.ndjson", shipped(11..=50)).toml(
+                "mode = \"online\"
+                 step = [{ load = \"cards.ndjson\", into = \"orr\", key = [\"id\"], conflict = \"replace\", clear_existing = true, batch = 20 }]",
+            ),
+        ],
+    )
+    .like(&format!("DELETE FROM orr; INSERT INTO orr SELECT i, 'word ' || i FROM {} WHERE i > 10;", count(50)))
+    .halfway(|file| {
+        let (old, new) =
+            (number(file, "SELECT count(*) FROM orr WHERE word = 'old'")?, number(file, "SELECT count(*) FROM orr WHERE word <> 'old'")?);
+        equal(said(file)?, 50 - old + new).and(if old > 0 { equal(0, new) } else { Ok(()) })
+    })
+}
+
+fn collected_online() -> Feature {
+    Feature::new(
+        "backfill online with rows that fail",
+        [
+            Mig::up(
+                "collect_made",
+                format!(
+                    "CREATE TABLE oc(id INTEGER PRIMARY KEY, n INTEGER, half INTEGER CHECK (half <> 7)); INSERT INTO oc(id, n) SELECT i, i FROM {};",
+                    count(50)
+                ),
+            ),
+            Mig::up("collect_done", "").toml(
+                "mode = \"online\"
+                 step = [{ backfill = \"oc\", set = \"half = n / 2\", where = \"half IS NULL\", on_error = \"collect\", batch = 10 }]",
+            ),
+        ],
+    )
+    .like("UPDATE oc SET half = n / 2 WHERE n / 2 <> 7;")
+    .halfway(|file| {
+        equal(said(file)?, number(file, "SELECT count(half) FROM oc")?)
+            .and(equal(number(file, "SELECT failed FROM _whimbrel_checkpoint")?, number(file, "SELECT count(*) FROM _whimbrel_failed_item")?))
+    })
 }
