@@ -143,20 +143,20 @@ fn strike(proof: &Proof, before: &Files, fault: Fault, wanted: &End) -> Result<O
     let watch = Watch::on(&connection);
     disk.fail(fault);
 
-    let (mut code, mut left_intent, mut order) = (None, false, 0);
+    let (mut failure, mut left_intent, mut order) = (None, false, 0);
     match proof.engine.adopt(connection) {
-        Err(error) => code = Some((error.code().to_owned(), error.class())),
+        Err(error) => failure = Some(error.failure()),
         Ok(mut file) => {
             while order < proof.feature.orders.len() {
                 match proof.engine.advance(&mut file, proof.feature.orders[order], false) {
-                    Err(error) => code = Some((error.code().to_owned(), error.class())),
+                    Err(error) => failure = Some(error.failure()),
                     Ok(done) if proof.judge(&done, order).is_ok() && !transient(&done) => {
                         order += 1;
                         continue;
                     }
                     Ok(Advanced::Ran(ran)) => {
                         left_intent = ran.left_intent;
-                        code = ran.stopped.map(|s| (s.failure.code, s.failure.class));
+                        failure = ran.stopped.map(|s| s.failure);
                     }
                     Ok(done) => return Err(format!("it came to {done:?}")),
                 }
@@ -171,16 +171,14 @@ fn strike(proof: &Proof, before: &Files, fault: Fault, wanted: &End) -> Result<O
         return Err(format!("outside a transaction it ran {alone:?}"));
     }
     proof.check(folder.path())?;
-    if let Some((code, class)) = &code
-        && *class != FailureClass::Transient
-    {
-        return Err(format!("it was reported as {code}, {class:?}: nobody would try it again"));
+    if let Some(failure) = failure.as_ref().filter(|f| f.class != FailureClass::Transient) {
+        return Err(format!("nobody would try it again after this: {failure:?}"));
     }
     proof.go_on(folder.path(), order.min(proof.feature.orders.len() - 1), left_intent, wanted)?;
-    match (struck.first(), code) {
+    match (struck.first(), failure) {
         (None, None) => Ok(None),
-        (None, Some((code, _))) => Err(format!("{code} was reported, and nothing failed")),
-        (Some(kind), code) => Ok(Some(Outcome { struck: *kind, code: code.map(|(code, _)| code) })),
+        (None, Some(failure)) => Err(format!("nothing failed, and this was reported: {failure:?}")),
+        (Some(kind), failure) => Ok(Some(Outcome { struck: *kind, code: failure.map(|f| f.code) })),
     }
 }
 

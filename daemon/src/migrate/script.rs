@@ -115,6 +115,8 @@ pub fn run(
     let mut at = 0;
     while at < text.len() {
         let number = ran.statements + 1;
+        // What an earlier statement was denied and did without (`pragma_table_list` compiles every view) is not this one's.
+        guard.take_denied();
         // SAFETY: `at` is inside `source`, which ends in NUL and outlives the statement.
         let prepared = unsafe { prepare(connection, source.as_c_str(), at) };
         let end = if prepared.tail > at { prepared.tail } else { text.len() };
@@ -445,6 +447,18 @@ mod tests {
         check("CREATE TABLE a(x);\nUPDATE a /* zz */ SET x = 'zz',\n zz = 1;", 3, 2);
         check("CREATE TABLE a(x CHECK (x < 10));\n UPDATE a SET x = 1; INSERT INTO a VALUES (10);", 2, 22);
         check("CREATE TABLE a(x);\nCREATE TRIGGER t AFTER INSERT ON a\n BEGIN SELECT CASE 1 WHEN 1 THEN 2 END;", 3, 2);
+    }
+
+    #[test]
+    fn what_one_statement_did_without_is_not_the_next_ones_fault() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let guard = Guard::install(&mut connection, Halt::default()).unwrap();
+        connection.execute_batch("CREATE TABLE _whimbrel_meta(key); CREATE VIEW _whimbrel_v AS SELECT key FROM _whimbrel_meta; BEGIN").unwrap();
+        let on = guard.on(Duration::from_secs(2), false);
+        let text = "CREATE TABLE a(x UNIQUE); SELECT name FROM pragma_table_list; INSERT INTO a VALUES (1), (1);";
+        let error = run(&connection, &guard, "up.sql", text, Reading::Run, |_| Ok(()), |_| {}).unwrap_err();
+        drop(on);
+        assert!(matches!(error, ScriptError::Sqlite { code: ffi::SQLITE_CONSTRAINT_UNIQUE, .. }), "{error}");
     }
 
     #[test]
