@@ -11,30 +11,13 @@ use std::{
 
 use rusqlite::{Connection, params};
 use serde_json::Value;
-use whimbrel::{
-    ambient::Ambient,
-    migrate::{
-        apply::{self, Job, Policy},
-        chain::Chain,
-        connection::{Managed, Missing},
-        files,
-        halt::Halt,
-        live::Live,
-        transaction::{Terms, write},
-    },
-    publish,
-    store::{
-        device::{DeviceStore, StoredTarget},
-        managed,
-    },
-    trust,
+use whimbrel::migrate::{
+    apply::Policy,
+    connection::{Managed, Missing},
+    halt::Halt,
+    live::Live,
 };
-use whimbrel_shared::{
-    ids::ClientId,
-    migration::TargetEntry,
-    status::{AskedBy, Operation},
-};
-use whimbrel_tests::{Device, Mig, Server, bins, chain, migrations, until};
+use whimbrel_tests::{Device, Server, bins, chain, engine::Accepted, scores::Scores, until};
 
 /// Migrations in the chain that is measured.
 const LENGTH: u32 = 200;
@@ -63,32 +46,7 @@ fn main() {
     if part("daemon") {
         daemon(&mut scores, if asked("--quick") { Duration::from_secs(10) } else { Duration::from_secs(60) });
     }
-    println!();
-    match scores.missed {
-        0 => println!("every target is met"),
-        missed => println!("{missed} target(s) missed"),
-    }
-    if asked("--check") && scores.missed > 0 {
-        std::process::exit(1);
-    }
-}
-
-/// Figures beside their targets.
-#[derive(Default)]
-struct Scores {
-    missed: u32,
-}
-
-impl Scores {
-    fn at_most(&mut self, what: &str, figure: f64, limit: f64, unit: &str) {
-        let met = figure <= limit;
-        self.missed += u32::from(!met);
-        println!("  {} {what:<64} {figure:>9.2} {unit:<5} target ≤ {limit} {unit}", if met { "ok  " } else { "MISS" });
-    }
-
-    fn note(&self, what: &str, figure: impl std::fmt::Display) {
-        println!("       {what:<64} {figure:>9}");
-    }
+    scores.end(asked("--check"));
 }
 
 // ---- applying ----------------------------------------------------------------------------------------------------------
@@ -116,31 +74,6 @@ impl Way {
     fn from_word(word: &str) -> Self {
         [Self::Floor, Self::Each, Self::Grouped].into_iter().find(|w| w.word() == word).expect("a way is floor, each or grouped")
     }
-}
-
-/// The chain, accepted by a device: `device.db` and the entries in it, with the schema that a rehearsal recorded.
-struct Accepted {
-    store: DeviceStore,
-    chain: Chain,
-    migrations: Vec<Mig>,
-}
-
-fn accepted(folder: &Path) -> Accepted {
-    let migrations = chain::small(LENGTH);
-    let source = folder.join("migrations");
-    migrations::write(&source, &migrations);
-    let (read, _) = publish::read(&source, None, false).expect("the chain is read");
-    let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).expect("the chain is rehearsed");
-    let app = "bench".parse().expect("a name");
-    let links = publish::compare::links(&read, &rehearsal, &app, 0, None).expect("the chain is linked");
-    let store = DeviceStore::open(&folder.join("state")).expect("a store opens");
-    let mut entries: Vec<TargetEntry> = Vec::new();
-    for link in links {
-        assert!(link.target.custom.schema.is_some(), "checks are on");
-        store.accept(&app, &StoredTarget { entry: link.target.clone(), body: link.body.into_bytes(), accepted_at_ms: 0 }).expect("it is kept");
-        entries.push(link.target);
-    }
-    Accepted { store, chain: Chain::new(entries), migrations }
 }
 
 /// Applies the chain to a new file, and says how long it took from opening the file to the last commit.
@@ -173,30 +106,12 @@ fn floor(accepted: &Accepted, path: &Path) -> Duration {
 }
 
 fn engine(way: Way, accepted: &Accepted, path: &Path) -> Duration {
-    let ambient = Ambient::real();
-    let app = "bench".parse().expect("a name");
-    let identity = files::new_identity(ClientId::from_dice(ambient.dice()), &app, files::place(path).expect("the file is there"));
     // What happens once in a file's life is not part of it; the floor's table is not either.
-    let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
-    write(&mut file, Terms::ours(LIMIT), |file| Ok(managed::prepare(&file.connection, &identity)?)).expect("our tables are made");
-    drop(file);
-
+    let identity = accepted.prepare(path);
     let begun = Instant::now();
     let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
-    let load = |version, revision| trust::load(&accepted.store, &app, version, revision);
-    let job = Job {
-        identity: &identity,
-        chain: &accepted.chain,
-        load: &load,
-        operation: Operation::Apply,
-        from: 1,
-        to: LENGTH,
-        by: AskedBy::Plan,
-        policy: Policy { max_attempts: 3, grouping: way == Way::Grouped, wait_for_app: LIMIT },
-        ambient: &ambient,
-        live: &Live::default(),
-    };
-    let ran = apply::run(&mut file, &job);
+    let policy = Policy { max_attempts: 3, grouping: way == Way::Grouped, wait_for_app: LIMIT };
+    let ran = accepted.run(&mut file, &identity, (1, LENGTH), policy, &Live::default());
     let took = begun.elapsed();
     assert!(ran.stopped.is_none() && ran.done.len() == LENGTH as usize, "{:?}", ran.stopped);
     took
@@ -208,7 +123,7 @@ type Round = BTreeMap<&'static str, (f64, f64)>;
 fn speed(scores: &mut Scores) {
     println!("\nApplying {LENGTH} small migrations to a file on disk (WAL, synchronous=FULL), {ROUNDS} rounds in turns:");
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(bins::folder()).expect("a folder on the disk of the build");
-    let accepted = accepted(folder.path());
+    let accepted = Accepted::new(folder.path(), chain::small(LENGTH));
     let path = folder.path().join("bench.db");
     let mut rounds: Vec<BTreeMap<&str, (f64, f64)>> = Vec::new();
     for _ in 0..ROUNDS {
@@ -274,7 +189,7 @@ fn syncs(way: Way, folder: &Path) -> Option<u32> {
 const MARK: &str = "-- counted --";
 
 fn one_run(way: Way, folder: &Path) {
-    let accepted = accepted(folder);
+    let accepted = Accepted::new(folder, chain::small(LENGTH));
     let path = folder.join("traced.db");
     // Once for the preparation, once for the count: only the second lies between the marks.
     eprintln!("{MARK}");

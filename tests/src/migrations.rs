@@ -22,7 +22,7 @@ pub struct Mig {
     pub verify: Option<String>,
     /// `migration.toml`.
     pub toml: Option<String>,
-    /// Files that its steps name, and their text.
+    /// Other files that it names.
     pub files: BTreeMap<String, String>,
 }
 
@@ -50,7 +50,7 @@ impl Mig {
         self
     }
 
-    /// With a file that a step names.
+    /// And has another file.
     pub fn file(mut self, name: &str, text: impl Into<String>) -> Self {
         self.files.insert(name.to_owned(), text.into());
         self
@@ -62,10 +62,10 @@ impl Mig {
     }
 
     fn migration(&self) -> Migration {
-        let mut files = self.files.clone();
-        files.insert("up.sql".to_owned(), self.up.clone());
+        let mut files = BTreeMap::from([("up.sql".to_owned(), self.up.clone())]);
         files.extend(self.verify.clone().map(|text| ("verify.sql".to_owned(), text)));
         files.extend(self.down.clone().map(|text| ("down.sql".to_owned(), text)));
+        files.extend(self.files.clone());
         let name = self.name.parse().expect("the story's name is right");
         Migration { format: FORMAT.to_owned(), name, manifest: self.manifest(), down: self.down.as_ref().map(|_| "down.sql".to_owned()), files }
     }
@@ -78,11 +78,13 @@ pub fn write(folder: &Path, chain: &[Mig]) {
         std::fs::create_dir_all(&place).expect("a folder can be made");
         let files =
             [("up.sql", Some(&mig.up)), ("down.sql", mig.down.as_ref()), ("verify.sql", mig.verify.as_ref()), ("migration.toml", mig.toml.as_ref())];
-        let named = mig.files.iter().map(|(file, text)| (file.as_str(), Some(text)));
-        for (file, text) in files.into_iter().chain(named) {
+        for (file, text) in files {
             if let Some(text) = text {
                 std::fs::write(place.join(file), text).expect("a file can be written");
             }
+        }
+        for (file, text) in &mig.files {
+            std::fs::write(place.join(file), text).expect("a file can be written");
         }
     }
 }

@@ -12,9 +12,9 @@ use whimbrel::{migrate::plan, store::managed};
 use whimbrel_shared::{ids::Digest, protocol::poll::Order, status::EventKind};
 
 use crate::{
-    engine::{Advanced, Engine},
     features::{BEFORE, Feature},
     hash::{content, everything},
+    lone_engine::{Advanced, Engine},
 };
 
 /// The file's name in its folder.

@@ -13,9 +13,8 @@ use std::{
 use rusqlite::{Connection, types::ValueRef};
 use whimbrel_shared::protocol::poll::Order;
 use whimbrel_tests::{
-    Mig,
-    engine::{Advanced, Engine},
-    host,
+    Mig, host,
+    lone_engine::{Advanced, Engine},
     proof::scratch,
 };
 

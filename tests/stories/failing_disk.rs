@@ -12,8 +12,9 @@ use std::{
 use crashvfs::{Disk, Fault, Files, Kind, Trouble, Watch};
 use whimbrel_shared::status::FailureClass;
 use whimbrel_tests::{
-    engine::Advanced,
-    features, night,
+    features,
+    lone_engine::Advanced,
+    night,
     proof::{End, Journal, NAME, Proof, put, scratch},
 };
 

@@ -188,3 +188,95 @@ fn kill_inside_reaching(device: &Device, version: u32) {
     assert!(process.ended().is_none(), "{}", process.log());
     process.kill();
 }
+
+/// An online migration whose backfill takes some seconds, with an index that only whole rows allow.
+fn slugs() -> Vec<Mig> {
+    let rows = 60_000;
+    vec![
+        Mig::up(
+            "0001_init",
+            format!(
+                "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT NOT NULL);
+                 WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO notes(title) SELECT 'Note Number ' || i FROM n;
+                 CREATE TABLE log(id INTEGER); CREATE TABLE cards(id INTEGER PRIMARY KEY, face TEXT);"
+            ),
+        ),
+        Mig::up("0002_slugs", "ALTER TABLE notes ADD COLUMN slug TEXT; CREATE TRIGGER once AFTER UPDATE OF slug ON notes BEGIN INSERT INTO log VALUES (NEW.id); END;")
+            .toml(
+                "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"slug = lower(replace(title, ' ', '-'))\"\nwhere = \"slug IS NULL\"\nbatch = 200\n                 [[step]]\nload = \"cards.ndjson\"\ninto = \"cards\"\nkey = [\"id\"]\nbatch = 100\n[[step]]\nsql = \"index.sql\"\n[[step]]\nverify = \"verify.sql\"\n",
+            )
+            .file("cards.ndjson", (1..=3_000).map(|n| format!("{{\"id\": {n}, \"face\": \"card {n}\"}}\n")).collect::<String>())
+            .file("index.sql", "CREATE UNIQUE INDEX notes_slug ON notes(slug);")
+            .file("verify.sql", format!("SELECT count(*) = {rows} FROM log;")),
+    ]
+}
+
+#[test]
+fn a_backfill_that_is_killed_goes_on_where_it_stood() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    server.publish("slugs", &slugs());
+    let token = server.token("slugs");
+    let device = |name: &str| {
+        let device = Device::new(stage.path(), name, &server.url()).database("app.db", "slugs").table("[apply]\nmax_attempts = 0");
+        device.make("app.db", "");
+        device.enroll(&token);
+        device
+    };
+    let whole = device("uninterrupted");
+    let begun = Instant::now();
+    whole.once_well();
+    let (took, wanted) = (begun.elapsed(), content_hash(&whole.path("app.db")));
+
+    let kills = sample(15, 200);
+    let seed = std::env::var("WHIMBREL_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let mut dice = fastrand::Rng::with_seed(seed);
+    let (mut killed, mut among_rows, mut passes) = (0, 0, 0);
+    let mut longest_resume = Duration::ZERO;
+    while killed < kills {
+        passes += 1;
+        let device = device(&format!("pass{passes}"));
+        let file = device.path("app.db");
+        let examined = || one_if_there(&file, "SELECT unit * 1000000 + examined FROM _whimbrel_checkpoint");
+        loop {
+            let (moment, before, begun) = (took.mul_f64(dice.f64() * 0.3), examined(), Instant::now());
+            let mut process = device.once_in_background();
+            if let Some(before) = before {
+                // It goes on within a second, from where it stood.
+                until(SOON, "the walk goes on", || (examined().is_none_or(|now| now > before) || process.ended().is_some()).then_some(()));
+                longest_resume = longest_resume.max(begun.elapsed());
+                assert!(examined().is_none_or(|now| now >= before), "seed {seed}: it began again");
+            }
+            wait::moment(moment);
+            if let Some(status) = process.ended() {
+                assert_eq!(code(status), 0, "seed {seed}: {}", process.log());
+                break;
+            }
+            process.kill();
+            killed += 1;
+            among_rows += usize::from(examined().is_some());
+        }
+        device.once_well();
+        // The log of the trigger shows a row that was changed twice.
+        assert_eq!(content_hash(&file), wanted, "seed {seed}, pass {passes}: the content differs from the uninterrupted run's");
+        assert_eq!(one::<u32>(&file, "SELECT count(*) FROM _whimbrel_event WHERE kind = 'completed'"), 2);
+        let id = client_id(&file);
+        assert_eq!(
+            server.stored_reports(&id),
+            list(&file, "SELECT event_id FROM _whimbrel_event ORDER BY seq"),
+            "seed {seed}, pass {passes}: reports"
+        );
+        std::fs::remove_dir_all(device.folder()).unwrap();
+    }
+    eprintln!(
+        "kill -9: {killed} in {passes} passes of {took:.1?}, {among_rows} among the rows; going on took {longest_resume:.2?} at most (seed {seed})"
+    );
+    assert!(among_rows * 2 > killed, "{among_rows} of {killed} kills came among the rows");
+}
+
+/// A number of a file that may not have the table yet.
+fn one_if_there(file: &Path, sql: &str) -> Option<i64> {
+    let connection = Connection::open(file).ok()?;
+    connection.busy_timeout(SOON).ok()?;
+    connection.query_row(sql, [], |row| row.get(0)).ok()
+}

@@ -10,7 +10,7 @@
 use whimbrel_shared::protocol::poll::Order;
 use whimbrel_tests::{
     Mig,
-    engine::{Advanced, Engine},
+    lone_engine::{Advanced, Engine},
     proof::scratch,
 };
 

@@ -67,7 +67,7 @@ fn news(d: &DatabaseView) -> Option<String> {
         Phase::Idle | Phase::Preflight | Phase::Committing => None,
         Phase::Waiting => d.waiting_ms.map(|_| "waiting for the app".to_owned()),
         Phase::Running { .. } => {
-            let picture = crate::migrate::live::Picture { step: 0, steps: 0, statement: 0, done: 0, total: 0, ..d.now.clone() };
+            let picture = crate::migrate::live::Picture { step: 0, steps: 0, statement: 0, done: 0, total: 0, rows: None, ..d.now.clone() };
             Some(status::now(&picture, None))
         }
     }
@@ -86,12 +86,20 @@ fn draw(all: &MultiProgress, bars: &mut BTreeMap<PathBuf, ProgressBar>, d: &Data
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
     });
-    let template = if d.now.total > 0 { "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}" } else { "{prefix} {spinner} {elapsed} {wide_msg}" };
+    let template = if d.now.total > 0 || d.now.rows.is_some() {
+        "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}"
+    } else {
+        "{prefix} {spinner} {elapsed} {wide_msg}"
+    };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_length(u64::from(d.now.total));
-    bar.set_position(u64::from(d.now.done));
+    let (done, total) = match &d.now.rows {
+        Some(rows) => (rows.done, rows.total),
+        None => (u64::from(d.now.done), u64::from(d.now.total)),
+    };
+    bar.set_length(total);
+    bar.set_position(done);
     // The bar shows how many of how many.
     let picture = crate::migrate::live::Picture { total: 0, ..d.now.clone() };
     bar.set_message(status::now(&picture, d.waiting_ms));

@@ -253,7 +253,7 @@ impl Runner<'_, '_> {
             if self.file.guard.halt().no_more() {
                 return Err(ApplyError::Cancelled);
             }
-            let (crashed, unit_number) = (self.crashed, at.unit);
+            let (crashed, unit_number, asked) = (self.crashed, at.unit, TOUCHED_AT_ONCE.min(size.rows()));
             let ((chunk, next, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
                 if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
@@ -262,7 +262,7 @@ impl Runner<'_, '_> {
                 let mark = if catches && fire { checkpoint::last_touched(&file.connection)? } else { 0 };
                 let (keys, last) = match walking {
                     true => (Vec::new(), 0),
-                    false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), TOUCHED_AT_ONCE.min(size.rows()))?,
+                    false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
                 let on = file.guard.on(timeout, false);
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
@@ -295,7 +295,7 @@ impl Runner<'_, '_> {
             let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
             let throttle = wal.keep_small(self.file, || job.live.rows(Some(meter.rows(step.table(), at, Some(Throttle::Wal)))))?.or(throttle);
             job.live.rows(Some(meter.rows(step.table(), at, throttle)));
-            let over = if walking { chunk.end } else { chunk.examined < FEW };
+            let over = if walking { chunk.end } else { chunk.examined < FEW.min(u64::from(asked)) };
             if over && walking && catches {
                 walking = false;
             } else if over {

@@ -25,6 +25,8 @@ pub struct Loading {
     text: String,
     form: Form,
     place: String,
+    /// The statement for rows with these columns: as a rule they all have the same.
+    statement: Option<(Vec<String>, String)>,
 }
 
 /// Where a load stands.
@@ -43,7 +45,7 @@ impl Loading {
         let bad = |why: String| ApplyError::BadStep { place: place.clone(), why };
         let form = Form::of(&step.file).ok_or_else(|| bad(format!("{} is neither .ndjson nor .csv", step.file)))?;
         let table = Table::read(&managed.connection, &step.into)?.ok_or_else(|| bad(format!("there is no table {}", step.into)))?;
-        Ok(Self { step: step.clone(), table, text: text.to_owned(), form, place })
+        Ok(Self { step: step.clone(), table, text: text.to_owned(), form, place, statement: None })
     }
 
     /// Rows of the file.
@@ -53,7 +55,8 @@ impl Loading {
 
     /// Puts in the next `part.rows` rows.
     pub fn chunk(&mut self, managed: &Managed, part: &Part<'_>) -> Result<Chunk, ApplyError> {
-        let bad = |why: String| ApplyError::BadStep { place: self.place.clone(), why };
+        let place = self.place.clone();
+        let bad = |why: String| ApplyError::BadStep { place: place.clone(), why };
         let mut position: Position = match part.position {
             Some(text) => serde_json::from_str(text).map_err(|e| bad(e.to_string()))?,
             None => Position { place: Place::default(), since: self.newest_there(managed)? },
@@ -73,7 +76,7 @@ impl Loading {
                     let values = record.values.iter().map(|(column, value)| (column.clone(), to_json(value))).collect();
                     let row = Some(serde_json::Value::Object(values).to_string());
                     let item = FailedItem { key: format!("{}:{}", self.step.file, record.line), code, message, row };
-                    keep_or_stop(self.step.on_error, &self.place, item, &mut chunk)?;
+                    keep_or_stop(self.step.on_error, &place, item, &mut chunk)?;
                 }
             }
         }
@@ -105,7 +108,21 @@ impl Loading {
     }
 
     /// One row, by the step's strategy. Returns 0 when it left what was there.
-    fn insert(&self, managed: &Managed, record: &Record) -> Result<rusqlite::Result<u64>, ApplyError> {
+    fn insert(&mut self, managed: &Managed, record: &Record) -> Result<rusqlite::Result<u64>, ApplyError> {
+        let known = |columns: &[String]| columns.len() == record.values.len() && columns.iter().zip(&record.values).all(|(a, (b, _))| a == b);
+        let (_, sql) = match self.statement.take() {
+            Some((columns, sql)) if known(&columns) => self.statement.insert((columns, sql)),
+            _ => {
+                let sql = self.upsert(record);
+                self.statement.insert((record.values.iter().map(|(column, _)| column.clone()).collect(), sql))
+            }
+        };
+        let values = params_from_iter(record.values.iter().map(|(_, value)| value));
+        Ok(prepare(managed, &self.place, sql)?.execute(values).map(|n| n as u64))
+    }
+
+    /// The statement for rows with the columns of `record`.
+    fn upsert(&self, record: &Record) -> String {
         let columns: Vec<String> = record.values.iter().map(|(column, _)| quote(column)).collect();
         let parameters: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
         let key: Vec<String> = self.step.key.iter().map(|column| quote(column)).collect();
@@ -125,15 +142,13 @@ impl Loading {
             LoadConflict::KeepNewest => format!("UPDATE SET {} WHERE t.{newest} IS NULL OR excluded.{newest} > t.{newest}", set(&excluded)),
             LoadConflict::KeepOldest => format!("UPDATE SET {} WHERE t.{newest} IS NULL OR excluded.{newest} < t.{newest}", set(&excluded)),
         };
-        let sql = format!(
+        format!(
             "INSERT INTO {} AS t ({}) VALUES ({}) ON CONFLICT ({}) DO {then}",
             self.table.quoted,
             columns.join(", "),
             parameters.join(", "),
             key.join(", ")
-        );
-        let values = params_from_iter(record.values.iter().map(|(_, value)| value));
-        Ok(prepare(managed, &self.place, &sql)?.execute(values).map(|n| n as u64))
+        )
     }
 }
 
