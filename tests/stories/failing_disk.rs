@@ -19,7 +19,7 @@ use whimbrel_tests::{
 };
 
 /// Runs at once: the engine leaves gaps for the application, so that one run alone mostly sleeps.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 #[test]
 fn a_disk_that_fails_at_any_call_in_wal_mode_costs_nothing_but_time() {
