@@ -393,9 +393,11 @@ fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
     let values: Vec<String> = table.key.iter().map(|column| format!("NEW.{column}")).collect();
     let name = super::rows::table::quote(&table.name);
     for event in ["INSERT", "UPDATE"] {
+        // It is there when a run died before its first chunk.
         let sql = format!(
-            "CREATE TRIGGER main._whimbrel_catch_{unit}_{} AFTER {event} ON {name} BEGIN
-               INSERT INTO _whimbrel_touched (unit, {}) VALUES ({unit}, {}); END",
+            "DROP TRIGGER IF EXISTS main._whimbrel_catch_{unit}_{0};
+             CREATE TRIGGER main._whimbrel_catch_{unit}_{0} AFTER {event} ON {name} BEGIN
+               INSERT INTO _whimbrel_touched (unit, {1}) VALUES ({unit}, {2}); END",
             event.to_ascii_lowercase(),
             columns.join(", "),
             values.join(", ")
