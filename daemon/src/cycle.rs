@@ -3,6 +3,8 @@
 //! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
+mod backups;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -31,6 +33,7 @@ use crate::{
     config::{AppVersion, Config},
     control::protocol::{MigrationFailure, PersonOrder, Selector, Summary, SummaryError},
     migrate::{
+        backup::witness::Witness,
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
@@ -93,6 +96,8 @@ pub struct SiteState {
     told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
+    /// Whether what an interrupted backup left behind was taken away.
+    swept: bool,
 }
 
 /// How the exchanges with the server go.
@@ -158,6 +163,7 @@ impl Core {
         }
 
         publish(self, "applying");
+        self.backups(&requests).await?;
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
         self.show_holds()?;
@@ -197,7 +203,7 @@ impl Core {
                 // Two names of one file are one database.
                 let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
-                    let site = Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default() };
+                    let site = Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
                     let state = SiteState {
                         site,
                         looked: None,
@@ -211,6 +217,7 @@ impl Core {
                         latest: 0,
                         told: Vec::new(),
                         ran: 0,
+                        swept: false,
                     };
                     self.sites.insert(path, state);
                 }
@@ -880,8 +887,11 @@ impl Core {
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
             // Who reverts or holds wants it to wait afterwards.
-            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
-                summary.errors.retain(|e| !e.waiting);
+            match request.order {
+                PersonOrder::Revert { .. } | PersonOrder::Hold { .. } => summary.errors.retain(|e| !e.waiting),
+                // How the migrations stand is another matter.
+                PersonOrder::Backup | PersonOrder::Restore { .. } => summary.errors.retain(|e| backups::is_about(&e.code)),
+                PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Release => {}
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
             let failing: BTreeSet<&PathBuf> = summary.errors.iter().filter(|e| !e.waiting).map(|e| &e.database).collect();
@@ -939,7 +949,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Backup | PersonOrder::Restore { .. } => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod apply;
+pub mod backup;
 pub mod completions;
 pub mod diagnostics;
 pub mod doctor;
@@ -95,6 +96,7 @@ enum Command {
     Revert(revert::Args),
     Hold(hold::Args),
     Release(release::Args),
+    Backup(backup::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -123,6 +125,7 @@ impl Command {
             Self::Revert(args) => revert::run(args, out),
             Self::Hold(args) => hold::run(args, out),
             Self::Release(args) => release::run(args, out),
+            Self::Backup(args) => backup::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),

@@ -67,7 +67,7 @@ fn migration(order: &PersonOrder) -> Option<&str> {
     match order {
         PersonOrder::Apply { to } => to.as_deref(),
         PersonOrder::Revert { migration, .. } => migration.as_deref(),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release => None,
+        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Backup | PersonOrder::Restore { .. } => None,
     }
 }
 

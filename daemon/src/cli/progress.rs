@@ -65,6 +65,8 @@ impl<'a> Progress<'a> {
 fn news(d: &DatabaseView) -> Option<String> {
     match &d.now.phase {
         Phase::Idle | Phase::Preflight | Phase::Committing => None,
+        Phase::Copying(_) => Some("copying the file".to_owned()),
+        Phase::Restoring(_) => Some("going back to a backup".to_owned()),
         Phase::Waiting => d.waiting_ms.map(|_| "waiting for the app".to_owned()),
         Phase::Running { .. } => {
             let picture = crate::migrate::live::Picture { step: 0, steps: 0, statement: 0, done: 0, total: 0, ..d.now.clone() };
@@ -86,12 +88,16 @@ fn draw(all: &MultiProgress, bars: &mut BTreeMap<PathBuf, ProgressBar>, d: &Data
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
     });
-    let template = if d.now.total > 0 { "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}" } else { "{prefix} {spinner} {elapsed} {wide_msg}" };
+    let (done, total) = match &d.now.phase {
+        Phase::Copying(pages) | Phase::Restoring(pages) => (pages.pages_done, pages.pages),
+        Phase::Idle | Phase::Preflight | Phase::Waiting | Phase::Running { .. } | Phase::Committing => (d.now.done, d.now.total),
+    };
+    let template = if total > 0 { "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}" } else { "{prefix} {spinner} {elapsed} {wide_msg}" };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    bar.set_length(u64::from(d.now.total));
-    bar.set_position(u64::from(d.now.done));
+    bar.set_length(u64::from(total));
+    bar.set_position(u64::from(done));
     // The bar shows how many of how many.
     let picture = crate::migrate::live::Picture { total: 0, ..d.now.clone() };
     bar.set_message(status::now(&picture, d.waiting_ms));

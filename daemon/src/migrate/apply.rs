@@ -507,6 +507,7 @@ impl Job<'_> {
             schema.apply(change);
             schema
         });
+        self.live.performed(version, performed);
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
 
         self.live.set(Phase::Committing);

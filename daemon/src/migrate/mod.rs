@@ -1,6 +1,7 @@
 //! From accepted migrations to a changed schema: plan, preflight, guard, apply, recover, revert, report (DESIGN 8).
 
 pub mod apply;
+pub mod backup;
 pub mod chain;
 pub mod connection;
 pub mod error;
@@ -16,6 +17,7 @@ pub mod patience;
 pub mod perform;
 pub mod plan;
 pub mod recover;
+pub mod rehearse;
 pub mod schema;
 pub mod script;
 pub mod transaction;

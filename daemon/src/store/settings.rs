@@ -41,6 +41,11 @@ pub fn damaged(path: &std::path::Path) -> String {
     format!("damaged:{}", path.display())
 }
 
+/// The restore that was begun last on a database, and the epoch that it had then: `REQUEST_ID EPOCH`.
+pub fn restoring(client: whimbrel_shared::ids::ClientId) -> String {
+    format!("restoring:{client}")
+}
+
 /// Largest timestamp that a seed server's migration had.
 pub fn seed_timestamp(app: &AppName) -> String {
     format!("seed_timestamp:{app}")
