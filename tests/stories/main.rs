@@ -2,6 +2,7 @@
 //! name is a sentence; together they describe the product. `WHIMBREL_NIGHT=1` runs sweeps whole.
 
 mod app_first;
+mod backup;
 mod bad_input;
 mod documents;
 mod half_open;
