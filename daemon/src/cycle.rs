@@ -203,7 +203,8 @@ impl Core {
                 // Two names of one file are one database.
                 let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
-                    let site = Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+                    let site =
+                        Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
                     let state = SiteState {
                         site,
                         looked: None,

@@ -21,10 +21,7 @@ const NOTES: &str = "CREATE TABLE notes(id INTEGER PRIMARY KEY, body TEXT); INSE
 
 /// One that loses nothing, and one that is meant to.
 fn chain() -> Vec<Mig> {
-    vec![
-        Mig::up("0001_notes", NOTES),
-        Mig::up("0002_thin_out", "DELETE FROM notes WHERE id > 1").toml("destructive = true"),
-    ]
+    vec![Mig::up("0001_notes", NOTES), Mig::up("0002_thin_out", "DELETE FROM notes WHERE id > 1").toml("destructive = true")]
 }
 
 fn backups(device: &Device) -> Vec<Value> {
@@ -121,7 +118,6 @@ fn a_restore_is_refused_after_a_foreign_commit_and_says_what_would_be_lost() {
 
     device.run(&["backup", "restore", "notes.db", "--discard-newer"]).says(0, &[]);
     assert_eq!(list(&file, "SELECT body FROM notes ORDER BY id"), ["one", "two", "three"]);
-    daemon.process.expect_error("restore_refused");
     daemon.stop();
 }
 
@@ -139,7 +135,6 @@ fn a_daemon_that_was_restarted_cannot_vouch_for_the_file_any_more() {
     device.run(&["backup", "restore", "notes.db", "--discard-newer"]).says(0, &[]);
     // Both ran in one, and the backup is of what was before.
     daemon.until_at(SOON, 0);
-    daemon.process.expect_error("restore_refused");
     daemon.stop();
 }
 
@@ -170,8 +165,7 @@ fn a_backup_that_is_killed_half_way_leaves_only_a_part_that_is_swept() {
 fn the_newest_backups_are_kept_where_the_configuration_says() {
     let stage = stage();
     let server = Server::start(stage.path());
-    let device =
-        Device::new(stage.path(), "device", &server.url()).table("[backup]\nkeep = 2\ndir = \"elsewhere\"").database("notes.db", "notes");
+    let device = Device::new(stage.path(), "device", &server.url()).table("[backup]\nkeep = 2\ndir = \"elsewhere\"").database("notes.db", "notes");
     let file = device.make("notes.db", NOTES);
     device.enroll(&server.token("notes"));
     server.plan_nothing("notes");
@@ -230,8 +224,11 @@ fn a_rehearsal_says_what_the_real_run_then_does_and_leaves_the_file_alone() {
     assert_eq!(rehearsed[3]["fingerprint"], real.as_str());
     assert_eq!(one::<u32>(&file, "SELECT count(*) FROM slug"), 20_000);
 
-    // What fails on the copy fails in the file, with the same words.
-    let broken = [pending.as_slice(), &[Mig::up("0004_twice", "INSERT INTO slug VALUES (15000, 'again')"), Mig::up("0005_never", "CREATE TABLE never(x)")]].concat();
+    // What fails on the copy fails in the file, with the same words: here on a row of the application's own.
+    Connection::open(&file).unwrap().execute("INSERT INTO slug VALUES (30000, 'own')", []).unwrap();
+    let broken =
+        [pending.as_slice(), &[Mig::up("0004_twice", "INSERT INTO slug VALUES (30000, 'again')"), Mig::up("0005_never", "CREATE TABLE never(x)")]]
+            .concat();
     device.run(&["hold", "notes.db"]);
     server.publish("notes", &broken);
     daemon.poll();

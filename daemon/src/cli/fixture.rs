@@ -15,8 +15,8 @@ use whimbrel_shared::{
 use super::look::Look;
 use crate::{
     control::protocol::{
-        BackupView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary,
-        SummaryError,
+        BackupView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView,
+        Snapshot, Summary, SummaryError,
     },
     migrate::{
         backup::{Backup, BackupError, Of, Reason},

@@ -76,6 +76,8 @@ impl Core {
             let asked: Vec<Asked> = requests.iter().filter(|r| self.selects(&r.database, &path)).filter_map(Asked::of).collect();
             let state = self.sites.get_mut(&path).expect("its own key");
             let Some(looked) = state.looked.clone() else {
+                // Kept open, a file that was removed would keep its room on the disk.
+                drop(state.site.witness.take());
                 state.health.extend(asked.iter().map(|asked| shown(&no_database(&self.shared, &state.site, asked))));
                 continue;
             };
@@ -133,7 +135,10 @@ fn carry_out(shared: &Shared, site: &Site, mut looked: Looked, chain: &Chain, as
                 }
                 carried.again = Some(again);
             }
-            Err(error) => carried.health.push(shown(&error)),
+            Err(error) => {
+                tracing::warn!(database.path = %site.path.display(), "{error}");
+                carried.health.push(shown(&error));
+            }
         }
         site.live.set(Phase::Idle);
     }

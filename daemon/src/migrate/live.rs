@@ -1,11 +1,18 @@
 //! What is being done on a database right now, for `status` and `watch` while a migration runs.
 
-use std::{collections::BTreeMap, sync::{Arc, Mutex, PoisonError, atomic::AtomicBool}};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{ids::MigrationName, status::Operation};
 
-use super::{backup::copy::Pages, patience::Patience, perform::{AtStep, Performed}};
+use super::{
+    backup::copy::Pages,
+    patience::Patience,
+    perform::{AtStep, Performed},
+};
 
 /// What is being done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -84,7 +84,15 @@ pub struct Rehearsed {
 /// Rehearses what `order` allows, whatever gate it waits for: a gate says when, a rehearsal says how. An earlier failure
 /// is tried again. The copy lies in the state directory and is gone afterwards, also after a failure; what a crash leaves
 /// is taken away by the next rehearsal. One at a time. Errors are those before the first migration.
-pub fn rehearse(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, order: Option<Order>, halt: &Halt, live: &Live) -> Result<Rehearsal, ApplyError> {
+pub fn rehearse(
+    shared: &Shared,
+    site: &Site,
+    looked: &Looked,
+    chain: &Chain,
+    order: Option<Order>,
+    halt: &Halt,
+    live: &Live,
+) -> Result<Rehearsal, ApplyError> {
     static ONE: Mutex<()> = Mutex::new(());
     let mut history = looked.history.clone();
     history.retain(|_, row| row.status != Status::Failed);

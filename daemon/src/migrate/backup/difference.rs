@@ -19,7 +19,8 @@ pub(super) fn lost(live: &Path, backup: &Path) -> String {
     match count(live, backup) {
         Ok(tables) if tables.is_empty() => "no row that whimbrel can see, in any table that was compared".to_owned(),
         Ok(tables) => {
-            let mut words: Vec<String> = tables.iter().take(NAMED).map(|(t, n)| format!("{n} {} of {t}", if *n == 1 { "row" } else { "rows" })).collect();
+            let mut words: Vec<String> =
+                tables.iter().take(NAMED).map(|(t, n)| format!("{n} {} of {t}", if *n == 1 { "row" } else { "rows" })).collect();
             if tables.len() > NAMED {
                 words.push(format!("rows of {} more tables", tables.len() - NAMED));
             }

@@ -156,10 +156,9 @@ impl BackupError {
             Self::NoDatabase { backup, .. } => {
                 here(format!("stop the application, move the damaged file away, and copy {} into its place", backup.display()))
             }
-            Self::Newer { database, backup_id, .. } => here(format!(
-                "`whimbrel backup restore {} --backup {backup_id} --discard-newer` goes back all the same",
-                database.display()
-            )),
+            Self::Newer { database, backup_id, .. } => {
+                here(format!("`whimbrel backup restore {} --backup {backup_id} --discard-newer` goes back all the same", database.display()))
+            }
             Self::PageSize { .. } => here("stop the application, set `PRAGMA journal_mode = delete` on the database, and restore again"),
             Self::Cancelled => wait("it begins again with the next run"),
         }

@@ -73,8 +73,7 @@ pub fn restore(shared: &Shared, site: &Site, looked: &Looked, backup: &Backup, n
 
 /// Refuses what SQLite could not do, and a disk that is too small for the log and the larger file.
 fn check_fits(source: &Connection, file: &Managed, path: &Path) -> Result<(), ApplyError> {
-    let page_size =
-        |c: &Connection| c.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(sqlite("reading the page size"));
+    let page_size = |c: &Connection| c.pragma_query_value(None, "page_size", |row| row.get::<_, u32>(0)).map_err(sqlite("reading the page size"));
     let (backup, live) = (page_size(source)?, page_size(&file.connection)?);
     if backup != live && file.journal_mode == JournalMode::Wal {
         return Err(BackupError::PageSize { backup, live }.into());
