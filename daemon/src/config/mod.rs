@@ -474,6 +474,9 @@ mod tests {
         assert_eq!(config.databases[0].path, "/etc/whimbrel/a.db");
         assert_eq!(config.socket, Path::new("/etc/whimbrel/state/control.sock"));
         assert_eq!((config.parallel, config.apply.max_attempts), (3, 3));
+        assert_eq!(config.backup, Backup { dir: "/etc/whimbrel/state/backups".into(), keep: 3 });
+        let elsewhere = parse(&format!("{LEAST}[backup]\ndir = \"/mnt/b\"\nkeep = 7\n")).unwrap();
+        assert_eq!(elsewhere.backup, Backup { dir: "/mnt/b".into(), keep: 7 });
     }
 
     #[test]
@@ -490,6 +493,7 @@ mod tests {
             &format!("server = \"example.com\"\n{LEAST}"),
             &format!("parallel = 0\n{LEAST}"),
             &format!("{LEAST}[schedule]\npoll = \"every now and then\"\n"),
+            &format!("{LEAST}[backup]\nkeep = 0\n"),
             &format!("{LEAST}[schedule]\nwindow = {{ open = \"0 0 2 * * *\" }}\n"),
         ] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -195,3 +195,55 @@ fn shown(error: &ApplyError) -> HealthItem {
     let code = if is_about(error.code()) { error.code() } else { "backup_failed" };
     item(code, Severity::Error, error.to_string(), error.remedy())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use super::*;
+    use crate::{
+        ambient::Ambient,
+        config::DatabaseRule,
+        migrate::{
+            apply::Policy,
+            backup::{Shelf, witness::Witness},
+            halt::Halt,
+            live::Live,
+            transaction::{Terms, write},
+        },
+        store::{device::DeviceStore, managed},
+    };
+
+    #[test]
+    fn a_restore_that_a_restart_takes_up_again_is_done_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = dir.path().join("state");
+        let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
+        let shelf = Shelf { dir: state_dir.join("backups"), keep: 3 };
+        let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
+        let path = dir.path().join("a.db");
+        let app: whimbrel_shared::ids::AppName = "notes".parse().unwrap();
+        let rule = DatabaseRule { path: path.to_string_lossy().into_owned(), app, app_version: None, app_sqlite: None, create: true };
+        let site = Site { path, rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+        let chain = Chain::default();
+        let look = || work::look(&shared, &site, &chain, Missing::Create).unwrap();
+        let looked = look();
+        assert!(matches!(make(&shared, &site, &looked, &chain), Ok(Done::Made)));
+        let id = backup::list(&shared.shelf, looked.identity.client_id).unwrap()[0].of.backup_id.clone();
+        let request = RequestId::from_dice(1);
+        assert!(matches!(go_back(&shared, &site, &looked, request, &id, Newer::Discard), Ok(Done::WentBack)));
+
+        // The daemon dies before it can say so. The next one looks, and finds the order still open.
+        let looked = look();
+        assert_eq!(looked.identity.epoch, 2);
+        let mut file = crate::migrate::connection::Managed::open(&site.path, Missing::Refuse, Duration::from_secs(1), Halt::default()).unwrap();
+        write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::count_crash(&f.connection, Some(9))?)).unwrap();
+        assert!(matches!(go_back(&shared, &site, &looked, request, &id, Newer::Discard), Ok(Done::WentBack)));
+        assert_eq!(managed::crashes(&file.connection, 9).unwrap(), 1, "what was written since is still there");
+        assert_eq!(shared.store().holds(0).unwrap().len(), 1, "held where it went back to");
+        // Another order is another word.
+        assert!(matches!(go_back(&shared, &site, &looked, RequestId::from_dice(2), &id, Newer::Discard), Ok(Done::WentBack)));
+        assert_eq!(managed::crashes(&file.connection, 9).unwrap(), 0);
+    }
+}

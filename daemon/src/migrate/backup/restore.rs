@@ -142,3 +142,7 @@ fn write(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "restore_tests.rs"]
+mod tests;
