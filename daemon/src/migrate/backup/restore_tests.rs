@@ -159,7 +159,7 @@ fn a_backup_that_is_damaged_or_of_another_database_is_never_written_back() {
     assert!(matches!(refused, Err(ApplyError::Backup(BackupError::Foreign { .. }))), "{refused:?}");
 
     let mut bytes = fs::read(&backup.path).unwrap();
-    let middle = bytes.len() / 2 & !4095;
+    let middle = (bytes.len() / 2) & !4095;
     bytes[middle..middle + 4096].fill(0xab);
     fs::write(&backup.path, bytes).unwrap();
     let refused = bed.restore(&looked, &backup, Newer::Discard);
