@@ -33,6 +33,11 @@ fn shelf(device: &Device) -> PathBuf {
     device.state().join("backups").join(client_id(&device.path("notes.db")))
 }
 
+/// Whether the cycle in which it learnt of so many pending migrations is over: `plan` speaks of the last whole one.
+fn knows(status: &Value, pending: u32) -> Option<()> {
+    (only(status)["pending"] == pending && status["daemon"]["activity"] == "idle").then_some(())
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder).into_iter().flatten().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
@@ -208,7 +213,7 @@ fn a_rehearsal_says_what_the_real_run_then_does_and_leaves_the_file_alone() {
     server.publish("notes", &pending);
     server.plan_all("notes");
     daemon.poll();
-    daemon.until(SOON, "they are known", |s| (only(s)["pending"] == 4).then_some(()));
+    daemon.until(SOON, "they are known", |s| knows(s, 4));
     let before = content_hash(&file);
     // However it is held: a rehearsal says how, not when.
     let plan = device.json(&["plan", "--rehearse"]);
@@ -232,7 +237,7 @@ fn a_rehearsal_says_what_the_real_run_then_does_and_leaves_the_file_alone() {
     device.run(&["hold", "notes.db"]);
     server.publish("notes", &broken);
     daemon.poll();
-    daemon.until(SOON, "they are known", |s| (only(s)["pending"] == 2).then_some(()));
+    daemon.until(SOON, "they are known", |s| knows(s, 2));
     let outcome = device.run(&["plan", "--rehearse", "--json"]);
     assert_eq!(outcome.code, 4, "{outcome}");
     let failed = outcome.json()["plans"][0]["rehearsal"]["migrations"].clone();
