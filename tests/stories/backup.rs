@@ -174,7 +174,8 @@ fn the_newest_backups_are_kept_where_the_configuration_says() {
     let file = device.make("notes.db", NOTES);
     device.enroll(&server.token("notes"));
     server.plan_nothing("notes");
-    let daemon = device.start();
+    let mut daemon = device.start();
+    daemon.until(SOON, "it was looked at", |s| only(s)["client_id"].as_str().map(|_| ()));
     let mut ids = Vec::new();
     for n in 0..4 {
         Connection::open(&file).unwrap().execute("INSERT INTO notes(body) VALUES ('more')", []).unwrap();
