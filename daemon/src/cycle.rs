@@ -4,6 +4,7 @@
 //! cannot be reached; what was accepted before is applied all the same.
 
 mod adopt;
+mod backups;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +35,7 @@ use crate::{
     control::protocol::{MigrationFailure, PersonOrder, Selector, Summary, SummaryError},
     migrate::{
         arrived,
+        backup::witness::Witness,
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
@@ -103,6 +105,8 @@ pub struct SiteState {
     ran: u32,
     /// Whether a person wanted it adopted in this cycle, and it was refused: then nothing is run on it.
     not_adopted: bool,
+    /// Whether what an interrupted backup left behind was taken away.
+    swept: bool,
 }
 
 /// How the exchanges with the server go.
@@ -172,6 +176,7 @@ impl Core {
         // Before the picture: what is about to be applied is pending in it.
         self.know_orders()?;
         publish(self, "applying");
+        self.backups(&requests).await?;
         self.advance(&requests, forced).await?;
         publish(self, "reporting");
         self.show_holds()?;
@@ -211,7 +216,8 @@ impl Core {
                 // Two names of one file are one database.
                 let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
-                    let site = Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default() };
+                    let site =
+                        Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
                     let state = SiteState {
                         site,
                         looked: None,
@@ -226,6 +232,7 @@ impl Core {
                         told: Vec::new(),
                         ran: 0,
                         not_adopted: false,
+                        swept: false,
                     };
                     self.sites.insert(path, state);
                 }
@@ -995,8 +1002,13 @@ impl Core {
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
             // Who reverts or holds wants it to wait afterwards; what was adopted may wait for its window.
-            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. } | PersonOrder::Adopt { .. } | PersonOrder::GiveBack) {
-                summary.errors.retain(|e| !e.waiting);
+            match request.order {
+                PersonOrder::Revert { .. } | PersonOrder::Hold { .. } | PersonOrder::Adopt { .. } | PersonOrder::GiveBack => {
+                    summary.errors.retain(|e| !e.waiting);
+                }
+                // How the migrations stand is another matter.
+                PersonOrder::Backup | PersonOrder::Restore { .. } => summary.errors.retain(|e| backups::is_about(&e.code)),
+                PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Release | PersonOrder::Cycle => {}
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
             let failing: BTreeSet<&PathBuf> = summary.errors.iter().filter(|e| !e.waiting).map(|e| &e.database).collect();
@@ -1074,6 +1086,8 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         | PersonOrder::Release
         | PersonOrder::Adopt { .. }
         | PersonOrder::GiveBack
+        | PersonOrder::Backup
+        | PersonOrder::Restore { .. }
         | PersonOrder::Cycle => None,
     }
 }

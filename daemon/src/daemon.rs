@@ -32,7 +32,7 @@ use crate::{
         snapshot::snapshot,
     },
     cycle::{Core, Outcome, pending},
-    migrate::{apply::Policy, halt::Halt, live::Live, work::Shared},
+    migrate::{apply::Policy, backup::Shelf, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
         device::{DeviceStore, make_private_dir},
@@ -184,6 +184,7 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
         ambient: ambient.clone(),
         policy: Policy { max_attempts: config.apply.max_attempts, grouping: config.apply.grouping, wait_for_app: config.apply.wait_for_app.get() },
         halt: halt.clone(),
+        shelf: Shelf { dir: config.backup.dir.clone(), keep: config.backup.keep },
     };
     let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
     tracing::warn!("trust = \"none\": whatever the server says is run");

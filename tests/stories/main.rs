@@ -3,6 +3,7 @@
 
 mod adopt;
 mod app_first;
+mod backup;
 mod bad_input;
 mod corpus;
 mod documents;

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use whimbrel::{
     config::DatabaseRule,
     migrate::{
+        backup::{Shelf, witness::Witness},
         connection::Missing,
         halt::Halt,
         live::Live,
@@ -108,7 +109,8 @@ fn recorded(proof: &Proof, folder: &Path) -> (Log, Digest) {
 fn cycle(proof: &Proof, folder: &Path) -> Result<Digest, String> {
     let store = Arc::new(Mutex::new(DeviceStore::open(folder).map_err(|e| e.to_string())?));
     let ambient = proof.engine.ambient().clone();
-    let shared = Shared { store: store.clone(), state_dir: folder.to_owned(), ambient, policy: proof.engine.policy, halt: Halt::default() };
+    let shelf = Shelf { dir: folder.join("backups"), keep: 3 };
+    let shared = Shared { store: store.clone(), state_dir: folder.to_owned(), ambient, policy: proof.engine.policy, halt: Halt::default(), shelf };
     let rule = DatabaseRule {
         path: folder.join(NAME).to_string_lossy().into_owned(),
         app: proof.engine.app().clone(),
@@ -116,7 +118,7 @@ fn cycle(proof: &Proof, folder: &Path) -> Result<Digest, String> {
         app_sqlite: None,
         create: false,
     };
-    let site = Site { path: folder.join(NAME), rule, live: Live::default(), seen: Arc::default() };
+    let site = Site { path: folder.join(NAME), rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() };
     let chain = proof.engine.chain();
     let look = || work::look(&shared, &site, chain, Missing::Refuse).map_err(|item| format!("it cannot be looked at: {item:?}"));
 

@@ -15,10 +15,14 @@ use whimbrel_shared::{
 use super::look::Look;
 use crate::{
     control::protocol::{
-        AdoptView, AdoptedView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA,
-        ServerView, Snapshot, Summary, SummaryError, TrackerView, WouldAdopt,
+        AdoptView, AdoptedView, BackupView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration,
+        STATUS_SCHEMA, ServerView, Snapshot, Summary, SummaryError, TrackerView, WouldAdopt,
     },
-    migrate::live::{Phase, Picture},
+    migrate::{
+        backup::{Backup, BackupError, Of, Reason},
+        live::{Phase, Picture},
+        rehearse::{Rehearsal, Rehearsed},
+    },
 };
 
 /// 2026-11-03 14:05:09 UTC.
@@ -267,6 +271,7 @@ pub(crate) fn plans() -> Vec<PlanView> {
             waits_for: vec![],
             steps: vec![],
             free_bytes: Some(8_100_000_000),
+            rehearsal: None,
         },
         PlanView {
             path: "/var/lib/notes/d.db".into(),
@@ -291,6 +296,7 @@ pub(crate) fn plans() -> Vec<PlanView> {
                     rows: 12_000,
                     lock_ms: 38,
                     write_bytes: 1_230_000,
+                    backup: true,
                 },
                 PlannedMigration {
                     version: 5,
@@ -300,11 +306,84 @@ pub(crate) fn plans() -> Vec<PlanView> {
                     rows: 12_000,
                     lock_ms: 9,
                     write_bytes: 300_000,
+                    backup: false,
                 },
             ],
             free_bytes: Some(8_100_000_000),
+            rehearsal: None,
         },
     ]
+}
+
+/// The same, rehearsed: one that went well, and one that did not.
+pub(crate) fn rehearsed_plans() -> Vec<PlanView> {
+    let mut plans = plans();
+    let rehearsed = |version, name: &str, status, rows, took_ms, failure: Option<Failure>| Rehearsed {
+        version,
+        name: name.parse().unwrap(),
+        operation: Operation::Apply,
+        status,
+        rows,
+        took_ms,
+        fingerprint: failure.is_none().then(|| Digest::of(b"0004")),
+        failure,
+    };
+    plans[0].rehearsal = Some(Rehearsal::default());
+    plans[1].rehearsal = Some(Rehearsal {
+        copy_bytes: 12_300_000,
+        copied_ms: 41,
+        migrations: vec![
+            rehearsed(4, "0004_tags", Status::Completed, 12_000, 35, None),
+            rehearsed(5, "0005_index", Status::Failed, 0, 2, Some(failure())),
+        ],
+        failure: None,
+    });
+    plans
+}
+
+pub(crate) fn backups() -> Vec<BackupView> {
+    let backup = |name: &str, n: u128, id: &str, version, ago_ms, reason| {
+        let client_id = client(n);
+        BackupView {
+            database: format!("/var/lib/notes/{name}").into(),
+            backup: Backup {
+                path: format!("/var/lib/whimbrel/backups/{client_id}/{id}.db").into(),
+                size_bytes: 12_300_000,
+                of: Of {
+                    backup_id: id.to_owned(),
+                    client_id,
+                    app: "notes".parse().unwrap(),
+                    epoch: 1,
+                    version,
+                    fingerprint: (version == 4).then(|| Digest::of(b"0004")),
+                    taken_at_ms: NOW_MS - ago_ms,
+                    reason,
+                },
+            },
+        }
+    };
+    vec![
+        backup("a.db", 1, "20261103-130509-v4", 4, 3_600_000, Reason::BeforeApply),
+        backup("a.db", 1, "20261031-140509-v3", 3, 259_200_000, Reason::Person),
+        backup("b.db", 2, "20261103-140459-v3", 3, 10_000, Reason::BeforeRevert),
+    ]
+}
+
+pub(crate) fn refused_restore() -> Vec<SummaryError> {
+    let error = BackupError::Newer {
+        database: "/var/lib/notes/a.db".into(),
+        backup_id: "20261103-130509-v4".into(),
+        why: "somebody else has written since, or it is not the newest backup",
+        lost: "3 rows of notes, 1 row of tags".into(),
+    };
+    vec![SummaryError {
+        database: "/var/lib/notes/a.db".into(),
+        migration: None,
+        code: error.code().into(),
+        message: error.to_string(),
+        remedy: error.remedy(),
+        waiting: false,
+    }]
 }
 
 pub(crate) fn checks() -> Vec<Check> {

@@ -6,6 +6,7 @@
 pub mod adopt;
 pub mod app;
 pub mod apply;
+pub mod backup;
 pub mod completions;
 pub mod diagnostics;
 pub mod doctor;
@@ -97,6 +98,7 @@ enum Command {
     Hold(hold::Args),
     Release(release::Args),
     Adopt(adopt::Args),
+    Backup(backup::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -126,6 +128,7 @@ impl Command {
             Self::Hold(args) => hold::run(args, out),
             Self::Release(args) => release::run(args, out),
             Self::Adopt(args) => adopt::run(args, out),
+            Self::Backup(args) => backup::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),

@@ -72,6 +72,8 @@ fn migration(order: &PersonOrder) -> Option<&str> {
         | PersonOrder::Release
         | PersonOrder::Adopt { .. }
         | PersonOrder::GiveBack
+        | PersonOrder::Backup
+        | PersonOrder::Restore { .. }
         | PersonOrder::Cycle => None,
     }
 }

@@ -1,17 +1,24 @@
-//! `whimbrel plan`: what would happen, how long, how much disk. Writes nothing.
+//! `whimbrel plan`: what would happen, how long, how much disk; with `--rehearse`, what did happen to a private copy. Writes
+//! nothing into a database.
 
 use serde::Serialize;
-use whimbrel_shared::status::Operation;
+use whimbrel_shared::status::{Failure, Operation};
 
 use super::{
-    error::CliError,
+    error::{CliError, ExitCode},
     look::{Look, clean, count, length, size},
     output::Output,
     status::health_lines,
 };
-use crate::control::{
-    client::unexpected,
-    protocol::{PlanView, PlannedMigration, Reply, Request, Selector},
+use crate::{
+    control::{
+        client::{ClientError, Heard, unexpected},
+        protocol::{PlanView, PlannedMigration, Reply, Request, Selector},
+    },
+    migrate::{
+        live::{Phase, Picture},
+        rehearse::Rehearsal,
+    },
 };
 
 /// `schema` of `whimbrel plan --json`.
@@ -23,10 +30,15 @@ const SHOWN_LINES: usize = 40;
 ///
 /// For every database: the migrations that would run, in order, with their statements, about how many rows they touch, how
 /// long they keep the application from writing, how many bytes they write; and what is waited for before they run.
+///
+/// With --rehearse the daemon makes a private copy of each database, applies to it what is pending, whatever it waits for,
+/// and takes the copy away again. It shows how each migration ended, the rows it changed, how long it took and the
+/// fingerprint of the resulting schema. The database itself is only read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
-  0   shown
+  0   shown; with --rehearse, everything went well
   1   no such database
+  4   a rehearsed migration failed, or could not be rehearsed; the output says why and what to do
   69  the daemon is not running")]
 pub struct Args {
     /// Path, file name or beginning of the client id of a database; all of them if left out
@@ -34,6 +46,9 @@ pub struct Args {
     /// Show long files whole
     #[arg(long)]
     full: bool,
+    /// Try it on a private copy, and show what happened there
+    #[arg(long)]
+    rehearse: bool,
 }
 
 /// What `--json` prints.
@@ -45,14 +60,43 @@ struct Plans<'a> {
 
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
-    let plans = match out.daemon()?.ask(&Request::Plan { database: Selector(args.database) })? {
-        Reply::Plan { plans } => plans,
-        other => return Err(unexpected(&other).into()),
-    };
+    let plans = plans(out, Selector(args.database), args.rehearse)?;
     if out.is_json() {
-        out.json(PLAN_SCHEMA, &Plans { plans: &plans })
+        out.json(PLAN_SCHEMA, &Plans { plans: &plans })?;
     } else {
-        out.text(&human(&plans, if args.full { usize::MAX } else { SHOWN_LINES }, &out.look()))
+        out.text(&human(&plans, if args.full { usize::MAX } else { SHOWN_LINES }, &out.look()))?;
+    }
+    let well = plans.iter().filter_map(|p| p.rehearsal.as_ref()).all(Rehearsal::is_well);
+    if well { Ok(()) } else { Err(CliError::told(ExitCode::MigrationFailed)) }
+}
+
+/// The daemon's plans. While it rehearses, it says how far it is.
+fn plans(out: &Output, database: Selector, rehearse: bool) -> Result<Vec<PlanView>, CliError> {
+    let mut daemon = out.daemon()?;
+    daemon.say(&Request::Plan { database, rehearse })?;
+    let mut said = String::new();
+    loop {
+        match daemon.next(None)? {
+            Heard::Reply(Reply::Plan { plans }) => return Ok(plans),
+            Heard::Reply(Reply::Rehearsing { database, now }) => {
+                let line = format!("{}: rehearsing: {}", clean(&database.to_string_lossy()), doing(&now));
+                if line != said {
+                    out.say(&line);
+                    said = line;
+                }
+            }
+            Heard::Reply(other) => return Err(unexpected(&other).into()),
+            Heard::Nothing | Heard::End => return Err(ClientError::Gone.into()),
+        }
+    }
+}
+
+/// The migration, and not each of its statements.
+fn doing(now: &Picture) -> String {
+    match &now.phase {
+        Phase::Copying(_) => "copying the file".to_owned(),
+        Phase::Running { name, .. } => name.to_string(),
+        Phase::Idle | Phase::Preflight | Phase::Waiting | Phase::Committing | Phase::Restoring(_) => "beginning".to_owned(),
     }
 }
 
@@ -76,6 +120,9 @@ fn database(plan: &PlanView, shown_lines: usize, look: &Look) -> Vec<String> {
     }
     for step in &plan.steps {
         lines.push(format!("  {} {} (version {}): {}", step.operation, look.bold(step.name.as_str()), step.version, estimate(step)));
+        if step.backup {
+            lines.push("    a backup is made before it".to_owned());
+        }
         for (name, text) in step.files.iter().filter(|(name, _)| belongs(step.operation, name)) {
             lines.push(format!("    {}", look.dim(&clean(name))));
             let all = text.trim_end().lines().count();
@@ -85,7 +132,30 @@ fn database(plan: &PlanView, shown_lines: usize, look: &Look) -> Vec<String> {
             }
         }
     }
+    if let Some(rehearsal) = &plan.rehearsal {
+        lines.extend(rehearsed(rehearsal, look));
+    }
     lines
+}
+
+/// What happened to the private copy.
+fn rehearsed(rehearsal: &Rehearsal, look: &Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    if rehearsal.copy_bytes > 0 {
+        lines.push(format!("  rehearsed on a copy of {}, made in {}:", size(rehearsal.copy_bytes), length(rehearsal.copied_ms)));
+    }
+    for m in &rehearsal.migrations {
+        let schema = m.fingerprint.map(|f| format!(", schema {}", f.to_string().chars().take(12).collect::<String>())).unwrap_or_default();
+        let what = format!("{} changed, {}{schema}", count(m.rows, "row"), length(m.took_ms));
+        lines.push(format!("    {} {}: {what}", look.status(m.status), look.bold(m.name.as_str())));
+        lines.extend(m.failure.as_ref().map(|f| failed(f, look)).into_iter().flatten());
+    }
+    lines.extend(rehearsal.failure.as_ref().map(|f| failed(f, look)).into_iter().flatten());
+    lines
+}
+
+fn failed(failure: &Failure, look: &Look) -> [String; 2] {
+    [look.labelled(6, "failed:", &look.red("failed:"), &failure.message), look.remedy(6, &failure.remedy)]
 }
 
 /// Whether a file of a migration is run this way.
@@ -112,6 +182,12 @@ mod tests {
     #[test]
     fn a_plan_shows_statements_estimates_and_gates() {
         golden::check("plan.txt", &human(&fixture::plans(), SHOWN_LINES, &fixture::look()));
+    }
+
+    #[test]
+    fn a_rehearsal_shows_how_each_migration_ended() {
+        golden::check("plan-rehearsed.txt", &human(&fixture::rehearsed_plans(), 0, &fixture::look()));
+        golden::check("plan-rehearsed.json", &document(PLAN_SCHEMA, &Plans { plans: &fixture::rehearsed_plans() }).unwrap());
     }
 
     #[test]

@@ -65,6 +65,8 @@ impl<'a> Progress<'a> {
 fn news(d: &DatabaseView) -> Option<String> {
     match &d.now.phase {
         Phase::Idle | Phase::Preflight | Phase::Committing => None,
+        Phase::Copying(_) => Some("copying the file".to_owned()),
+        Phase::Restoring(_) => Some("going back to a backup".to_owned()),
         Phase::Waiting => d.waiting_ms.map(|_| "waiting for the app".to_owned()),
         Phase::Running { .. } => {
             let picture = crate::migrate::live::Picture { step: 0, steps: 0, statement: 0, done: 0, total: 0, rows: None, ..d.now.clone() };
@@ -86,18 +88,15 @@ fn draw(all: &MultiProgress, bars: &mut BTreeMap<PathBuf, ProgressBar>, d: &Data
         bar.enable_steady_tick(Duration::from_millis(250));
         bar
     });
-    let template = if d.now.total > 0 || d.now.rows.is_some() {
-        "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}"
-    } else {
-        "{prefix} {spinner} {elapsed} {wide_msg}"
+    let (done, total) = match (&d.now.phase, &d.now.rows) {
+        (Phase::Copying(pages) | Phase::Restoring(pages), _) => (u64::from(pages.pages_done), u64::from(pages.pages)),
+        (_, Some(rows)) => (rows.done, rows.total),
+        (_, None) => (u64::from(d.now.done), u64::from(d.now.total)),
     };
+    let template = if total > 0 { "{prefix} [{bar:20}] {pos}/{len} {elapsed} {wide_msg}" } else { "{prefix} {spinner} {elapsed} {wide_msg}" };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style.progress_chars("=> "));
     }
-    let (done, total) = match &d.now.rows {
-        Some(rows) => (rows.done, rows.total),
-        None => (u64::from(d.now.done), u64::from(d.now.total)),
-    };
     bar.set_length(total);
     bar.set_position(done);
     // The bar shows how many of how many.

@@ -167,6 +167,8 @@ pub(super) fn now(picture: &Picture, waiting_ms: Option<u64>) -> String {
             format!("{verb} {name}{at}")
         }
         Phase::Committing => "committing".to_owned(),
+        Phase::Copying(pages) => format!("copying the file: {} % of {}", pages.percent, count(u64::from(pages.pages), "page")),
+        Phase::Restoring(pages) => format!("going back to a backup: {} % of {}", pages.percent, count(u64::from(pages.pages), "page")),
     };
     if picture.total > 1 {
         text.push_str(&format!(" ({} of {} done)", picture.done, picture.total));

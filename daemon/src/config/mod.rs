@@ -35,6 +35,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// How migrations are run.
     pub apply: Apply,
+    /// Where backups are kept, and how many.
+    pub backup: Backup,
     /// The databases.
     pub databases: Vec<DatabaseRule>,
     /// For the server's rollouts.
@@ -87,6 +89,15 @@ pub struct Apply {
     pub grouping: bool,
     /// How long the application is waited for before it is tried again later.
     pub wait_for_app: Span,
+}
+
+/// Where backups are kept, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backup {
+    /// The directory; each database has one of its own in it.
+    pub dir: PathBuf,
+    /// Newest backups kept of each database.
+    pub keep: u32,
 }
 
 /// One or more databases of one app.
@@ -162,7 +173,7 @@ impl ConfigError {
 }
 
 /// Keys of the whole file, for naming the nearest one.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 31] = [
     "server",
     "ca_file",
     "state_dir",
@@ -178,6 +189,9 @@ const KEYS: [&str; 28] = [
     "max_attempts",
     "grouping",
     "wait_for_app",
+    "backup",
+    "dir",
+    "keep",
     "database",
     "path",
     "app",
@@ -207,6 +221,8 @@ struct Raw {
     schedule: RawSchedule,
     #[serde(default)]
     apply: RawApply,
+    #[serde(default)]
+    backup: RawBackup,
     #[serde(default)]
     database: Vec<RawDatabase>,
     #[serde(default)]
@@ -250,6 +266,19 @@ struct RawApply {
 impl Default for RawApply {
     fn default() -> Self {
         Self { max_attempts: 3, grouping: true, wait_for_app: Span::from_millis(120_000) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RawBackup {
+    dir: Option<PathBuf>,
+    keep: u32,
+}
+
+impl Default for RawBackup {
+    fn default() -> Self {
+        Self { dir: None, keep: 3 }
     }
 }
 
@@ -326,6 +355,10 @@ impl Config {
         if !(1..=64).contains(&raw.parallel) {
             return Err(wrong(format!("parallel = {}: it is 1 to 64", raw.parallel)));
         }
+        if !(1..=1000).contains(&raw.backup.keep) {
+            return Err(wrong(format!("backup.keep = {}: it is 1 to 1000", raw.backup.keep)));
+        }
+        let backup = Backup { dir: raw.backup.dir.map_or_else(|| state_dir.join("backups"), absolute), keep: raw.backup.keep };
         for (key, expression) in [("poll", Some(&raw.schedule.poll)), ("window.open", raw.schedule.window.as_ref().map(|w| &w.open))] {
             if let Some(expression) = expression {
                 check_cron(expression).map_err(|e| wrong(format!("schedule.{key} = {expression:?}: {e}")))?;
@@ -364,6 +397,7 @@ impl Config {
             parallel: raw.parallel,
             schedule: Schedule { poll: raw.schedule.poll, window: raw.schedule.window.map(|w| Window { open: w.open, length: w.length }) },
             apply: Apply { max_attempts: raw.apply.max_attempts, grouping: raw.apply.grouping, wait_for_app: raw.apply.wait_for_app },
+            backup,
             databases,
             labels: raw.labels,
             notify: raw.notify.map(|n| absolute(n.command)),
@@ -459,6 +493,9 @@ mod tests {
         assert_eq!(config.databases[0].path, "/etc/whimbrel/a.db");
         assert_eq!(config.socket, Path::new("/etc/whimbrel/state/control.sock"));
         assert_eq!((config.parallel, config.apply.max_attempts), (3, 3));
+        assert_eq!(config.backup, Backup { dir: "/etc/whimbrel/state/backups".into(), keep: 3 });
+        let elsewhere = parse(&format!("{LEAST}[backup]\ndir = \"/mnt/b\"\nkeep = 7\n")).unwrap();
+        assert_eq!(elsewhere.backup, Backup { dir: "/mnt/b".into(), keep: 7 });
     }
 
     #[test]
@@ -475,6 +512,7 @@ mod tests {
             &format!("server = \"example.com\"\n{LEAST}"),
             &format!("parallel = 0\n{LEAST}"),
             &format!("{LEAST}[schedule]\npoll = \"every now and then\"\n"),
+            &format!("{LEAST}[backup]\nkeep = 0\n"),
             &format!("{LEAST}[schedule]\nwindow = {{ open = \"0 0 2 * * *\" }}\n"),
         ] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -1,7 +1,9 @@
 //! The control socket: how the command line asks the daemon. One JSON request a line, JSON replies a line each.
 
 mod adopt;
+mod backups;
 pub mod client;
+mod plan;
 pub mod protocol;
 pub mod server;
 pub mod snapshot;

@@ -10,7 +10,7 @@ use whimbrel_shared::{
     status::{Event, Failure, Status},
 };
 
-use crate::migrate::live::Picture;
+use crate::migrate::{backup::Backup, live::Picture, rehearse::Rehearsal};
 
 /// Number of this protocol. A command line and a daemon one apart understand each other.
 pub const CONTROL_PROTOCOL: u32 = 1;
@@ -45,8 +45,17 @@ pub enum Request {
         /// At most so many.
         limit: u32,
     },
-    /// [`Reply::Plan`]: what would happen. Writes nothing.
+    /// [`Reply::Plan`]: what would happen. Writes nothing into a database. With `rehearse`, [`Reply::Rehearsing`] comes
+    /// before it while a private copy goes through what is pending.
     Plan {
+        /// Which databases.
+        database: Selector,
+        /// Whether it is tried on a private copy.
+        #[serde(default)]
+        rehearse: bool,
+    },
+    /// [`Reply::Backups`].
+    Backups {
         /// Which databases.
         database: Selector,
     },
@@ -121,6 +130,15 @@ pub enum PersonOrder {
     GiveBack,
     /// One cycle now, as `run --once` does one: windows and gates count as ever.
     Cycle,
+    /// Make a backup.
+    Backup,
+    /// Go back to a backup, and hold the database there.
+    Restore {
+        /// Which; asked without one, the newest, and kept with its id.
+        backup: Option<String>,
+        /// Whether what came since may be lost.
+        discard_newer: bool,
+    },
 }
 
 /// What the daemon answers.
@@ -154,6 +172,18 @@ pub enum Reply {
     Adopt {
         /// What there is.
         databases: Vec<AdoptView>,
+    },
+    /// A rehearsal goes on.
+    Rehearsing {
+        /// The database whose copy it is.
+        database: PathBuf,
+        /// What is being done with the copy.
+        now: Picture,
+    },
+    /// By database, each newest first.
+    Backups {
+        /// The backups.
+        backups: Vec<BackupView>,
     },
     /// An order was kept and will be carried out, even after a restart.
     Accepted {
@@ -362,6 +392,19 @@ pub struct PlanView {
     pub steps: Vec<PlannedMigration>,
     /// Free bytes on the file's disk.
     pub free_bytes: Option<u64>,
+    /// What became of it on a private copy, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rehearsal: Option<Rehearsal>,
+}
+
+/// One backup of a database. `whimbrel backup list --json` prints a list of these as `backups`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupView {
+    /// The file that it is of.
+    pub database: PathBuf,
+    /// The backup.
+    #[serde(flatten)]
+    pub backup: Backup,
 }
 
 /// One migration that would run.
@@ -381,6 +424,9 @@ pub struct PlannedMigration {
     pub lock_ms: u64,
     /// Bytes it would write, about.
     pub write_bytes: u64,
+    /// Whether it asks for a backup before the run.
+    #[serde(default)]
+    pub backup: bool,
 }
 
 /// What there is to take over on one database. `whimbrel adopt status --json` prints a list of these as `databases`.

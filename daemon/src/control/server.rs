@@ -13,17 +13,15 @@ use whimbrel_shared::{
     status::{Event, Status},
 };
 
-use super::protocol::{CONTROL_PROTOCOL, Check, PersonOrder, PlanView, PlannedMigration, Reply, Request, Selector, Snapshot, Summary};
+use super::protocol::{CONTROL_PROTOCOL, Check, PersonOrder, Reply, Request, Selector, Snapshot, Summary};
 use crate::{
     config::Config,
     migrate::{
         chain::Chain,
-        gate::Known,
         live::{Live, Phase},
-        work::{self, Looked, Shared, Site, Task},
+        work::{Looked, Shared, Site},
     },
     store::settings,
-    trust,
     wake::bell::{Bell, Why},
 };
 
@@ -93,7 +91,8 @@ impl Desk {
             }
             Request::Status | Request::Watch => Reply::Status(Box::new(self.snapshot())),
             Request::History { database, limit } => self.history(&database, limit)?,
-            Request::Plan { database } => self.plan(&database),
+            Request::Plan { database, .. } => self.plan(&database, None),
+            Request::Backups { database } => self.backups(&database)?,
             Request::Adopt { database } => self.adopt(&database),
             Request::Order { database, order, .. } => self.order(&database, &order)?,
             Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
@@ -167,6 +166,10 @@ impl Desk {
             // "The last one" would mean another one after a restart.
             return Ok(Reply::Refused { message: "the revert names neither a migration nor a version".to_owned(), remedy: here("name one of them") });
         }
+        let order = &match self.named(order, &chosen) {
+            Ok(order) => order,
+            Err(refusal) => return Ok(refusal),
+        };
         let now_ms = self.shared.ambient.now_ms();
         let id = RequestId::from_dice(self.shared.ambient.dice());
         let body = serde_json::to_string(&(database, order)).expect("an order has text keys");
@@ -177,7 +180,7 @@ impl Desk {
                     // Who goes back wants to stay there: the plan would lead forward again at the next poll.
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
-                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle => {}
+                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle | PersonOrder::Backup | PersonOrder::Restore { .. } => {}
                     // Held once it is taken back, and not when that is refused.
                     PersonOrder::Adopt { .. } | PersonOrder::GiveBack => {}
                 }
@@ -193,70 +196,6 @@ impl Desk {
         }
         self.bell.ring(Why::Person);
         Ok(Reply::Accepted { request_id: id })
-    }
-
-    fn plan(&self, database: &Selector) -> Reply {
-        let chosen = match self.select(database) {
-            Ok(chosen) => chosen,
-            Err(refusal) => return refusal,
-        };
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let holds = self.shared.store().holds(self.shared.ambient.now_ms()).unwrap_or_default();
-        let plans = chosen
-            .into_iter()
-            .map(|database| {
-                let free_bytes = crate::migrate::files::free_bytes(&database.path);
-                let mut plan = PlanView {
-                    path: database.path.clone(),
-                    app: database.app.clone(),
-                    version: database.version,
-                    waits_for: database.health.clone(),
-                    steps: Vec::new(),
-                    free_bytes,
-                };
-                let Some(view) = views.get(&database.path) else { return plan };
-                let known = Known {
-                    hold: holds.get(&view.looked.identity.client_id).copied(),
-                    app_version: view.app_version.clone(),
-                    app_sqlite: view.site.rule.app_sqlite.clone(),
-                    free_bytes,
-                    ..Known::default()
-                };
-                let task = Task { order: view.order, known, ..Task::default() };
-                match work::preview(&self.shared, &view.site, &view.looked, &view.chain, &task) {
-                    Ok((planned, closed)) => {
-                        for gate in closed {
-                            if !plan.waits_for.iter().any(|w| w.code == gate.code) {
-                                plan.waits_for.push(gate);
-                            }
-                        }
-                        plan.steps = planned.iter().filter_map(|p| self.planned(view, p)).collect();
-                    }
-                    Err(error) => plan.waits_for.push(crate::migrate::gate::item(
-                        error.code(),
-                        whimbrel_shared::protocol::state::Severity::Error,
-                        error.to_string(),
-                        error.remedy(),
-                    )),
-                }
-                plan
-            })
-            .collect();
-        Reply::Plan { plans }
-    }
-
-    fn planned(&self, view: &View, planned: &work::Planned) -> Option<PlannedMigration> {
-        let revision = view.chain.newest(planned.version)?.custom.revision;
-        let verified = trust::load(&self.shared.store(), &view.site.rule.app, planned.version, revision).ok()?;
-        Some(PlannedMigration {
-            version: planned.version,
-            name: verified.link().name.clone(),
-            operation: planned.operation,
-            files: verified.migration().files.clone(),
-            rows: planned.estimate.rows,
-            lock_ms: u64::try_from(planned.estimate.lock.as_millis()).unwrap_or(u64::MAX),
-            write_bytes: planned.estimate.write_bytes,
-        })
     }
 
     /// Every check is one thing that may be wrong; health items that are shown anyway come after them.
@@ -354,7 +293,8 @@ mod socket {
         sync::{Semaphore, broadcast::error::RecvError},
     };
 
-    use super::{Desk, Reply, Request, Summary, here};
+    use super::{Desk, Reply, Request, Selector, Summary, here};
+    use crate::control::plan::Rehearsing;
     use crate::{control::protocol::MAX_LINE_BYTES, store::device::make_private_dir};
 
     /// Command lines served at once.
@@ -438,6 +378,7 @@ mod socket {
             };
             match request {
                 Request::Watch => return watch(desk, &mut write).await,
+                Request::Plan { database, rehearse: true } => rehearse(&desk, database, &mut write).await?,
                 Request::Order { wait: true, .. } => {
                     let accepted = answer(&desk, request).await;
                     send(&mut write, &accepted).await?;
@@ -449,7 +390,8 @@ mod socket {
                 Request::Hello { .. }
                 | Request::Status
                 | Request::History { .. }
-                | Request::Plan { .. }
+                | Request::Plan { rehearse: false, .. }
+                | Request::Backups { .. }
                 | Request::Adopt { .. }
                 | Request::Order { .. }
                 | Request::Outcome { .. }
@@ -459,6 +401,31 @@ mod socket {
             }
         }
         Ok(())
+    }
+
+    /// Tells how far it is, and gives up when nobody listens any more.
+    async fn rehearse(desk: &Desk, database: Selector, write: &mut OwnedWriteHalf) -> io::Result<()> {
+        let rehearsing = Rehearsing::new(&desk.shared.halt);
+        let mut work = {
+            let (desk, rehearsing) = (desk.clone(), rehearsing.clone());
+            tokio::task::spawn_blocking(move || desk.plan(&database, Some(&rehearsing)))
+        };
+        let mut last = None;
+        loop {
+            tokio::select! {
+                plan = &mut work => return send(write, &plan.expect("a rehearsal does not panic")).await,
+                () = tokio::time::sleep(TICK) => {
+                    let now = rehearsing.now();
+                    if now != last && let Some((database, now)) = now.clone()
+                        && let Err(gone) = send(write, &Reply::Rehearsing { database, now }).await
+                    {
+                        rehearsing.give_up();
+                        return Err(gone);
+                    }
+                    last = now;
+                }
+            }
+        }
     }
 
     async fn answer(desk: &Desk, request: Request) -> Reply {

@@ -518,6 +518,7 @@ impl Job<'_> {
             schema.apply(change);
             schema
         });
+        self.live.performed(version, performed.clone());
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
         self.complete(&file.connection, migration, row, expected.as_ref(), &performed.failed, begun, now_ms)?;
         if crashed {

@@ -147,6 +147,9 @@ pub enum ApplyError {
         /// SQLite's error.
         source: rusqlite::Error,
     },
+    /// The backup that it asks for could not be made.
+    #[error(transparent)]
+    Backup(#[from] super::backup::BackupError),
     /// Another whimbrel works on the file.
     #[error("another whimbrel has been working on the file for {waited:?}")]
     OtherRunner {
@@ -246,6 +249,7 @@ impl ApplyError {
             Self::Drift { .. } => "drift",
             Self::Damaged(found) => unread(found).map_or("corrupt", code_name),
             Self::Sqlite { source, .. } => code_name(code_of(source)),
+            Self::Backup(error) => error.code(),
             Self::OtherRunner { .. } => "other_runner",
             Self::Lock { .. } => "lock_file",
         }
@@ -257,6 +261,7 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) | Self::Row { code, .. } => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
             Self::Damaged(found) => unread(found).map_or(FailureClass::Corrupt, class_of),
+            Self::Backup(error) => error.class(),
             // Our own store's trouble is not this migration's.
             Self::Trust(AcceptError::Store(_)) => FailureClass::Transient,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
@@ -311,6 +316,7 @@ impl ApplyError {
             Self::LostOwn { .. } => here("drop or correct that object, then run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
             Self::Damaged(found) => remedy_of(unread(found).unwrap_or(ffi::SQLITE_CORRUPT)),
+            Self::Backup(error) => error.remedy(),
             Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
             Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
         }
@@ -338,6 +344,7 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => is_disk_full(*code),
             Self::Sqlite { source, .. } => is_disk_full(code_of(source)),
             Self::Store(error) | Self::Trust(AcceptError::Store(error)) => is_disk_full(error.sqlite_code()),
+            Self::Backup(error) => error.is_disk_full(),
             _ => false,
         }
     }

@@ -1,11 +1,18 @@
 //! What is being done on a database right now, for `status` and `watch` while a migration runs.
 
-use std::sync::{Arc, Mutex, PoisonError, atomic::AtomicBool};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{ids::MigrationName, status::Operation};
 
-use super::{patience::Patience, perform::AtStep};
+use super::{
+    backup::copy::Pages,
+    patience::Patience,
+    perform::{AtStep, Performed},
+};
 
 /// What is being done.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +36,10 @@ pub enum Phase {
     },
     /// They ran, and are being judged and committed.
     Committing,
+    /// The file is being copied, for a backup or a rehearsal.
+    Copying(Pages),
+    /// A backup is being written back.
+    Restoring(Pages),
 }
 
 /// A picture of it.
@@ -91,6 +102,8 @@ pub enum Throttle {
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     now: Arc<Mutex<(Picture, Option<Patience>)>>,
+    /// What the steps of each version did, at their last run.
+    performed: Arc<Mutex<BTreeMap<u32, Performed>>>,
     /// Whether the last run could not clear its intent.
     pub left_intent: Arc<AtomicBool>,
     /// Set by a person who wants the database left alone.
@@ -111,6 +124,16 @@ impl Live {
     pub fn at(&self, at: AtStep) {
         let picture = &mut self.lock().0;
         (picture.step, picture.steps, picture.statement) = (at.step, at.steps, at.statement);
+    }
+
+    /// Ran the steps of `version`; whether it is committed is told elsewhere.
+    pub fn performed(&self, version: u32, performed: Performed) {
+        self.performed.lock().unwrap_or_else(PoisonError::into_inner).insert(version, performed);
+    }
+
+    /// What the steps of `version` did when they last ran here.
+    pub fn what(&self, version: u32) -> Option<Performed> {
+        self.performed.lock().unwrap_or_else(PoisonError::into_inner).get(&version).cloned()
     }
 
     /// Committed so many of so many.

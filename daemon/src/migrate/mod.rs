@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod apply;
 pub mod arrived;
+pub mod backup;
 pub mod chain;
 pub mod connection;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod patience;
 pub mod perform;
 pub mod plan;
 pub mod recover;
+pub mod rehearse;
 pub mod rows;
 pub mod schema;
 pub mod script;

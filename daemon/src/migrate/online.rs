@@ -23,7 +23,7 @@ use super::{
     foreign::Violations,
     gap::Gap,
     live::{Phase, Rows, Throttle},
-    perform::{AtStep, Expected, explain, perform},
+    perform::{AtStep, Expected, Performed, explain, perform},
     rows::{Chunk, Part, RowStep, size::Size, table::Table},
     transaction::{Terms, write},
     units::{Unit, Work, units},
@@ -334,6 +334,7 @@ impl Runner<'_, '_> {
             }
             job.advance(&file.connection, link.version)
         })?;
+        job.live.performed(link.version, Performed { rows: at.changed, ..Performed::default() });
         self.expected = wanted;
         self.committed(&[link.version], held)
     }

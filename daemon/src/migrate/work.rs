@@ -23,6 +23,7 @@ use super::{
     adopt,
     apply::{self, Job, Policy, Ran},
     arrived,
+    backup::{self, Shelf, witness::Witness},
     chain::Chain,
     connection::{Managed, Missing},
     error::{ApplyError, sqlite},
@@ -65,6 +66,8 @@ pub struct Shared {
     pub policy: Policy,
     /// How all of it is stopped.
     pub halt: Halt,
+    /// Where backups are kept.
+    pub shelf: Shelf,
 }
 
 impl Shared {
@@ -85,6 +88,8 @@ pub struct Site {
     pub live: Live,
     /// What was found at the last look, to be compared cheaply.
     pub seen: Arc<Mutex<Option<Seen>>>,
+    /// The connection that has been open since the newest backup.
+    pub witness: Witness,
 }
 
 /// A fingerprint, and what it was taken of.
@@ -211,7 +216,9 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
     };
     let mut identity = found.clone();
     (identity.device, identity.inode) = place;
-    match files::recognise(known.as_ref(), &site.path, other_is_there, last_event_is_there) {
+    // The file is a backup that was brought back: its history went back too, whatever its last event says.
+    let restored = managed::backup_mark(&file.connection)?.is_some();
+    match files::recognise(known.as_ref(), &site.path, other_is_there, last_event_is_there && !restored) {
         Recognised::Same => {}
         Recognised::WentBack => {
             identity.epoch = known.as_ref().map_or(found.epoch, |k| k.identity.epoch.max(found.epoch)) + 1;
@@ -225,9 +232,12 @@ fn recognise(shared: &Shared, site: &Site, file: &mut Managed, place: (u64, u64)
     if identity.app != site.rule.app {
         return Err(ApplyError::Moved(format!("the file belongs to the app {}, and the configuration says {}", identity.app, site.rule.app)));
     }
-    if identity != found {
+    if identity != found || restored {
         let _lock = LockFile::hold(&site.path, LOOK_PATIENCE, &shared.halt)?;
-        write(file, Terms::ours(LOOK_PATIENCE), |file| Ok(managed::set_identity(&file.connection, &identity)?))?;
+        write(file, Terms::ours(LOOK_PATIENCE), |file| {
+            managed::set_backup_mark(&file.connection, None)?;
+            Ok(managed::set_identity(&file.connection, &identity)?)
+        })?;
     }
     let copied = known.filter(|k| identity.client_id == k.identity.client_id && identity.epoch == k.identity.epoch);
     let (copied_seq, copied_id) = match copied {
@@ -259,7 +269,7 @@ fn client_id_at(path: &Path) -> Option<ClientId> {
 }
 
 /// Copies what is new in the file's history to `device.db`, where it is a report until the server has it.
-fn copy_events(shared: &Shared, site: &Site, file: &Managed, identity: &FileIdentity) -> Result<(), ApplyError> {
+pub(super) fn copy_events(shared: &Shared, site: &Site, file: &Managed, identity: &FileIdentity) -> Result<(), ApplyError> {
     let known = shared.store().databases()?.into_iter().find(|k| k.identity.client_id == identity.client_id);
     let mut seq = known.map_or(0, |k| k.copied_seq);
     loop {
@@ -338,6 +348,8 @@ pub struct Planned {
     pub operation: Operation,
     /// What it costs.
     pub estimate: Estimate,
+    /// Whether it asks for a backup before it runs.
+    pub backup: bool,
 }
 
 /// What would run now, and what stands before it. Writes nothing.
@@ -372,7 +384,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         let gates = gate::migration_gates(&known, verified.link(), verified.migration(), operation, &estimate);
         // What comes before it in this run needs its room too.
         known.free_bytes = known.free_bytes.map(|free| free.saturating_sub(estimate.write_bytes));
-        planned.push(Planned { version, operation, estimate });
+        planned.push(Planned { version, operation, estimate, backup: backup::is_wanted(verified.migration()) });
         if !gates.is_empty() {
             closed.extend(gates);
             break;
@@ -434,11 +446,12 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     }
     let halt = Halt { hold: site.live.hold.clone(), ..shared.halt.clone() };
     let _lock = LockFile::hold(&site.path, wait, &halt)?;
-    let mut file = Managed::open(&site.path, Missing::Refuse, wait, halt)?;
+    let (mut file, since) = site.witness.open(&site.path, wait, halt)?;
     site.live.watch(file.patience.clone());
     if task.retry {
         clear_failure(shared, &mut file, looked)?;
     }
+    let since = backup::before_run(shared, site, &mut file, since, looked, chain, &planned[..open])?;
     let load = |version, revision| trust::load(&shared.store(), &site.rule.app, version, revision);
     let by = if task.wish.is_some() { AskedBy::Person } else { AskedBy::Plan };
     let job = Job {
@@ -466,7 +479,9 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         set_aside(shared, &site.path, &looked.identity);
         return Ok(());
     }
-    copy_events(shared, site, &file, &looked.identity)
+    copy_events(shared, site, &file, &looked.identity)?;
+    site.witness.keep(&site.path, file, since);
+    Ok(())
 }
 
 /// A person (or nobody but a new revision) lets a failed migration have another try.

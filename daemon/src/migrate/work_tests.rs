@@ -17,7 +17,8 @@ impl Bed {
         let state_dir = dir.path().join("state");
         let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
         let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
-        let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default() };
+        let shelf = Shelf { dir: state_dir.join("backups"), keep: 3 };
+        let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
         Self { dir, shared }
     }
 
@@ -30,7 +31,7 @@ impl Bed {
             app_sqlite: None,
             create: true,
         };
-        Site { path, rule, live: Live::default(), seen: Arc::default() }
+        Site { path, rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() }
     }
 
     fn make(&self, name: &str) -> Site {

@@ -129,6 +129,23 @@ pub fn set_identity(connection: &Connection, identity: &FileIdentity) -> Result<
     set_meta(connection, "inode", identity.inode.cast_signed())
 }
 
+/// What a backup says of itself, in the backup; in a managed file, the sign that it was restored from one and that nobody has
+/// looked at it since.
+pub fn backup_mark(connection: &Connection) -> Result<Option<String>, StoreError> {
+    meta(connection, "backup")
+}
+
+/// Writes the mark of a backup; none takes it away.
+pub fn set_backup_mark(connection: &Connection, mark: Option<&str>) -> Result<(), StoreError> {
+    match mark {
+        Some(mark) => set_meta(connection, "backup", mark),
+        None => connection
+            .execute("DELETE FROM main._whimbrel_meta WHERE key = 'backup'", [])
+            .map(|_| ())
+            .map_err(at("writing whimbrel's own settings in the file")),
+    }
+}
+
 fn meta<T: rusqlite::types::FromSql>(connection: &Connection, key: &str) -> Result<Option<T>, StoreError> {
     connection
         .prepare_cached("SELECT value FROM main._whimbrel_meta WHERE key = ?1")

@@ -54,6 +54,11 @@ pub fn parted(client: ClientId) -> String {
     format!("parted:{client}")
 }
 
+/// The restore that was begun last on a database, and the epoch that it had then: `REQUEST_ID EPOCH`.
+pub fn restoring(client: ClientId) -> String {
+    format!("restoring:{client}")
+}
+
 /// Largest timestamp that a seed server's migration had.
 pub fn seed_timestamp(app: &AppName) -> String {
     format!("seed_timestamp:{app}")
