@@ -1,7 +1,7 @@
 //! `whimbrel lint`: what a reviewer would say. With what the publisher's other commands share: the directory's arguments,
 //! how a report is printed, and which exit code an error has.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::Serialize;
 use whimbrel_shared::remedy::Remedy;
@@ -62,7 +62,7 @@ impl Directory {
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let (chain, findings) = args.directory.read()?;
-    let verdict = publish::judge(&chain, &findings, 0);
+    let verdict = publish::judge(&findings, &BTreeSet::new());
     let report = Report::new(&chain, findings);
     match verdict {
         Ok(()) => print(out, LINT_SCHEMA, &report, &report.to_string()),
@@ -104,12 +104,15 @@ impl From<PublishError> for CliError {
             },
             PublishError::Listing(_) | PublishError::Layout(_) | PublishError::BadName(_) | PublishError::OthersDirectory { .. } => ExitCode::Usage,
             PublishError::Findings { .. }
+            | PublishError::Revise(_)
             | PublishError::Rehearsal(_)
             | PublishError::Upload(UploadError::Compare(
                 CompareError::Trust(_)
                 | CompareError::Lacks { .. }
                 | CompareError::Order { .. }
                 | CompareError::Changed { .. }
+                | CompareError::NotPublished { .. }
+                | CompareError::Older { .. }
                 | CompareError::TooLong { .. },
             ))
             | PublishError::Write { .. }

@@ -114,6 +114,22 @@ pub fn down(authored: &Authored, strictness: Strictness, what: String) -> Findin
     findings.swap_remove(0)
 }
 
+/// The finding about an online migration whose way down does not lead back from where it may stop. It is advice: a
+/// revision may also go on from there.
+pub fn half_way(authored: &Authored, strictness: Strictness, what: &str) -> Finding {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    desk.note(
+        Rule::HalfWay,
+        Weight::Advice,
+        authored.migration.down.as_deref().unwrap_or("down.sql"),
+        0,
+        format!("where the migration stops half-way, its way down does not lead back {what}"),
+        "write it so that it leads back from each step (IF EXISTS helps); or a revision that mends it has to say continues_after",
+    );
+    findings.swap_remove(0)
+}
+
 fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
     ups.first().map_or("up.sql", |script| script.file)
 }

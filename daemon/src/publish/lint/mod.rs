@@ -16,7 +16,7 @@ use serde::Serialize;
 use whimbrel_shared::{ids::MigrationName, manifest::Step};
 
 pub use self::{
-    after::{Facts, SyncKey, after, down},
+    after::{Facts, SyncKey, after, down, half_way},
     ask::Ask,
 };
 use super::{
@@ -93,6 +93,8 @@ pub enum Rule {
     SyncKeys,
     /// A migration in which nothing is said.
     Nothing,
+    /// An online migration that cannot be taken back from half-way.
+    HalfWay,
 }
 
 impl Rule {
@@ -122,6 +124,7 @@ impl Rule {
             Self::DanglingKey => "WB024",
             Self::SyncKeys => "WB025",
             Self::Nothing => "WB026",
+            Self::HalfWay => "WB027",
         }
     }
 }
