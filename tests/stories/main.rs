@@ -11,6 +11,7 @@ mod many;
 mod offline;
 mod person;
 mod rebuild;
+mod revise;
 mod seed_faults;
 mod seed_server;
 mod together;

@@ -24,6 +24,14 @@ use crate::publish::{
 /// `schema` of `whimbrel lint --json`.
 pub const LINT_SCHEMA: &str = "whimbrel.lint/1";
 
+/// `schema` of `whimbrel lint --list --json`.
+pub const RULES_SCHEMA: &str = "whimbrel.rules/1";
+
+#[derive(Serialize)]
+struct Rules {
+    rules: Vec<publish::lint::Listed>,
+}
+
 /// Say what a reviewer would say about a directory of migrations
 ///
 /// Reads migrations of whimbrel, golang-migrate, sqlx, diesel, refinery, goose, sql-migrate, dbmate, Prisma and drizzle, and
@@ -36,7 +44,10 @@ pub const LINT_SCHEMA: &str = "whimbrel.lint/1";
   2  the directory cannot be read as migrations")]
 pub struct Args {
     #[command(flatten)]
-    directory: Directory,
+    directory: Option<Directory>,
+    /// Print every rule with its code instead
+    #[arg(long, conflicts_with_all = ["dir", "layout", "strict"], required_unless_present = "dir")]
+    list: bool,
 }
 
 /// Which migrations, and how strictly.
@@ -61,7 +72,12 @@ impl Directory {
 
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
-    let (chain, findings) = args.directory.read()?;
+    let Some(directory) = args.directory.filter(|_| !args.list) else {
+        let rules = publish::lint::list();
+        let text: String = rules.iter().map(|rule| format!("{}  {:8}  {}\n", rule.code, rule.seen_by, rule.what)).collect();
+        return print(out, RULES_SCHEMA, &Rules { rules }, &text);
+    };
+    let (chain, findings) = directory.read()?;
     let verdict = publish::judge(&findings, &BTreeSet::new());
     let report = Report::new(&chain, findings);
     match verdict {

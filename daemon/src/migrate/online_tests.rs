@@ -383,12 +383,8 @@ fn a_revision_takes_back_what_stopped_half_way_and_runs_whole() {
     assert_eq!(bed.one::<i64>("SELECT revision FROM _whimbrel_migration WHERE version = 2 AND status = 'completed'"), 2);
     bed.nothing_is_left();
 
-    // What ran is what is reverted, whatever was published since.
-    bed.revise(
-        2,
-        &[("migration.toml", &with_ids(UNIQUE)), SLUG, INDEX, ("down.sql", "DROP INDEX notes_slug; SELECT 1; ALTER TABLE notes DROP COLUMN slug;")],
-    )
-    .unwrap_err();
+    // What ran is what is reverted, whatever was published since: this one's way down would fail.
+    bed.revise(2, &[("migration.toml", &with_ids(UNIQUE)), SLUG, INDEX, ("down.sql", "DROP TABLE nope;")]).unwrap();
     let ran = bed.run(Operation::Revert, 2, 2, &Live::default());
     assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
     assert_eq!(bed.one::<i64>("SELECT revision FROM _whimbrel_migration WHERE version = 2 AND status = 'reverted'"), 2);

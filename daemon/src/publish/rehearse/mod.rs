@@ -3,6 +3,7 @@
 
 mod facts;
 mod min_sqlite;
+mod rows;
 mod sample;
 mod seed;
 #[cfg(test)]
@@ -136,8 +137,11 @@ impl RehearsalError {
                     here("correct the statement (or name the directory of the migrations for SQLite, if these are for another system)")
                 }
                 ApplyError::Script(ScriptError::NotTrue { .. }) => here("correct the migration, or what is verified of it"),
+                ApplyError::BadStep { why, .. } if why.contains("ON CONFLICT clause does not match") => {
+                    here("name in `key` the columns that identify a row: those of the primary key, or of one UNIQUE index (WB031)")
+                }
+                ApplyError::Broken { .. } => here("drop or make these objects again in the same migration (WB011)"),
                 ApplyError::BadStep { .. } | ApplyError::NotIdempotent { .. } | ApplyError::Row { .. } => here("correct the step in migration.toml"),
-                ApplyError::Broken { .. } => here("drop or make these objects again in the same migration"),
                 ApplyError::NewViolations { .. } => here("keep the rows that others refer to, or delete those others too"),
                 ApplyError::Sqlite { source, .. } if source.to_string().contains("foreign key mismatch") => {
                     here("give the columns that are referred to a UNIQUE index or make them the primary key, or take the reference away")
@@ -183,6 +187,8 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         if let Some(what) = &no_way_back {
             rehearsal.findings.push(lint::half_way(authored, strictness, what));
         }
+        let hints = stage.made_up(authored)?;
+        rehearsal.findings.extend(hints.iter().map(|hint| lint::made_up(authored, strictness, &hint.what, hint.again)));
         let (performed, steps) = stage.up(authored, None).map_err(failed)?;
         let now = stage.facts(&before)?;
         synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
