@@ -46,7 +46,7 @@ pub struct Args {
     #[command(flatten)]
     directory: Option<Directory>,
     /// Print every rule with its code instead
-    #[arg(long, conflicts_with_all = ["dir", "layout", "strict"], required_unless_present = "dir")]
+    #[arg(long, conflicts_with_all = ["dir", "layout", "strict"])]
     list: bool,
 }
 

@@ -405,6 +405,35 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_text_is_a_revision_only_where_that_is_said_and_of_the_newest_text() {
+        let two = chain(&[ONE, TWO]);
+        let server = publish(&two, None);
+        let names = |name: &str| BTreeSet::from([name.parse().unwrap()]);
+        let mended = chain(&[ONE, ("0002_b/up.sql", "CREATE TABLE IF NOT EXISTS c(x);\n")]);
+        refused(&mended, &["--revise 0002_b"]);
+        let error = compare(&two, &server.0, &server.1, &names("0003_c")).unwrap_err();
+        assert!(error.to_string().contains("0003_c is to be revised, and is not published"), "{error}");
+        assert_eq!(compare(&two, &server.0, &server.1, &names("0002_b")).unwrap(), Found { published: 2, revised: BTreeMap::new() });
+
+        let found = compare(&mended, &server.0, &server.1, &names("0002_b")).unwrap();
+        assert_eq!(found.settled(&mended), names("0001_a"));
+        let rehearsal = rehearse(&mended, false, &mut |_| {}).unwrap();
+        let (mut targets, mut bodies) = server.clone();
+        for link in links(&mended, &rehearsal, &app(), &found, Some(&server.0)).unwrap() {
+            bodies.insert(link.target.path(), Migration::from_bytes(link.body.as_bytes()).unwrap());
+            targets.targets.insert(link.target.path(), link.target);
+        }
+        let (slot, second) = (&targets.targets["0002_b.r1.json"].custom, &targets.targets["0002_b.r2.json"].custom);
+        assert_eq!((second.mends, second.previous, &second.schema), (Some(server.0.targets["0002_b.r1.json"].digest()), slot.previous, &slot.schema));
+        // The next link follows the slot, and the text of a revision that was mended is none to mend it with.
+        let three = chain(&[ONE, ("0002_b/up.sql", "CREATE TABLE IF NOT EXISTS c(x);\n"), THREE]);
+        let after = publish(&three, Some((targets.clone(), bodies.clone()))).0;
+        assert_eq!(after.targets["0003_c.r1.json"].custom.previous, second.mends);
+        let error = compare(&two, &targets, &bodies, &names("0002_b")).unwrap_err();
+        assert!(error.to_string().contains("that of revision 1"), "{error}");
+    }
+
+    #[test]
     fn a_chain_that_lacks_or_reorders_published_ones_is_refused() {
         refused(&chain(&[ONE]), &["0002_b, published as version 2, is not in the directory", "bring it back"]);
         refused(&chain(&[TWO, THREE]), &["0001_a, published as version 1"]);
