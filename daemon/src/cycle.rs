@@ -3,6 +3,8 @@
 //! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
+mod adopt;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -21,7 +23,7 @@ use whimbrel_shared::{
     protocol::{
         poll::{Order, PollResponse},
         report::{MAX_REPORTS, SeedStatus},
-        state::{DatabaseState, HealthItem, Severity, StateRequest},
+        state::{DatabaseState, HealthItem, Progress, Severity, StateRequest},
     },
     remedy::{here, operator, wait},
     status::{EventKind, FailureClass, Status},
@@ -35,7 +37,7 @@ use crate::{
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
-        live::Live,
+        live::{Live, Phase, Picture},
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
     },
@@ -51,6 +53,8 @@ use crate::{
 
 /// The state goes up at least so often, changed or not.
 const STATE_AT_LEAST_MS: i64 = 24 * 3_600_000;
+/// Between two words to the server about rows that are gone through.
+const TELL_PROGRESS: Duration = Duration::from_secs(5);
 
 /// What the loop keeps between two cycles.
 pub struct Core {
@@ -97,6 +101,8 @@ pub struct SiteState {
     told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
+    /// Whether a person wanted it adopted in this cycle, and it was refused: then nothing is run on it.
+    not_adopted: bool,
 }
 
 /// How the exchanges with the server go.
@@ -162,6 +168,7 @@ impl Core {
             exchange = self.stoppable(Self::exchange).await?;
         }
 
+        self.adopt(&requests).await?;
         // Before the picture: what is about to be applied is pending in it.
         self.know_orders()?;
         publish(self, "applying");
@@ -218,6 +225,7 @@ impl Core {
                         latest: 0,
                         told: Vec::new(),
                         ran: 0,
+                        not_adopted: false,
                     };
                     self.sites.insert(path, state);
                 }
@@ -225,7 +233,7 @@ impl Core {
         }
         self.sites.retain(|path, _| found.contains(path));
         for state in self.sites.values_mut() {
-            (state.health, state.ran) = (Vec::new(), 0);
+            (state.health, state.ran, state.not_adopted) = (Vec::new(), 0, false);
         }
     }
 
@@ -357,7 +365,7 @@ impl Core {
                 self.shared.store().setting(&settings::app_sqlite(&rule.app))?.or_else(|| rule.app_sqlite.clone())
             };
             let state = self.sites.get_mut(&path).expect("its own key");
-            let Some(looked) = state.looked.clone() else { continue };
+            let Some(looked) = state.looked.clone().filter(|_| !state.not_adopted) else { continue };
             if let Some(Order::ApplyUpTo { version }) = state.order
                 && version > chain.latest()
             {
@@ -413,9 +421,29 @@ impl Core {
                 (path, done.await.expect("applying does not panic"))
             });
         }
-        while let Some(done) = jobs.join_next().await {
-            let (path, (advanced, again)) = done.expect("applying does not panic");
-            self.take_in(&path, advanced, again);
+        loop {
+            tokio::select! {
+                done = jobs.join_next() => {
+                    let Some(done) = done else { return Ok(()) };
+                    let (path, (advanced, again)) = done.expect("applying does not panic");
+                    self.take_in(&path, advanced, again);
+                }
+                () = tokio::time::sleep(TELL_PROGRESS) => self.tell_progress().await?,
+            }
+        }
+    }
+
+    /// Says how far the rows have come, while they are gone through. Where nobody hears it, the next exchange says it.
+    async fn tell_progress(&mut self) -> Result<(), StoreError> {
+        let moves = self.sites.values().any(|state| state.site.live.picture().rows.is_some());
+        if moves
+            && !self.server.seed
+            && let Some(server) = self.connect()?
+        {
+            let told = self.stoppable(async |core: &mut Self| core.tell_state(&server).await).await?;
+            if let Err(error) = told {
+                tracing::debug!(%error, "could not say how far the rows have come");
+            }
         }
         Ok(())
     }
@@ -701,6 +729,7 @@ impl Core {
                     app_version: state.app_version.clone(),
                     app_sqlite: state.site.rule.app_sqlite.clone(),
                     health,
+                    progress: progress(&state.site.live.picture()),
                 })
             })
             .collect();
@@ -836,9 +865,9 @@ impl Core {
             for event in reports {
                 // The seed knows applied and not applied; the rest of the history stays here.
                 let applied = match event.kind {
-                    EventKind::Completed => Some(true),
-                    EventKind::Reverted | EventKind::Failed => Some(false),
-                    EventKind::Started | EventKind::Crashed | EventKind::Retried | EventKind::Skipped => None,
+                    EventKind::Completed | EventKind::Skipped => Some(true),
+                    EventKind::Reverted | EventKind::Failed | EventKind::GivenBack => Some(false),
+                    EventKind::Started | EventKind::Crashed | EventKind::Retried => None,
                 };
                 if let Some(applied) = applied {
                     let error = event.failure.as_ref().map(|f| f.message.clone());
@@ -966,8 +995,8 @@ impl Core {
             let mut summary = whole.clone();
             let chosen: Vec<&PathBuf> = self.sites.keys().filter(|p| self.selects(&request.database, p)).collect();
             summary.errors.retain(|e| chosen.contains(&&e.database));
-            // Who reverts or holds wants it to wait afterwards.
-            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
+            // Who reverts or holds wants it to wait afterwards; what was adopted may wait for its window.
+            if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. } | PersonOrder::Adopt { .. } | PersonOrder::GiveBack) {
                 summary.errors.retain(|e| !e.waiting);
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
@@ -1019,10 +1048,14 @@ enum Refusal {
     Alarm(AcceptError),
 }
 
+/// The version that a person names, by its number or its name.
+fn named(chain: &Chain, name: &str) -> Option<u32> {
+    (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name))
+}
+
 /// What a person's order means for the versions of one database; none for orders that are about something else.
 fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wish, HealthItem>> {
-    let named =
-        |name: &str| (1..=chain.latest()).find(|v| name.parse() == Ok(*v) || chain.newest(*v).is_some_and(|e| e.custom.name.as_str() == name));
+    let named = |name: &str| named(chain, name);
     let unknown = |name: &str| {
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
     };
@@ -1037,7 +1070,12 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
+        PersonOrder::Retry
+        | PersonOrder::Hold { .. }
+        | PersonOrder::Release
+        | PersonOrder::Adopt { .. }
+        | PersonOrder::GiveBack
+        | PersonOrder::Cycle => None,
     }
 }
 
@@ -1055,6 +1093,21 @@ pub fn pending(state: &SiteState) -> u32 {
 /// a plan, what was accepted is the plan.
 fn is_planned(state: &SiteState, looked: &Looked) -> bool {
     state.order.is_some() || (state.latest > 0 && looked.position >= state.latest)
+}
+
+/// How far a row step has come, for the server.
+fn progress(picture: &Picture) -> Option<Progress> {
+    let (Phase::Running { name, .. }, Some(rows)) = (&picture.phase, &picture.rows) else { return None };
+    Some(Progress {
+        migration: name.clone(),
+        step: u32::try_from(picture.step).unwrap_or(u32::MAX),
+        steps: u32::try_from(picture.steps).unwrap_or(u32::MAX),
+        done: rows.done,
+        total: rows.total,
+        failed: rows.failed,
+        rate: rows.rate,
+        left_ms: rows.left_ms,
+    })
 }
 
 /// The worst of a database's statuses.

@@ -6,6 +6,7 @@ pub mod ids;
 pub mod manifest;
 pub mod migration;
 pub mod protocol;
+pub mod queue;
 pub mod remedy;
 pub mod sql;
 pub mod status;

@@ -32,8 +32,23 @@ impl Token {
 
 /// The tokens of `sql`. Total: any text gives a list; an unterminated literal or comment runs to the end.
 pub fn tokens(sql: &str) -> Vec<Token> {
+    spans(sql).into_iter().map(|(_, token)| token).collect()
+}
+
+/// As [`tokens`], each with the byte at which it begins.
+pub fn spans(sql: &str) -> Vec<(usize, Token)> {
+    read(sql).0
+}
+
+/// The byte at which a block comment begins that is never closed. SQLite takes what follows for a part of it, and says
+/// nothing.
+pub fn open_comment(sql: &str) -> Option<usize> {
+    read(sql).1
+}
+
+fn read(sql: &str) -> (Vec<(usize, Token)>, Option<usize>) {
     let bytes = sql.as_bytes();
-    let mut out = Vec::new();
+    let (mut out, mut open) = (Vec::new(), None);
     let mut at = 0;
     while let Some(c) = sql[at..].chars().next() {
         let rest = &bytes[at..];
@@ -42,28 +57,30 @@ pub fn tokens(sql: &str) -> Vec<Token> {
         } else if rest.starts_with(b"--") {
             at += sql[at..].find('\n').map_or(rest.len(), |n| n + 1);
         } else if rest.starts_with(b"/*") {
-            at += sql[at + 2..].find("*/").map_or(rest.len(), |n| n + 4);
+            let end = sql[at + 2..].find("*/");
+            open = open.or(end.is_none().then_some(at));
+            at += end.map_or(rest.len(), |n| n + 4);
         } else if c == '\'' || ((c == 'x' || c == 'X') && rest.get(1) == Some(&b'\'')) {
-            let open = usize::from(c != '\'') + 1;
-            let (_, length) = quoted(&sql[at + open..], '\'');
-            let text = &sql[at..at + open + length];
-            out.push(Token::Literal(if open == 2 { text.to_ascii_lowercase() } else { text.to_owned() }));
-            at += open + length;
+            let begin = usize::from(c != '\'') + 1;
+            let (_, length) = quoted(&sql[at + begin..], '\'');
+            let text = &sql[at..at + begin + length];
+            out.push((at, Token::Literal(if begin == 2 { text.to_ascii_lowercase() } else { text.to_owned() })));
+            at += begin + length;
         } else if matches!(c, '"' | '`' | '[') {
             let (text, length) = quoted(&sql[at + 1..], if c == '[' { ']' } else { c });
-            out.push(Token::Quoted(text.to_ascii_lowercase()));
+            out.push((at, Token::Quoted(text.to_ascii_lowercase())));
             at += 1 + length;
         } else if is_word(c) {
             let length = sql[at..].find(|c: char| !is_word(c)).unwrap_or(rest.len());
             let word = sql[at..at + length].to_ascii_lowercase();
-            out.push(if c.is_ascii_digit() { Token::Literal(word) } else { Token::Word(word) });
+            out.push((at, if c.is_ascii_digit() { Token::Literal(word) } else { Token::Word(word) }));
             at += length;
         } else {
-            out.push(Token::Mark(c));
+            out.push((at, Token::Mark(c)));
             at += c.len_utf8();
         }
     }
-    out
+    (out, open)
 }
 
 fn is_word(c: char) -> bool {
@@ -109,10 +126,24 @@ mod tests {
         assert_eq!(tokens("'it''s' \"q\"\"q\""), [Token::Literal("'it''s'".into()), Token::Quoted("q\"q".into())]);
     }
 
+    #[test]
+    fn a_comment_that_is_never_closed_is_found_where_it_begins() {
+        let check = |sql: &str, at: Option<usize>| assert_eq!(open_comment(sql), at, "{sql}");
+        check("a /* b", Some(2));
+        check("a /*/ b", Some(2));
+        check("/* a */ b /* c", Some(10));
+        check("/* a /* b */", None);
+        check("'/*' \"/*\" [/*] -- /*\nx", None);
+    }
+
     proptest! {
         #[test]
-        fn any_text_gives_tokens(text in "\\PC*") {
-            tokens(&text);
+        fn any_text_gives_tokens_where_they_stand(text in "\\PC*") {
+            for (at, token) in spans(&text) {
+                if let Token::Word(word) = token {
+                    prop_assert!(text[at..].to_ascii_lowercase().starts_with(&word));
+                }
+            }
         }
     }
 }

@@ -136,6 +136,8 @@ pub enum EventKind {
     Retried,
     /// It was recorded as present without being run.
     Skipped,
+    /// That record was taken back, without anything being run.
+    GivenBack,
 }
 
 impl EventKind {
@@ -149,6 +151,7 @@ impl EventKind {
             Self::Reverted => "reverted",
             Self::Retried => "retried",
             Self::Skipped => "skipped",
+            Self::GivenBack => "given_back",
         }
     }
 }
@@ -176,7 +179,7 @@ pub struct Event {
     pub digest: Digest,
     /// Where the migration stands after this fact.
     pub status: Status,
-    /// Number of this attempt, from 1.
+    /// Number of this attempt, from 1; 0 where nothing was run.
     pub attempt: u32,
     /// Who asked.
     pub by: AskedBy,

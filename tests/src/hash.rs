@@ -16,9 +16,18 @@ pub fn content_hash(path: &Path) -> Digest {
 
 /// As [`content_hash`], on an open connection.
 pub fn content(file: &Connection) -> Digest {
+    digest(file, "lower(tbl_name) NOT LIKE '\\_whimbrel\\_%' ESCAPE '\\'")
+}
+
+/// As [`content`], Whimbrel's own tables included.
+pub fn everything(file: &Connection) -> Digest {
+    digest(file, "true")
+}
+
+fn digest(file: &Connection, which: &str) -> Digest {
     let mut all = Vec::new();
     let mut statement = file
-        .prepare("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE lower(tbl_name) NOT LIKE '\\_whimbrel\\_%' ESCAPE '\\' ORDER BY 1, 2")
+        .prepare(&format!("SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema WHERE {which} ORDER BY 1, 2"))
         .expect("the schema is read");
     let objects: Vec<[String; 4]> = statement
         .query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))
@@ -94,6 +103,13 @@ mod tests {
         for sql in same {
             assert_eq!(made(sql), made(base), "{sql}");
         }
+        let whole = |sql: &str| {
+            let file = Connection::open_in_memory().unwrap();
+            file.execute_batch(sql).unwrap();
+            everything(&file)
+        };
+        assert_eq!(whole(same[0]), whole(base));
+        assert_ne!(whole(same[1]), whole(base));
         for sql in others {
             assert_ne!(made(sql), made(base), "{sql}");
         }

@@ -56,14 +56,18 @@ impl Mig {
         self
     }
 
+    /// Its settings, read.
+    pub fn manifest(&self) -> Manifest {
+        self.toml.as_deref().map_or_else(Manifest::default, |text| Manifest::parse(text).expect("the story's manifest is right"))
+    }
+
     fn migration(&self) -> Migration {
         let mut files = BTreeMap::from([("up.sql".to_owned(), self.up.clone())]);
         files.extend(self.verify.clone().map(|text| ("verify.sql".to_owned(), text)));
         files.extend(self.down.clone().map(|text| ("down.sql".to_owned(), text)));
         files.extend(self.files.clone());
-        let manifest = self.toml.as_deref().map_or_else(Manifest::default, |text| Manifest::parse(text).expect("the story's manifest is right"));
         let name = self.name.parse().expect("the story's name is right");
-        Migration { format: FORMAT.to_owned(), name, manifest, down: self.down.as_ref().map(|_| "down.sql".to_owned()), files }
+        Migration { format: FORMAT.to_owned(), name, manifest: self.manifest(), down: self.down.as_ref().map(|_| "down.sql".to_owned()), files }
     }
 }
 

@@ -1,15 +1,22 @@
 //! Stories: the real daemon, the real server, real files, an application beside them, and a wire that can be cut. Each
 //! name is a sentence; together they describe the product. `WHIMBREL_NIGHT=1` runs sweeps whole.
 
+mod adopt;
 mod app_first;
 mod bad_input;
+mod corpus;
 mod documents;
+mod failing_disk;
 mod half_open;
 mod hostile;
 mod kill;
 mod many;
+mod mistakes;
 mod offline;
+mod online;
 mod person;
+mod power_loss;
+mod power_loss_reports;
 mod rebuild;
 mod revise;
 mod seed_faults;

@@ -15,8 +15,8 @@ use whimbrel_shared::{
 use super::look::Look;
 use crate::{
     control::protocol::{
-        Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary,
-        SummaryError,
+        AdoptView, AdoptedView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA,
+        ServerView, Snapshot, Summary, SummaryError, TrackerView, WouldAdopt,
     },
     migrate::live::{Phase, Picture},
 };
@@ -319,5 +319,54 @@ pub(crate) fn checks() -> Vec<Check> {
             "/var/lib/notes/f.db belongs to another user (1001)",
             Some(here("run the daemon as that user: whimbrel@USER.service")),
         ),
+    ]
+}
+
+pub(crate) fn adopt_views() -> Vec<AdoptView> {
+    let view = |name: &str, version, trackers| AdoptView {
+        path: format!("/var/lib/notes/{name}").into(),
+        app: "notes".parse().unwrap(),
+        version,
+        latest: 5,
+        trackers,
+        adopted: None,
+        would: None,
+        refused: None,
+    };
+    let tracker = |tool: &str, table: &str, applied, last: &str, trouble: Option<&str>| TrackerView {
+        tool: tool.into(),
+        table: table.into(),
+        applied,
+        last: Some(last.into()),
+        trouble: trouble.map(Into::into),
+    };
+    vec![
+        AdoptView {
+            would: Some(WouldAdopt {
+                version: 3,
+                by: "Django".into(),
+                notes: vec!["Django: 18 entries are of parts that the chain does not speak of, and stay its own".into()],
+            }),
+            ..view("a.db", 0, vec![tracker("Django", "django_migrations", 21, "notes.0003_tags", None)])
+        },
+        AdoptView {
+            refused: Some(HealthItem {
+                code: "tracker_dirty".into(),
+                severity: Severity::Info,
+                message: "golang-migrate (schema_migrations): version 3 is dirty: it was left half applied".into(),
+                remedy: here("finish or undo by hand what 3 began, then `migrate force VERSION` with the version that is in place"),
+            }),
+            ..view("b.db", 0, vec![tracker("golang-migrate", "schema_migrations", 1, "3", Some("version 3 is dirty: it was left half applied"))])
+        },
+        AdoptView {
+            adopted: Some(AdoptedView { version: 2, by: "person".into(), at_ms: NOW_MS - 60_000, drift: vec!["table tags differs".into()] }),
+            refused: Some(HealthItem {
+                code: "has_history".into(),
+                severity: Severity::Info,
+                message: "its history is whimbrel's own already, up to version 4".into(),
+                remedy: here("nothing to do: `whimbrel status` shows where it stands"),
+            }),
+            ..view("c.db", 4, vec![])
+        },
     ]
 }

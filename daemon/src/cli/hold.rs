@@ -16,7 +16,8 @@ pub const HOLD_SCHEMA: &str = "whimbrel.hold/1";
 
 /// Apply nothing to a database until it is released, or until a time
 ///
-/// What is accepted from the server is kept, and reports go on. A migration that runs now ends first.
+/// What is accepted from the server is kept, and reports go on. A migration that runs now is rolled back and begins again
+/// afterwards; one in mode online stops where it is, and goes on from there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0   held

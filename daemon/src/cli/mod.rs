@@ -3,6 +3,7 @@
 //! A command is a file with `pub struct Args: clap::Args` and `pub fn run(Args, &Output) -> Result<(), CliError>`, and
 //! three lines here: its `mod`, its variant, its arm.
 
+pub mod adopt;
 pub mod app;
 pub mod apply;
 pub mod completions;
@@ -95,6 +96,7 @@ enum Command {
     Revert(revert::Args),
     Hold(hold::Args),
     Release(release::Args),
+    Adopt(adopt::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -123,6 +125,7 @@ impl Command {
             Self::Revert(args) => revert::run(args, out),
             Self::Hold(args) => hold::run(args, out),
             Self::Release(args) => release::run(args, out),
+            Self::Adopt(args) => adopt::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),
@@ -201,9 +204,18 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_a_usage_error_and_help_is_not() {
         let code = |line: &str| main(line.split(' ').map(OsString::from));
-        for line in
-            ["whimbrel", "whimbrel fly", "whimbrel revert", "whimbrel revert a --to 1", "whimbrel wait", "whimbrel hold --for 3h --until 2030-01-01"]
-        {
+        for line in [
+            "whimbrel",
+            "whimbrel fly",
+            "whimbrel revert",
+            "whimbrel revert a --to 1",
+            "whimbrel wait",
+            "whimbrel hold --for 3h --until 2030-01-01",
+            "whimbrel adopt run --accept-drift",
+            "whimbrel adopt run a.db --kv json:a",
+            "whimbrel adopt status --table t",
+            "whimbrel adopt status --kv redis:a",
+        ] {
             assert_eq!(code(line), ExitCode::Usage, "{line}");
         }
         for line in ["whimbrel --help", "whimbrel --version", "whimbrel apply --help"] {
@@ -225,6 +237,11 @@ mod tests {
         for command in ["status", "history", "plan", "apply", "retry", "hold", "release", "watch"] {
             assert_eq!(code(&[command]), ExitCode::DaemonUnreachable, "{command}");
         }
+        for command in ["status", "run", "rollback"] {
+            assert_eq!(code(&["adopt", command]), ExitCode::DaemonUnreachable, "adopt {command}");
+            assert_eq!(code(&["adopt", command, "--kv", "json:none.json"]), ExitCode::Failed, "adopt {command} --kv");
+        }
+        assert_eq!(code(&["adopt", "finish"]), ExitCode::Usage);
         assert_eq!(code(&["wait", "a.db", "--timeout", "0s"]), ExitCode::DaemonUnreachable);
         assert_eq!(code(&["revert", "a", "--yes"]), ExitCode::DaemonUnreachable);
         assert_eq!(code(&["app", "set-version", "notes", "2.3.0"]), ExitCode::DaemonUnreachable);

@@ -67,7 +67,12 @@ fn migration(order: &PersonOrder) -> Option<&str> {
     match order {
         PersonOrder::Apply { to } => to.as_deref(),
         PersonOrder::Revert { migration, .. } => migration.as_deref(),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
+        PersonOrder::Retry
+        | PersonOrder::Hold { .. }
+        | PersonOrder::Release
+        | PersonOrder::Adopt { .. }
+        | PersonOrder::GiveBack
+        | PersonOrder::Cycle => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! The control socket: how the command line asks the daemon. One JSON request a line, JSON replies a line each.
 
+mod adopt;
 pub mod client;
 pub mod protocol;
 pub mod server;

@@ -50,6 +50,11 @@ pub enum Request {
         /// Which databases.
         database: Selector,
     },
+    /// [`Reply::Adopt`]: what there is to take over. Writes nothing.
+    Adopt {
+        /// Which databases.
+        database: Selector,
+    },
     /// [`Reply::Accepted`], then, with `wait`, [`Reply::Status`] while it works and [`Reply::Finished`].
     Order {
         /// Which databases.
@@ -104,6 +109,16 @@ pub enum PersonOrder {
     },
     /// End a hold.
     Release,
+    /// Take over what another tool, or a person, did before.
+    Adopt {
+        /// Name or version of the last migration that is in place, as a person says it; none leaves it to the trackers and
+        /// the schema. `0` says that none is.
+        version: Option<String>,
+        /// Whether a schema that differs from that version's is taken as it is.
+        accept_drift: bool,
+    },
+    /// Take that back, and hold the database.
+    GiveBack,
     /// One cycle now, as `run --once` does one: windows and gates count as ever.
     Cycle,
 }
@@ -134,6 +149,11 @@ pub enum Reply {
     Plan {
         /// The plans.
         plans: Vec<PlanView>,
+    },
+    /// One per database.
+    Adopt {
+        /// What there is.
+        databases: Vec<AdoptView>,
     },
     /// An order was kept and will be carried out, even after a restart.
     Accepted {
@@ -361,6 +381,66 @@ pub struct PlannedMigration {
     pub lock_ms: u64,
     /// Bytes it would write, about.
     pub write_bytes: u64,
+}
+
+/// What there is to take over on one database. `whimbrel adopt status --json` prints a list of these as `databases`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptView {
+    /// The file.
+    pub path: PathBuf,
+    /// Its app.
+    pub app: AppName,
+    /// Version in place.
+    pub version: u32,
+    /// Newest version that was accepted.
+    pub latest: u32,
+    /// The trackers of other tools that it has.
+    pub trackers: Vec<TrackerView>,
+    /// What it was adopted as, if it was.
+    pub adopted: Option<AdoptedView>,
+    /// At which version it would be taken over.
+    pub would: Option<WouldAdopt>,
+    /// Why it would not.
+    pub refused: Option<HealthItem>,
+}
+
+/// One tracker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackerView {
+    /// Whose, as its users write it.
+    pub tool: String,
+    /// Its table, or `PRAGMA user_version`.
+    pub table: String,
+    /// Entries that are in place.
+    pub applied: u32,
+    /// The last of them, as the tool shows it.
+    pub last: Option<String>,
+    /// Why it cannot be believed as it is.
+    pub trouble: Option<String>,
+}
+
+/// What a database was adopted as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptedView {
+    /// Everything up to it was in place.
+    pub version: u32,
+    /// What said so: a tool, `schema` or `person`.
+    pub by: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// What differed then, and was accepted by a person.
+    pub drift: Vec<String>,
+}
+
+/// What `adopt run` would record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldAdopt {
+    /// Everything up to it.
+    pub version: u32,
+    /// What says so: a tool or `schema`.
+    pub by: String,
+    /// What a person should know.
+    pub notes: Vec<String>,
 }
 
 /// One thing that `doctor` looks at.

@@ -94,6 +94,7 @@ impl Desk {
             Request::Status | Request::Watch => Reply::Status(Box::new(self.snapshot())),
             Request::History { database, limit } => self.history(&database, limit)?,
             Request::Plan { database } => self.plan(&database),
+            Request::Adopt { database } => self.adopt(&database),
             Request::Order { database, order, .. } => self.order(&database, &order)?,
             Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
                 None => Reply::Refused { message: format!("no request has the id {request_id}"), remedy: here("only the last 200 are kept") },
@@ -119,7 +120,7 @@ impl Desk {
     }
 
     /// The databases that a selector means; the refusal names those there are.
-    fn select(&self, selector: &Selector) -> Result<Vec<super::protocol::DatabaseView>, Reply> {
+    pub(super) fn select(&self, selector: &Selector) -> Result<Vec<super::protocol::DatabaseView>, Reply> {
         let snapshot = self.snapshot();
         let Some(text) = &selector.0 else { return Ok(snapshot.databases) };
         let names: Vec<String> = snapshot.databases.iter().map(|d| d.path.display().to_string()).collect();
@@ -177,6 +178,8 @@ impl Desk {
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
                     PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle => {}
+                    // Held once it is taken back, and not when that is refused.
+                    PersonOrder::Adopt { .. } | PersonOrder::GiveBack => {}
                 }
             }
             store.put_request(id, &body, now_ms)
@@ -448,6 +451,7 @@ mod socket {
                 | Request::Status
                 | Request::History { .. }
                 | Request::Plan { .. }
+                | Request::Adopt { .. }
                 | Request::Order { .. }
                 | Request::Outcome { .. }
                 | Request::Doctor

@@ -136,8 +136,8 @@ pub enum ApplyError {
         /// Object by object.
         drift: Vec<String>,
     },
-    /// SQLite's own check found the file damaged.
-    #[error("the file is damaged: {0}")]
+    /// SQLite's own check found the file damaged, or could not read all of it.
+    #[error("the file {verdict}: {0}", verdict = verdict(.0))]
     Damaged(String),
     /// SQLite failed outside the script.
     #[error("{doing}: {source}")]
@@ -244,7 +244,7 @@ impl ApplyError {
             Self::LostOwn { .. } => "lost_object",
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
-            Self::Damaged(_) => "corrupt",
+            Self::Damaged(found) => unread(found).map_or("corrupt", code_name),
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::OtherRunner { .. } => "other_runner",
             Self::Lock { .. } => "lock_file",
@@ -256,7 +256,7 @@ impl ApplyError {
         match self {
             Self::Script(ScriptError::Sqlite { code, .. }) | Self::Row { code, .. } => class_of(*code),
             Self::Sqlite { source, .. } => class_of(code_of(source)),
-            Self::Damaged(_) => FailureClass::Corrupt,
+            Self::Damaged(found) => unread(found).map_or(FailureClass::Corrupt, class_of),
             // Our own store's trouble is not this migration's.
             Self::Trust(AcceptError::Store(_)) => FailureClass::Transient,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
@@ -310,7 +310,7 @@ impl ApplyError {
             Self::NewViolations { .. } => operator("publish a revision that keeps these rows' parents, or correct the rows and run `whimbrel retry`"),
             Self::LostOwn { .. } => here("drop or correct that object, then run `whimbrel retry`"),
             Self::WrongSchema { .. } => operator("the migration's result depends on what was in the file: publish a revision that does not"),
-            Self::Damaged(_) => remedy_of(ffi::SQLITE_CORRUPT),
+            Self::Damaged(found) => remedy_of(unread(found).unwrap_or(ffi::SQLITE_CORRUPT)),
             Self::Drift { .. } => here("restore the named objects as the migrations made them, then run `whimbrel retry`"),
             Self::Lock { .. } => here("let the daemon's user write the directory of the database; it is tried again by itself"),
         }
@@ -343,6 +343,18 @@ impl ApplyError {
     }
 }
 
+fn verdict(found: &str) -> &'static str {
+    if unread(found).is_some() { "could not be read" } else { "is damaged" }
+}
+
+/// The result code of a page that a check did not get to see. The check goes on and says it in words, as it does with real
+/// damage ("unable to get the page. error code=266", `btree.c`); but a disk that failed once is no damaged file.
+fn unread(found: &str) -> Option<i32> {
+    let (_, code) = found.split_once("error code=")?;
+    let code = code.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+    (class_of(code) == FailureClass::Transient).then_some(code)
+}
+
 fn code_name(code: i32) -> &'static str {
     match code & 0xff {
         _ if is_disk_full(code) => "disk_full",
@@ -358,5 +370,21 @@ fn code_name(code: i32) -> &'static str {
         ffi::SQLITE_AUTH => "refused",
         ffi::SQLITE_TOOBIG => "too_big",
         _ => "sql_error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_could_not_be_read_is_no_damage() {
+        let check = |found: &str, code: &str, class: FailureClass| {
+            let error = ApplyError::Damaged(found.to_owned());
+            assert_eq!((error.code(), error.class()), (code, class), "{error}");
+        };
+        check("*** in database main ***\nTree 5 page 5: unable to get the page. error code=266", "io_error", FailureClass::Transient);
+        check("*** in database main ***\nTree 5 page 5: unable to get the page. error code=11", "corrupt", FailureClass::Corrupt);
+        check("*** in database main ***\nTree 5 page 5 cell 0: Rowid 3 out of order", "corrupt", FailureClass::Corrupt);
     }
 }

@@ -19,7 +19,10 @@ const UNSEEN: Duration = Duration::from_millis(400);
 const WRITES_ON: Duration = Duration::from_secs(2);
 
 /// The first gap, in which a busy application shows itself.
-const FIRST: Duration = Duration::from_millis(5);
+const FIRST: Duration = Duration::from_millis(2);
+
+/// Less than this is not worth a look: an application does not notice it.
+const LEAST: Duration = Duration::from_millis(5);
 
 /// Longest gap, and so what a foreign writer can cost us after each transaction.
 const LONGEST: Duration = Duration::from_millis(250);
@@ -40,6 +43,8 @@ pub struct Gap {
     data_version: Option<i64>,
     wrote: Option<Instant>,
     held_without: Duration,
+    /// What was held since the last look.
+    owed: Duration,
 }
 
 impl Gap {
@@ -51,6 +56,11 @@ impl Gap {
     /// Sleeps as long as is right after the write lock was held for `held`. No transaction may be open. Returns whether
     /// it was for an application that writes.
     pub fn leave(&mut self, managed: &Managed, held: Duration) -> Result<bool, ApplyError> {
+        self.owed += held;
+        if !self.chunks && self.data_version.is_some() && self.owed < LEAST {
+            return Ok(false);
+        }
+        let held = std::mem::take(&mut self.owed);
         let data_version = managed
             .connection
             .prepare_cached("PRAGMA data_version")

@@ -118,6 +118,8 @@ pub struct Touched {
 #[derive(Debug, Default)]
 struct State {
     denied: Option<Denied>,
+    /// What was refused, where it has a name.
+    culprit: Option<String>,
     touched: Touched,
     /// Dropping a referenced table would fire its cascades.
     cascades: bool,
@@ -180,6 +182,11 @@ impl Guard {
         self.lock().denied.take()
     }
 
+    /// The name that the last refusal is about, where it is about one: a table of ours, a module, a function.
+    pub fn culprit(&self) -> Option<String> {
+        self.lock().culprit.clone()
+    }
+
     /// Why a statement was interrupted, if the guard did it.
     pub fn stopped(&self) -> Option<Stopped> {
         self.lock().stopped
@@ -231,6 +238,7 @@ impl Guard {
             }
             Err(denied) => {
                 state.denied = Some(denied);
+                state.culprit = culprit(&context.action).map(str::to_owned);
                 Authorization::Deny
             }
         }
@@ -387,6 +395,32 @@ fn judge<'a>(action: &AuthAction<'a>, cascades: bool) -> Result<Touch<'a>, Denie
             Ok(Touch::Nothing)
         }
         _ => refuse("SQLite asks for an action that this whimbrel does not know".to_owned()),
+    }
+}
+
+/// The name in a refused action that it is refused for. Pure.
+fn culprit<'a>(action: &AuthAction<'a>) -> Option<&'a str> {
+    let ours = |names: &[&'a str]| names.iter().copied().find(|n| n.get(..RESERVED.len()).is_some_and(|p| p.eq_ignore_ascii_case(RESERVED)));
+    match *action {
+        AuthAction::CreateVtable { table_name, module_name } => Some(ours(&[table_name]).unwrap_or(module_name)),
+        AuthAction::Function { function_name } => Some(function_name),
+        AuthAction::CreateTempTrigger { trigger_name, .. } => Some(trigger_name),
+        AuthAction::Read { table_name, .. }
+        | AuthAction::Insert { table_name }
+        | AuthAction::Update { table_name, .. }
+        | AuthAction::Delete { table_name }
+        | AuthAction::CreateTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+        | AuthAction::DropVtable { table_name, .. } => ours(&[table_name]),
+        AuthAction::DropTable { table_name } => Some(table_name),
+        AuthAction::CreateIndex { index_name: name, table_name }
+        | AuthAction::DropIndex { index_name: name, table_name }
+        | AuthAction::CreateTrigger { trigger_name: name, table_name }
+        | AuthAction::DropTrigger { trigger_name: name, table_name } => ours(&[name, table_name]),
+        AuthAction::CreateView { view_name: name } | AuthAction::DropView { view_name: name } | AuthAction::Reindex { index_name: name } => {
+            ours(&[name])
+        }
+        _ => None,
     }
 }
 

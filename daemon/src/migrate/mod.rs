@@ -1,5 +1,6 @@
 //! From accepted migrations to a changed schema: plan, preflight, guard, apply, recover, revert, report (DESIGN 8).
 
+pub mod adopt;
 pub mod apply;
 pub mod arrived;
 pub mod chain;

@@ -271,7 +271,7 @@ impl Runner<'_, '_> {
             if self.file.guard.halt().no_more() {
                 return Err(ApplyError::Cancelled);
             }
-            let (crashed, unit_number) = (self.crashed, at.unit);
+            let (crashed, unit_number, asked) = (self.crashed, at.unit, TOUCHED_AT_ONCE.min(size.rows()));
             let ((chunk, next, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
                 if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
@@ -280,7 +280,7 @@ impl Runner<'_, '_> {
                 let mark = if catches && fire { checkpoint::last_touched(&file.connection)? } else { 0 };
                 let (keys, last) = match walking {
                     true => (Vec::new(), 0),
-                    false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), TOUCHED_AT_ONCE.min(size.rows()))?,
+                    false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
                 let on = file.guard.on(timeout, false);
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
@@ -313,7 +313,7 @@ impl Runner<'_, '_> {
             let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
             let throttle = wal.keep_small(self.file, || job.live.rows(Some(meter.rows(step.table(), at, Some(Throttle::Wal)))))?.or(throttle);
             job.live.rows(Some(meter.rows(step.table(), at, throttle)));
-            let over = if walking { chunk.end } else { chunk.examined < FEW };
+            let over = if walking { chunk.end } else { chunk.examined < FEW.min(u64::from(asked)) };
             if over && walking && catches {
                 walking = false;
             } else if over {
@@ -411,9 +411,11 @@ fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
     let values: Vec<String> = table.key.iter().map(|column| format!("NEW.{column}")).collect();
     let name = super::rows::table::quote(&table.name);
     for event in ["INSERT", "UPDATE"] {
+        // It is there when a run died before its first chunk.
         let sql = format!(
-            "CREATE TRIGGER main._whimbrel_catch_{unit}_{} AFTER {event} ON {name} BEGIN
-               INSERT INTO _whimbrel_touched (unit, {}) VALUES ({unit}, {}); END",
+            "DROP TRIGGER IF EXISTS main._whimbrel_catch_{unit}_{0};
+             CREATE TRIGGER main._whimbrel_catch_{unit}_{0} AFTER {event} ON {name} BEGIN
+               INSERT INTO _whimbrel_touched (unit, {1}) VALUES ({unit}, {2}); END",
             event.to_ascii_lowercase(),
             columns.join(", "),
             values.join(", ")

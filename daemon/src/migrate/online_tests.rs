@@ -24,6 +24,7 @@ use crate::{
         files,
         halt::Halt,
         live::Live,
+        rows::{Part, backfill::Backfilling},
         transaction::{Terms, write},
     },
     publish::{self, compare::Found},
@@ -358,6 +359,27 @@ fn a_load_goes_on_from_the_newest_row_that_is_there() {
     bed.apply();
     let found: Option<i64> = bed.app().query_row("SELECT id FROM notes WHERE id = 2", [], |row| row.get(0)).optional().unwrap();
     assert_eq!((found, bed.one::<i64>("SELECT count(*) FROM notes")), (None, 2));
+}
+
+#[test]
+fn a_walk_over_nothing_can_be_taken_up_again() {
+    let bed = Bed::new("", &[NOTES, &[("migration.toml", SLUGS), SLUG]]);
+    let mut file = bed.open();
+    file.schema.read(&file.connection).unwrap();
+    let step = whimbrel_shared::manifest::Backfill {
+        table: "notes".into(),
+        set: "title = 'x'".into(),
+        filter: "title IS NULL".into(),
+        on_error: Default::default(),
+        batch: None,
+    };
+    let mut step = Backfilling::new(&file, &step, "here".into()).unwrap();
+    let failed = Default::default();
+    let first = step.chunk(&file, &Part { position: None, rows: 10, failed: &failed }).unwrap();
+    assert!(first.end && first.examined == 0);
+    bed.app().execute_batch("INSERT INTO notes(id) VALUES (1)").unwrap();
+    let again = step.chunk(&file, &Part { position: Some(&first.position), rows: 10, failed: &failed }).unwrap();
+    assert_eq!((again.examined, again.changed), (1, 1));
 }
 
 // ---- revisions ------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rusqlite::{Connection, ffi};
-use whimbrel_shared::sql;
+use whimbrel_shared::sql::{self, Token};
 
 use super::guard::{Denied, Guard, Instruction};
 
@@ -110,13 +110,25 @@ pub fn run(
 ) -> Result<Ran, ScriptError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = CString::new(text).map_err(|e| ScriptError::Nul { file: file.to_owned(), offset: e.nul_position() })?;
+    let open_comment = sql::open_comment(text);
     let mut ran = Ran::default();
     let mut at = 0;
-    let place = |at: usize, statement: usize, offset: Option<usize>, message: &str| locate(file, text, at, statement, offset, message);
     while at < text.len() {
         let number = ran.statements + 1;
+        // What an earlier statement was denied and did without (`pragma_table_list` compiles every view) is not this one's.
+        guard.take_denied();
         // SAFETY: `at` is inside `source`, which ends in NUL and outlives the statement.
         let prepared = unsafe { prepare(connection, source.as_c_str(), at) };
+        let end = if prepared.tail > at { prepared.tail } else { text.len() };
+        let start = at + lead(&text[at..end]);
+        let place = |point: Option<usize>| locate(file, text, number, point.filter(|p| (start..=text.len()).contains(p)).unwrap_or(start));
+        let named = |name: Option<&str>| name.and_then(|name| find_name(&text[start..end], name)).map(|found| start + found);
+        let refused = |why: String| ScriptError::Refused { place: place(named(guard.culprit().as_deref())), why };
+        // SQLite would take the rest for a comment, run what stands before it, and say nothing.
+        if let Some(open) = open_comment.filter(|open| *open < end) {
+            let why = "a comment begins here and is never closed, so that nothing after it would run".to_owned();
+            return Err(ScriptError::Refused { place: locate(file, text, number, open), why });
+        }
         match prepared.outcome {
             Ok(None) => {} // only white space or comments
             Ok(Some(statement)) => {
@@ -128,16 +140,13 @@ pub fn run(
                 };
                 match outcome {
                     Ok(None) => {}
-                    Ok(Some(why)) => return Err(ScriptError::NotTrue { place: place(at, number, None, ""), why }),
+                    Ok(Some(why)) => return Err(ScriptError::NotTrue { place: place(None), why }),
                     Err(fault) => {
-                        let place = place(at, number, None, &fault.message);
                         // A table-valued pragma is compiled, and so refused, only when it is read.
                         return Err(match guard.take_denied() {
-                            Some(Denied::Refused(why)) => ScriptError::Refused { place, why },
-                            Some(Denied::Instruction(_)) => {
-                                ScriptError::Refused { place, why: "it controls the engine from inside a query".to_owned() }
-                            }
-                            None => ScriptError::Sqlite { place, code: fault.code, message: fault.message },
+                            Some(Denied::Refused(why)) => refused(why),
+                            Some(Denied::Instruction(_)) => refused("it controls the engine from inside a query".to_owned()),
+                            None => ScriptError::Sqlite { place: place(named(culprit(&fault.message))), code: fault.code, message: fault.message },
                         });
                     }
                 }
@@ -147,19 +156,17 @@ pub fn run(
             }
             Err(fault) => match guard.take_denied() {
                 Some(Denied::Instruction(instruction)) => {
-                    instruct(instruction).map_err(|why| ScriptError::Refused { place: place(at, number, None, ""), why })?;
+                    instruct(instruction).map_err(|why| ScriptError::Refused { place: place(None), why })?;
                 }
-                Some(Denied::Refused(why)) => return Err(ScriptError::Refused { place: place(at, number, None, ""), why }),
+                Some(Denied::Refused(why)) => return Err(refused(why)),
                 None => {
-                    return Err(ScriptError::Sqlite {
-                        place: place(at, number, fault.offset, &fault.message),
-                        code: fault.code,
-                        message: fault.message,
-                    });
+                    let open = || (fault.message == "incomplete input").then(|| never_closed(&text[start..])).flatten().map(|o| start + o);
+                    let point = fault.offset.map(|offset| at + offset).or_else(open).or_else(|| named(culprit(&fault.message)));
+                    return Err(ScriptError::Sqlite { place: place(point), code: fault.code, message: fault.message });
                 }
             },
         }
-        at = if prepared.tail > at { prepared.tail } else { text.len() };
+        at = end;
     }
     Ok(ran)
 }
@@ -282,17 +289,8 @@ impl Drop for Statement<'_> {
     }
 }
 
-/// Where in `text` the statement beginning at `at` went wrong: SQLite's offset where it gave one, else the name that its
-/// message quotes, else the statement's first token.
-fn locate(file: &str, text: &str, at: usize, statement: usize, offset: Option<usize>, message: &str) -> Place {
-    let body = &text[at..];
-    let start = at + lead(body);
-    let named = || {
-        let name = message.rsplit([':', ' ']).map(|w| w.trim_matches(['"', '\''])).find(|w| !w.is_empty())?;
-        let name = name.rsplit('.').next()?;
-        find_word(&text[start..], name).map(|found| start + found)
-    };
-    let mut point = offset.map(|o| at + o).filter(|p| *p >= start && *p <= text.len()).or_else(named).unwrap_or(start).min(text.len());
+/// The place of byte `point` of `text`, in statement number `statement`.
+fn locate(file: &str, text: &str, statement: usize, mut point: usize) -> Place {
     while !text.is_char_boundary(point) {
         point -= 1;
     }
@@ -313,6 +311,58 @@ fn locate(file: &str, text: &str, at: usize, statement: usize, offset: Option<us
     }
 }
 
+/// The name that a message of SQLite's is about, where it is about one. For these it gives no offset
+/// (`sqlite3_error_offset`); other messages are about the statement, and their words may stand anywhere in it.
+fn culprit(message: &str) -> Option<&str> {
+    let after = |mark: &str| message.rfind(mark).map(|at| &message[at + mark.len()..]);
+    let name = if let Some(what) = after("no such ") {
+        what.split_once(": ")?.1
+    } else if let Some(name) = after("has no column named ").or_else(|| after("duplicate column name: ")).or_else(|| after(" named ")) {
+        name
+    } else if let Some(before) = message.strip_suffix(" already exists") {
+        before.split_once(' ')?.1
+    } else if let Some((_, quoted)) = message.split_once('"') {
+        quoted.split_once('"')?.0
+    } else {
+        return None;
+    };
+    Some(name.trim_matches('"'))
+}
+
+/// Byte offset of `name` in a statement: as a name, not in a string or a comment. A schema before it does not count.
+fn find_name(statement: &str, name: &str) -> Option<usize> {
+    let tokens = sql::spans(statement);
+    let find = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        tokens.iter().find(|(_, t)| matches!(t, Token::Word(n) | Token::Quoted(n) if *n == name)).map(|(at, _)| *at)
+    };
+    find(name).or_else(|| {
+        let (owner, last) = name.rsplit_once('.')?;
+        // `t.x`, where it stands like that; else the last part alone.
+        let (owner, last_lower) = (owner.to_ascii_lowercase(), last.to_ascii_lowercase());
+        let texts = |at: usize| tokens.get(at).map(|(_, t)| t.text());
+        let whole = (0..tokens.len()).find(|at| {
+            texts(*at).as_deref() == Some(&owner) && texts(at + 1).as_deref() == Some(".") && texts(at + 2).as_deref() == Some(&last_lower)
+        });
+        whole.map(|at| tokens[at].0).or_else(|| find(last))
+    })
+}
+
+/// Byte offset of the last parenthesis, `CASE` or `BEGIN` that is opened and not closed.
+fn never_closed(statement: &str) -> Option<usize> {
+    let mut open = Vec::new();
+    for (at, token) in sql::spans(statement) {
+        match token {
+            Token::Mark('(') => open.push(at),
+            Token::Word(w) if w == "case" || w == "begin" => open.push(at),
+            Token::Mark(')') => drop(open.pop()),
+            Token::Word(w) if w == "end" => drop(open.pop()),
+            Token::Word(_) | Token::Quoted(_) | Token::Literal(_) | Token::Mark(_) => {}
+        }
+    }
+    open.pop()
+}
+
 /// Length of the white space and comments before the first token.
 fn lead(text: &str) -> usize {
     let mut at = 0;
@@ -328,19 +378,6 @@ fn lead(text: &str) -> usize {
             return at;
         }
     }
-}
-
-/// Byte offset of `name` as a whole word, in any case.
-fn find_word(text: &str, name: &str) -> Option<usize> {
-    if name.is_empty() || sql::tokens(name).len() != 1 {
-        return None;
-    }
-    let (haystack, needle) = (text.to_ascii_lowercase(), name.to_ascii_lowercase());
-    let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-    haystack
-        .match_indices(&needle)
-        .find(|(i, _)| !is_part(haystack[..*i].chars().next_back()) && !is_part(haystack[i + needle.len()..].chars().next()))
-        .map(|(i, _)| i)
 }
 
 #[cfg(test)]
@@ -406,6 +443,31 @@ mod tests {
         check("CREATE TABLE a(x);\nUPDATE a\nSET zz = 1;", 3, 5);
         check("CREATE TABLE a(x UNIQUE);\nINSERT INTO a VALUES (1), (1);", 2, 1); // no name to point at: the statement
         check("CREATE TABLE a(x);\nINSERT INTO nope VALUES (1);", 2, 13);
+        // What it is about is looked for among the names of this statement: not in comments, strings, or what follows.
+        check("CREATE TABLE a(x);\nUPDATE a /* zz */ SET x = 'zz',\n zz = 1;", 3, 2);
+        check("CREATE TABLE a(x CHECK (x < 10));\n UPDATE a SET x = 1; INSERT INTO a VALUES (10);", 2, 22);
+        check("CREATE TABLE a(x);\nCREATE TRIGGER t AFTER INSERT ON a\n BEGIN SELECT CASE 1 WHEN 1 THEN 2 END;", 3, 2);
+    }
+
+    #[test]
+    fn what_one_statement_did_without_is_not_the_next_ones_fault() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let guard = Guard::install(&mut connection, Halt::default()).unwrap();
+        connection.execute_batch("CREATE TABLE _whimbrel_meta(key); CREATE VIEW _whimbrel_v AS SELECT key FROM _whimbrel_meta; BEGIN").unwrap();
+        let on = guard.on(Duration::from_secs(2), false);
+        let text = "CREATE TABLE a(x UNIQUE); SELECT name FROM pragma_table_list; INSERT INTO a VALUES (1), (1);";
+        let error = run(&connection, &guard, "up.sql", text, Reading::Run, |_| Ok(()), |_| {}).unwrap_err();
+        drop(on);
+        assert!(matches!(error, ScriptError::Sqlite { code: ffi::SQLITE_CONSTRAINT_UNIQUE, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_comment_that_is_never_closed_is_refused() {
+        for text in ["CREATE TABLE a(x);\n /* INSERT INTO a VALUES (1);", "CREATE TABLE a(x)\n /* ;"] {
+            let error = try_script(text, Reading::Run).0.unwrap_err();
+            let ScriptError::Refused { place, .. } = &error else { panic!("{error}") };
+            assert_eq!((place.line, place.column), (2, 2), "{error}");
+        }
     }
 
     #[test]

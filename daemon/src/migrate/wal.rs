@@ -11,7 +11,7 @@ use super::{
 };
 
 /// Between two checkpoints.
-const APART: Duration = Duration::from_millis(100);
+const APART: Duration = Duration::from_millis(25);
 /// Frames in the log above which it is waited until readers let it be emptied.
 const LIMIT_BYTES: i64 = 16 * 1024 * 1024;
 /// Longest look for the reader to go before the work goes on as slowly.

@@ -20,6 +20,7 @@ use whimbrel_shared::{
 };
 
 use super::{
+    adopt,
     apply::{self, Job, Policy, Ran},
     arrived,
     chain::Chain,
@@ -355,7 +356,9 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     if !looked.drift.is_empty() {
         closed.push(drift_item(looked));
     }
-    let file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
+    let mut file = Managed::open(&site.path, Missing::Refuse, LOOK_PATIENCE, shared.halt.clone())?;
+    // With the chain as it is now: what was looked at may have been looked at before there was one.
+    closed.extend(adopt::first(&mut file, chain, &history)?.filter(|_| operation == Operation::Apply));
     let mut known = task.known.clone();
     let mut planned = Vec::new();
     let mut version = from;
@@ -411,7 +414,7 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     let (planned, mut closed) = preview(shared, site, looked, chain, task)?;
     // Gates stand before the last planned one: what comes before that may run.
     let open = if closed.is_empty() { planned.len() } else { planned.len().saturating_sub(1) };
-    let whole = closed.iter().any(|g| matches!(g.code.as_str(), "held" | "window" | "drift"));
+    let whole = closed.iter().any(|g| matches!(g.code.as_str(), "held" | "window" | "drift" | "adopt_first"));
     let (Some(first), Some(last)) = (planned.first(), planned[..if whole { 0 } else { open }].last()) else {
         out.health.append(&mut closed);
         return Ok(());

@@ -38,6 +38,7 @@ const MANIFEST: &str = "\
 # Everything here may be left out; what stands in a comment is what happens then.
 # description = \"\"
 # min_app = \"2.3.0\"         # app builds older than this cannot live with the new schema
+# mode = \"atomic\"          # one transaction; online: rows in short resumable ones
 # max_lock = \"2s\"           # longest write lock
 # timeout = \"10m\"
 # foreign_keys = \"off\"      # off + a check at the end; on: cascades are wanted, and no table may be dropped
@@ -48,6 +49,16 @@ const MANIFEST: &str = "\
 # Steps, in order. Without any: up.sql, then verify.sql where there is one.
 # [[step]]
 # sql = \"up.sql\"
+#
+# [[step]]
+# backfill = \"notes\"       # rows that are there: what matches `where` still needs it
+# set = \"slug = lower(title)\"
+# where = \"slug IS NULL\"
+#
+# [[step]]
+# load = \"cards.ndjson\"    # rows that come along, put in by key
+# into = \"cards\"
+# key = [\"id\"]
 #
 # [[step]]
 # verify = \"verify.sql\"     # every statement returns no row, or one row whose only column is true
@@ -88,7 +99,7 @@ mod tests {
         let text: String = MANIFEST.lines().map(|line| line.trim_start_matches("# ")).filter(keys).map(|line| format!("{line}\n")).collect();
         let mut manifest = Manifest::parse(&text).unwrap();
         assert_eq!(manifest.min_app.take().as_deref(), Some("2.3.0"));
-        assert_eq!((manifest.step.len(), manifest.sync.len()), (2, 1));
+        assert_eq!((manifest.step.len(), manifest.sync.len()), (4, 1));
         manifest.step.clear();
         manifest.sync.clear();
         assert_eq!(manifest, Manifest::default());

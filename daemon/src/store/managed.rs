@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
 use whimbrel_shared::{
     ids::{AppName, ClientId, Digest, EventId, MigrationName},
     status::{AskedBy, Event, Failure, Operation, Status},
@@ -142,6 +143,38 @@ fn set_meta(connection: &Connection, key: &str, value: impl rusqlite::ToSql) -> 
         .map_err(at("writing whimbrel's own settings in the file"))
 }
 
+/// What a file was taken over as: kept in the file, until it is taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// What said so: a tool's name, `schema` or `person`.
+    pub by: String,
+    /// Everything up to it was in place then.
+    pub version: u32,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// How the file differed from that version, where a person accepted it.
+    #[serde(default)]
+    pub drift: Vec<String>,
+}
+
+/// What the file was taken over as; none where its history began with us.
+pub fn adopted(connection: &Connection) -> Result<Option<Adopted>, StoreError> {
+    let text: Option<String> = meta(connection, "adopted")?;
+    let bad = |e: serde_json::Error| StoreError::Damaged { what: "_whimbrel_meta", detail: e.to_string() };
+    text.map(|text| serde_json::from_str(&text).map_err(bad)).transpose()
+}
+
+/// Keeps it, or forgets it.
+pub fn set_adopted(connection: &Connection, adopted: Option<&Adopted>) -> Result<(), StoreError> {
+    match adopted {
+        Some(adopted) => set_meta(connection, "adopted", serde_json::to_string(adopted).expect("our own types have text keys")),
+        None => connection
+            .execute("DELETE FROM main._whimbrel_meta WHERE key = 'adopted'", [])
+            .map(|_| ())
+            .map_err(at("writing whimbrel's own settings in the file")),
+    }
+}
+
 /// Every migration that was ever begun here, by version.
 pub fn history(connection: &Connection) -> Result<BTreeMap<u32, MigrationRow>, StoreError> {
     let mut rows = Vec::new();
@@ -166,6 +199,11 @@ pub fn migration(connection: &Connection, version: u32) -> Result<Option<Migrati
         .map_err(at("reading the history"))?;
     let mut rows = statement.query([version]).map_err(at("reading the history"))?;
     rows.next().map_err(at("reading the history"))?.map(migration_row).transpose()
+}
+
+/// Forgets a migration that was never run here.
+pub fn remove_migration(connection: &Connection, version: u32) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM main._whimbrel_migration WHERE version = ?1", [version]).map(|_| ()).map_err(at("writing the history"))
 }
 
 fn migration_row(row: &Row<'_>) -> Result<MigrationRow, StoreError> {

@@ -21,7 +21,7 @@ pub(crate) fn after(before: Option<MigrationStatus>, event: &Event) -> Migration
         EventKind::Started => (Some(event.at_ms), completed_at_ms, None),
         EventKind::Completed | EventKind::Skipped => (started_at_ms, Some(event.at_ms), None),
         EventKind::Failed | EventKind::Crashed => (started_at_ms, completed_at_ms, event.failure.clone().or(failure)),
-        EventKind::Reverted => (started_at_ms, None, None),
+        EventKind::Reverted | EventKind::GivenBack => (started_at_ms, None, None),
         EventKind::Retried => (started_at_ms, completed_at_ms, None),
     };
     MigrationStatus {
@@ -100,6 +100,10 @@ mod tests {
         let reverted = after(status, &event(EventKind::Reverted, Status::Reverted, 6));
         assert_eq!(reverted.completed_at_ms, None);
         assert_eq!(reverted.status, Status::Reverted);
+        let adopted = after(None, &event(EventKind::Skipped, Status::Skipped, 7));
+        assert_eq!((adopted.status, adopted.started_at_ms, adopted.completed_at_ms), (Status::Skipped, None, Some(7)));
+        let given_back = after(Some(adopted), &event(EventKind::GivenBack, Status::Pending, 8));
+        assert_eq!((given_back.status, given_back.completed_at_ms), (Status::Pending, None));
     }
 
     fn event(kind: EventKind, status: Status, at_ms: i64) -> Event {

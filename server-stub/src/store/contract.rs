@@ -430,6 +430,7 @@ fn state(databases: &[(u128, u32)]) -> StateRequest {
         app_version: None,
         app_sqlite: None,
         health: Vec::new(),
+        progress: None,
     };
     StateRequest { daemon_version: "0.1.0".to_owned(), labels: Default::default(), databases: databases.iter().map(database).collect() }
 }

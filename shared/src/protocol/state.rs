@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ids::{AppName, ClientId, Digest},
+    ids::{AppName, ClientId, Digest, MigrationName},
     remedy::Remedy,
     status::Status,
 };
@@ -57,6 +57,31 @@ pub struct DatabaseState {
     /// What is wrong or waited for.
     #[serde(default)]
     pub health: Vec<HealthItem>,
+    /// How far a migration that takes its time has come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+/// How far a row step of a migration has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The migration.
+    pub migration: MigrationName,
+    /// Number of the step, from 1.
+    pub step: u32,
+    /// How many there are.
+    pub steps: u32,
+    /// Rows looked at.
+    pub done: u64,
+    /// Rows there were when it began, about.
+    pub total: u64,
+    /// Rows that failed and were left.
+    pub failed: u64,
+    /// Rows a second, lately.
+    pub rate: u64,
+    /// Milliseconds that are left at that rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
 }
 
 /// One thing that is wrong or waited for.

@@ -37,6 +37,8 @@ impl Backfilling {
     /// Runs the UPDATE over the next `part.rows` rows.
     pub fn chunk(&mut self, managed: &Managed, part: &Part<'_>) -> Result<Chunk, ApplyError> {
         let after = part.position.map(table::key_from_text).transpose().map_err(|why| ApplyError::BadStep { place: self.place.clone(), why })?;
+        // An empty table was gone through before it had its first row.
+        let after = after.filter(|key| !key.is_empty());
         let (last, examined) = self.bound(managed, after.as_ref(), part.rows)?;
         let keys: Vec<Value> = after.iter().chain(&last).flatten().cloned().collect();
         let range = self.table.range(after.is_some(), last.is_some());

@@ -63,7 +63,7 @@ impl Loading {
         };
         let (rows, next) =
             records::read(self.form, &self.text, position.place, part.rows).map_err(|why| bad(format!("{}: {why}", self.step.file)))?;
-        let since = position.since.as_ref().map(from_json).transpose().map_err(bad)?;
+        let since = position.since.clone().map(from_json).transpose().map_err(bad)?;
         let mut chunk = Chunk { examined: rows.len() as u64, end: rows.is_empty(), ..Chunk::default() };
         for record in &rows {
             if since.as_ref().is_some_and(|since| self.is_old(record, since)) {

@@ -110,6 +110,8 @@ fn is_the_rows_own(code: i32) -> bool {
 
 /// Compiles a row step's statement. What does not compile is no row's fault.
 fn prepare<'m>(managed: &'m Managed, place: &str, sql: &str) -> Result<rusqlite::CachedStatement<'m>, ApplyError> {
+    // What reading the table's shape was denied and did without (`pragma_table_list` compiles every view) is not its fault.
+    managed.guard.take_denied();
     managed.connection.prepare_cached(sql).map_err(|error| match row_error(managed, place, error) {
         Ok((_, why)) => ApplyError::BadStep { place: place.to_owned(), why },
         Err(error) => error,

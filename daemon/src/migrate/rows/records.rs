@@ -74,7 +74,7 @@ fn ndjson(text: &str, mut place: Place, most: u32) -> Result<(Vec<Record>, Place
         let line = place.line;
         let object: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(body).map_err(|e| format!("line {line}: it is not one JSON object: {e}"))?;
-        let values = object.iter().map(|(column, json)| from_json(json).map(|value| (column.clone(), value)));
+        let values = object.into_iter().map(|(column, json)| from_json(json).map(|value| (column, value)));
         records.push(Record { line, values: values.collect::<Result<_, _>>().map_err(|why| format!("line {line}: {why}"))? });
     }
     Ok((records, place))

@@ -115,16 +115,16 @@ pub fn to_json(value: &Value) -> serde_json::Value {
 }
 
 /// The value that JSON stands for: [`to_json`]'s, and booleans as 1 and 0. An array or another object is its own text.
-pub fn from_json(json: &serde_json::Value) -> Result<Value, String> {
+pub fn from_json(json: serde_json::Value) -> Result<Value, String> {
     Ok(match json {
         serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(b) => Value::Integer(i64::from(*b)),
+        serde_json::Value::Bool(b) => Value::Integer(i64::from(b)),
         serde_json::Value::Number(n) => match (n.as_i64(), n.as_f64()) {
             (Some(n), _) => Value::Integer(n),
             (None, Some(r)) => Value::Real(r),
             (None, None) => return Err(format!("{n} is no number that SQLite can hold")),
         },
-        serde_json::Value::String(text) => Value::Text(text.clone()),
+        serde_json::Value::String(text) => Value::Text(text),
         serde_json::Value::Object(object) if object.len() == 1 && (object.contains_key("$blob") || object.contains_key("$real")) => {
             let (kind, text) = object.iter().next().map(|(k, v)| (k.as_str(), v.as_str())).expect("it has one entry");
             let text = text.filter(|t| t.is_ascii()).ok_or_else(|| format!("{kind} needs hexadecimal digits"))?;
@@ -149,7 +149,7 @@ pub fn key_text(key: &Key) -> String {
 /// The key that [`key_text`] wrote.
 pub fn key_from_text(text: &str) -> Result<Key, String> {
     let values: Vec<serde_json::Value> = serde_json::from_str(text).map_err(|e| e.to_string())?;
-    values.iter().map(from_json).collect()
+    values.into_iter().map(from_json).collect()
 }
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ mod tests {
             Value::Null,
         ];
         assert_eq!(key_from_text(&key_text(&key)).unwrap(), key);
-        assert!(from_json(&json!({ "$blob": "abc" })).is_err() && from_json(&json!({ "$blob": "äö" })).is_err());
+        assert!(from_json(json!({ "$blob": "abc" })).is_err() && from_json(json!({ "$blob": "äö" })).is_err());
     }
 
     #[test]

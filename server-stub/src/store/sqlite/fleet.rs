@@ -195,6 +195,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<ClientSummary> {
             app_version: None,
             app_sqlite: None,
             health: Vec::new(),
+            progress: None,
         },
     };
     Ok(ClientSummary {

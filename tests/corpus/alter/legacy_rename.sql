@@ -1,0 +1,8 @@
+PRAGMA legacy_alter_table = ON;
+CREATE TABLE a(x); INSERT INTO a VALUES (1);
+CREATE VIEW v AS SELECT x FROM a;
+ALTER TABLE a RENAME TO a_old;
+CREATE TABLE a(x, y DEFAULT 1);
+INSERT INTO a(x) SELECT x FROM a_old;
+DROP TABLE a_old;
+PRAGMA legacy_alter_table = OFF;

@@ -1,0 +1,3 @@
+CREATE TABLE a(x);
+INSERT INTO a VALUES (1);
+/* the end */

@@ -1,0 +1,4 @@
+-- one;
+CREATE TABLE a(x); -- two;
+-- three
+INSERT INTO a VALUES (1);

@@ -1,0 +1,5 @@
+;;; CREATE TABLE a(x);;
+; -- nothing
+;
+/* nothing */ ;
+INSERT INTO a VALUES (1);;;

@@ -1,0 +1,5 @@
+--
+-- Copyright: nobody; all rights reversed
+--
+--
+CREATE TABLE a(x);

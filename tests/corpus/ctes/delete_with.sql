@@ -1,0 +1,4 @@
+CREATE TABLE a(id INTEGER PRIMARY KEY, parent INTEGER);
+INSERT INTO a VALUES (1, NULL), (2, 1), (3, 2), (4, NULL);
+WITH RECURSIVE sub(id) AS (VALUES (1) UNION ALL SELECT a.id FROM a JOIN sub ON a.parent = sub.id)
+DELETE FROM a WHERE id IN sub;

@@ -1,0 +1,2 @@
+CREATE TABLE a(i INTEGER, t TEXT, r REAL, b BLOB, n NUMERIC);
+INSERT INTO a VALUES ('1', 2, '3', '4', '5.0'), ('x', x'41', 1, 2, '6.5e1'), (CAST('12abc' AS INTEGER), CAST(1.50 AS TEXT), 1e20, CAST(7 AS BLOB), TRUE);

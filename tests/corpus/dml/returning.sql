@@ -1,0 +1,4 @@
+CREATE TABLE a(id INTEGER PRIMARY KEY, x);
+INSERT INTO a(x) VALUES ('a;'), ('b') RETURNING id, x AS "x;";
+UPDATE a SET x = x || '!' RETURNING *;
+DELETE FROM a WHERE id = 1 RETURNING id;

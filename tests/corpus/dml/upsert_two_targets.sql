@@ -1,0 +1,5 @@
+CREATE TABLE a(id INTEGER PRIMARY KEY, u TEXT UNIQUE, n INTEGER DEFAULT 0);
+INSERT INTO a(id, u) VALUES (1, 'a'), (2, 'b');
+INSERT INTO a(id, u) VALUES (1, 'c'), (9, 'b')
+  ON CONFLICT (id) DO UPDATE SET n = n + 1
+  ON CONFLICT (u) DO UPDATE SET n = n + 10;

@@ -1,0 +1,3 @@
+begin exclusive;
+create table a(x);
+commit transaction;

@@ -1,0 +1,2 @@
+CREATE TABLE `a;b`(`c d` INTEGER, `e``f` TEXT);
+INSERT INTO `a;b`(`c d`, `e``f`) VALUES (1, 'x');

@@ -1,0 +1,2 @@
+CREATE TABLE _a1$b(x$1 INTEGER, _ TEXT, __y TEXT);
+INSERT INTO _a1$b VALUES (1, 'a', 'b');

@@ -1,0 +1,4 @@
+CREATE TABLE a(rowid TEXT, oid TEXT, _rowid_ TEXT);
+INSERT INTO a VALUES ('r', 'o', '_');
+CREATE TABLE b(rowid INTEGER);
+INSERT INTO b VALUES (7);

@@ -1,0 +1,5 @@
+CREATE TABLE a(x, y);
+CREATE INDEX one ON a(x);
+DROP INDEX one;
+CREATE INDEX two ON a(x, y);
+DROP INDEX IF EXISTS one;

@@ -1,0 +1,14 @@
+CREATE TABLE a(c0, c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11);
+CREATE UNIQUE INDEX a_c0 ON a(c0) WHERE c0 > 0;
+CREATE INDEX a_c1 ON a(c1, c0);
+CREATE INDEX a_c2 ON a(c2, c0);
+CREATE INDEX a_c3 ON a(c3, c0) WHERE c0 > 3;
+CREATE INDEX a_c4 ON a(c4, c0);
+CREATE UNIQUE INDEX a_c5 ON a(c5, c0);
+CREATE INDEX a_c6 ON a(c6, c0) WHERE c0 > 6;
+CREATE INDEX a_c7 ON a(c7, c0);
+CREATE INDEX a_c8 ON a(c8, c0);
+CREATE INDEX a_c9 ON a(c9, c0) WHERE c0 > 9;
+CREATE UNIQUE INDEX a_c10 ON a(c10, c0);
+CREATE INDEX a_c11 ON a(c11, c0);
+INSERT INTO a(c0, c5) VALUES (1, 2), (3, 4);

@@ -1,0 +1,26 @@
+CREATE TABLE "Blogs" ("BlogId" INTEGER NOT NULL CONSTRAINT "PK_Blogs" PRIMARY KEY AUTOINCREMENT, "Url" TEXT NULL);
+INSERT INTO "Blogs"("Url") VALUES ('http://a;b');
+BEGIN TRANSACTION;
+
+CREATE TABLE "ef_temp_Blogs" (
+    "BlogId" INTEGER NOT NULL CONSTRAINT "PK_Blogs" PRIMARY KEY AUTOINCREMENT,
+    "Url" TEXT NOT NULL
+);
+
+INSERT INTO "ef_temp_Blogs" ("BlogId", "Url")
+SELECT "BlogId", IFNULL("Url", '')
+FROM "Blogs";
+
+COMMIT;
+
+PRAGMA foreign_keys = 0;
+
+BEGIN TRANSACTION;
+
+DROP TABLE "Blogs";
+
+ALTER TABLE "ef_temp_Blogs" RENAME TO "Blogs";
+
+COMMIT;
+
+PRAGMA foreign_keys = 1;

@@ -1,0 +1,10 @@
+CREATE TABLE "posts" ("id" integer PRIMARY KEY AUTOINCREMENT NOT NULL, "title" varchar, "created_at" datetime(6) NOT NULL);
+INSERT INTO posts(title, created_at) VALUES ('t;', '2024-01-01 00:00:00');
+BEGIN DEFERRED TRANSACTION;
+CREATE TEMPORARY TABLE "aposts" ("id" integer NOT NULL PRIMARY KEY, "title" varchar, "created_at" datetime(6) NOT NULL);
+INSERT INTO "aposts" ("id","title","created_at") SELECT "id","title","created_at" FROM "posts";
+DROP TABLE "posts";
+CREATE TABLE "posts" ("id" integer PRIMARY KEY AUTOINCREMENT NOT NULL, "title" varchar DEFAULT '' NOT NULL, "created_at" datetime(6) NOT NULL);
+INSERT INTO "posts" ("id","title","created_at") SELECT "id","title","created_at" FROM "aposts";
+DROP TABLE "aposts";
+COMMIT TRANSACTION;

@@ -1,0 +1,3 @@
+CREATE TABLE e(x TEXT);
+INSERT INTO e VALUES ('\'), ('E''x''');
+INSERT INTO e(x) SELECT x FROM e;

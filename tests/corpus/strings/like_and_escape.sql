@@ -1,0 +1,4 @@
+CREATE TABLE a(x);
+INSERT INTO a VALUES ('100%'), ('100x'), ('a_b'), ('axb');
+DELETE FROM a WHERE x LIKE '100!%' ESCAPE '!';
+DELETE FROM a WHERE x LIKE 'a\_b' ESCAPE '\';

@@ -1,0 +1,3 @@
+CREATE TABLE a(x TEXT DEFAULT ';');
+INSERT INTO a VALUES (';'), (';;'), ('a;b;c'), ('; DROP TABLE a; --');
+INSERT INTO a DEFAULT VALUES;

@@ -1,0 +1,7 @@
+CREATE TABLE a(id INTEGER PRIMARY KEY AUTOINCREMENT, x);
+INSERT INTO a(x) VALUES (1), (2);
+DELETE FROM a;
+DELETE FROM sqlite_sequence WHERE name = 'a';
+INSERT INTO a(x) VALUES (3);
+UPDATE sqlite_sequence SET seq = 50 WHERE name = 'a';
+INSERT INTO a(x) VALUES (4);

@@ -1,0 +1,2 @@
+CREATE TABLE kv(k TEXT NOT NULL PRIMARY KEY, v ANY) WITHOUT ROWID, STRICT;
+INSERT INTO kv VALUES ('a', 1), ('b', '1'), ('c', x'31'), ('d', 1.0);

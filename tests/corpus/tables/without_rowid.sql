@@ -1,0 +1,3 @@
+CREATE TABLE word(w TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO word VALUES ('b', 1), ('a', 2);
+UPDATE word SET n = n + 1 WHERE w > 'a';

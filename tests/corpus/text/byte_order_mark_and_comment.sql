@@ -1,0 +1,2 @@
+﻿-- made by an editor;
+CREATE TABLE a(x);

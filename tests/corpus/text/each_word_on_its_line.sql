@@ -1,0 +1,16 @@
+CREATE
+TABLE
+a
+(
+x
+INTEGER
+)
+;
+INSERT
+INTO
+a
+VALUES
+(
+1
+)
+;

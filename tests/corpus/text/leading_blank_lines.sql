@@ -1,0 +1,10 @@
+
+
+   
+	
+CREATE TABLE a(x);
+
+
+
+INSERT INTO a VALUES (1);
+   

@@ -1,0 +1,4 @@
+CREATE TABLE a(x);
+CREATE INDEX a_x ON a(x)
+
+

@@ -1,0 +1,7 @@
+CREATE TABLE t(a, b, c);
+CREATE TRIGGER tr AFTER INSERT ON t BEGIN
+  UPDATE t SET c = CASE new.a WHEN 1 THEN CASE new.b WHEN 2 THEN 'one two' ELSE 'one' END ELSE CASE WHEN new.b IS NULL THEN 'nothing' END END
+   WHERE rowid = new.rowid;
+  SELECT CASE WHEN new.a = 99 THEN RAISE(ABORT, 'no; 99') END;
+END;
+INSERT INTO t(a, b) VALUES (1, 2), (1, 3), (2, NULL);

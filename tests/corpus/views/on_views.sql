@@ -1,0 +1,5 @@
+CREATE TABLE a(x INTEGER);
+INSERT INTO a VALUES (1), (2), (3);
+CREATE VIEW even AS SELECT x FROM a WHERE x % 2 = 0;
+CREATE VIEW even_sum AS SELECT sum(x) AS total FROM even;
+CREATE TABLE result AS SELECT total FROM even_sum;

@@ -1,0 +1,244 @@
+//! The power goes at any point of a run. Whatever the disk may hold then is opened: it is exactly the state before or
+//! after a commit, no commit that was acknowledged is forgotten, and the engine goes on from there to the same end.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crashvfs::{Disk, Files, Log, Loss, Moment, Op};
+use rusqlite::Connection;
+use whimbrel::{
+    migrate::plan::{self, History},
+    store::managed,
+};
+use whimbrel_shared::ids::Digest;
+use whimbrel_tests::{
+    features::{self, Feature},
+    hash::everything,
+    night,
+    proof::{End, Journal, NAME, Proof, put, scratch},
+    sample,
+};
+
+#[test]
+fn a_power_cut_in_wal_mode_leaves_the_old_or_the_new_state() {
+    prove_all(Journal::Wal);
+}
+
+#[test]
+fn a_power_cut_in_rollback_mode_leaves_the_old_or_the_new_state() {
+    prove_all(Journal::Rollback);
+}
+
+#[test]
+fn a_second_power_cut_while_the_first_is_recovered_does_no_harm() {
+    let depth = Depth { dice: sample(2, 4), resume_all: false };
+    let mut whole = Counts::default();
+    for journal in [Journal::Wal, Journal::Rollback] {
+        let all = features::all().into_iter().take(sample(1, usize::MAX)).collect();
+        for (_, counts) in at_once(all, |feature| {
+            let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
+            let first = run(&proof, &Start { files: proof.before(), order: 0 });
+            // Just after each commit but the last: the intent is there, and nobody holds the lock.
+            let commits: Vec<_> = (1..=first.log.ops.len()).filter(|at| first.log.ops[at - 1] == Op::Commit).collect();
+            for at in commits.iter().take(commits.len() - 1).step_by(sample(3, 1)) {
+                let mut moment = Moment::of(&first.log.base);
+                first.log.ops[..*at].iter().for_each(|op| moment.step(op));
+                let start = Start { files: moment.after(&Loss::Nothing), order: first.order_at(*at) };
+                prove(&proof, &run(&proof, &start), depth, &mut counts);
+            }
+            counts
+        }) {
+            whole.add(&counts);
+        }
+    }
+    whole.print("second cut");
+}
+
+fn prove_all(journal: Journal) {
+    let depth = Depth { dice: sample(2, 12), resume_all: night() };
+    let mut all = features::all();
+    if night() {
+        all.extend(features::all().into_iter().map(|f| Feature { grouping: !f.grouping, ..f }));
+        all.push(features::whole());
+    }
+    let mut whole = Counts::default();
+    for (name, counts) in at_once(all, |feature| {
+        let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
+        prove(&proof, &run(&proof, &Start { files: proof.before(), order: 0 }), depth, &mut counts);
+        counts
+    }) {
+        counts.print(&format!("{journal:?}, {name}"));
+        whole.add(&counts);
+    }
+    whole.print(&format!("{journal:?}, all"));
+}
+
+/// Looks at all of them side by side; what they counted comes in their order.
+fn at_once(all: Vec<Feature>, look: impl Fn(Feature) -> Counts + Sync) -> Vec<(&'static str, Counts)> {
+    std::thread::scope(|scope| {
+        let look = &look;
+        let running: Vec<_> = all.into_iter().map(|feature| (feature.name, scope.spawn(move || look(feature)))).collect();
+        running.into_iter().map(|(name, counts)| (name, counts.join().unwrap_or_else(|_| panic!("{name}: see above")))).collect()
+    })
+}
+
+/// How much is looked at.
+#[derive(Clone, Copy)]
+struct Depth {
+    /// Throws of the dice at each point.
+    dice: usize,
+    /// Whether the engine goes on from every image, and not only once from every content.
+    resume_all: bool,
+}
+
+/// What was looked at.
+#[derive(Default)]
+struct Counts {
+    points: usize,
+    images: usize,
+    distinct: usize,
+    resumed: usize,
+    commits: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Self) {
+        self.points += other.points;
+        self.images += other.images;
+        self.distinct += other.distinct;
+        self.resumed += other.resumed;
+        self.commits += other.commits;
+    }
+
+    fn print(&self, of: &str) {
+        let Self { points, images, distinct, resumed, commits } = self;
+        eprintln!("{of}: {commits} commits, {points} points, {images} images ({distinct} distinct) checked, {resumed} resumed to the same end");
+    }
+}
+
+/// Where a run begins.
+struct Start {
+    files: Files,
+    /// Which of the feature's orders is the first.
+    order: usize,
+}
+
+/// A run that was recorded.
+struct Recorded {
+    log: Log,
+    /// Where in the log each order began, from the run's first on.
+    orders: Vec<(usize, usize)>,
+    /// The whole content at the beginning and after each commit.
+    states: Vec<Digest>,
+    /// What it came to.
+    end: End,
+}
+
+impl Recorded {
+    /// The order that was carried out at a point of the log.
+    fn order_at(&self, at: usize) -> usize {
+        // What opening the file writes comes before the first.
+        self.orders.iter().rev().find(|(began, _)| *began <= at).unwrap_or(&self.orders[0]).1
+    }
+}
+
+/// Carries out the feature's orders on a disk that is recorded.
+fn run(proof: &Proof, start: &Start) -> Recorded {
+    let folder = scratch();
+    put(folder.path(), &start.files);
+    let disk = Disk::new(folder.path());
+    let connection = disk.open(NAME).unwrap();
+    // Often, so that the log has checkpoints in the middle of the chain too.
+    connection.execute_batch("PRAGMA wal_autocheckpoint = 8").unwrap();
+    let mut file = proof.engine.adopt(connection).unwrap();
+    let mut orders = Vec::new();
+    for at in start.order..proof.feature.orders.len() {
+        orders.push((disk.log().ops.len(), at));
+        let done = proof.engine.advance(&mut file, proof.feature.orders[at], false).unwrap();
+        proof.judge(&done, at).unwrap();
+    }
+    let end = End::of(&file.connection);
+    drop(file);
+    let log = disk.log();
+    let states = states(&log);
+    Recorded { log, orders, states, end }
+}
+
+/// Cuts the power at every point of a run.
+fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
+    let name = proof.feature.name;
+    let mut moment = Moment::of(&run.log.base);
+    let mut acknowledged = 0;
+    // What was found in an image, so that each is opened once.
+    let mut seen: HashMap<(Digest, usize), Digest> = HashMap::new();
+    let mut resumed = BTreeSet::new();
+    for at in 0..=run.log.ops.len() {
+        counts.points += 1;
+        let order = run.order_at(at);
+        for loss in moment.losses(depth.dice) {
+            counts.images += 1;
+            let files = moment.after(&loss);
+            let place = || {
+                let next = run.log.ops.get(at).map_or_else(|| "the end".to_owned(), ToString::to_string);
+                format!("{name} ({:?}), before operation {at} of {} ({next}), losing {loss:?}", proof.journal, run.log.ops.len())
+            };
+            let found = *seen.entry((digest(&files), order)).or_insert_with(|| {
+                counts.distinct += 1;
+                let folder = scratch();
+                put(folder.path(), &files);
+                let found = proof.check(folder.path()).unwrap_or_else(|why| panic!("{}: {why}", place()));
+                if resumed.insert((found, order)) || depth.resume_all {
+                    counts.resumed += 1;
+                    proof.go_on(folder.path(), order, false, &run.end).unwrap_or_else(|why| panic!("{}: going on: {why}", place()));
+                }
+                found
+            });
+            let allowed = &run.states[acknowledged..run.states.len().min(acknowledged + 2)];
+            assert!(allowed.contains(&found), "{}: neither the state of commit {acknowledged} nor the next: {}", place(), {
+                run.states.iter().position(|s| *s == found).map_or("one that never was".to_owned(), |n| format!("that of commit {n}"))
+            });
+        }
+        if let Some(op) = run.log.ops.get(at) {
+            acknowledged += usize::from(*op == Op::Commit);
+            moment.step(op);
+        }
+    }
+    counts.commits += acknowledged;
+}
+
+/// The whole content after 0, 1, 2 … commits, had only the process died there. On the way it is looked whether what was
+/// about to run was written down before it ran.
+fn states(log: &Log) -> Vec<Digest> {
+    let mut moment = Moment::of(&log.base);
+    let state = |moment: &Moment| {
+        let folder = scratch();
+        put(folder.path(), &moment.after(&Loss::Nothing));
+        let file = Connection::open(folder.path().join(NAME)).unwrap();
+        let prepared = managed::is_prepared(&file).unwrap();
+        let history = if prepared { managed::history(&file).unwrap() } else { History::default() };
+        let intent = prepared && managed::intent(&file).unwrap().is_some();
+        (everything(&file), plan::position(&history), intent)
+    };
+    let mut states = vec![state(&moment)];
+    for op in &log.ops {
+        moment.step(op);
+        if *op == Op::Commit {
+            states.push(state(&moment));
+        }
+    }
+    for (commit, two) in states.windows(2).enumerate() {
+        let [(_, before, intent), (_, after, _)] = two else { unreachable!("windows of two") };
+        assert!(before == after || *intent, "commit {commit} took version {before} to {after}, and no intent said so");
+    }
+    states.into_iter().map(|(all, ..)| all).collect()
+}
+
+fn digest(files: &Files) -> Digest {
+    let mut all = Vec::new();
+    for (name, bytes) in files {
+        for part in [name.as_bytes(), bytes] {
+            all.extend_from_slice(&part.len().to_le_bytes());
+            all.extend_from_slice(part);
+        }
+    }
+    Digest::of(&all)
+}
