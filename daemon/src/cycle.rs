@@ -411,6 +411,7 @@ impl Core {
                 app_version: state.app_version.clone(),
                 app_sqlite,
                 free_bytes: crate::migrate::files::free_bytes(&path),
+                temp: crate::migrate::files::temp_room(&path),
                 by_person: wanted.iter().any(|o| matches!(o, PersonOrder::Apply { .. } | PersonOrder::Revert { .. })),
             };
             let task = Task { order: state.order, wish, retry, known };

@@ -110,8 +110,8 @@ pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, Tr
     Ok(VerifiedMigration { migration, entry: entry.clone() })
 }
 
-/// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each, `previous`
-/// the digest of the predecessor's first revision, names unique. Returns it in order.
+/// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each that all do the
+/// same to the schema, `previous` the digest of the predecessor's first revision, names unique. Returns it in order.
 pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let broken = |version: u32, why: String| TrustError::BrokenChain { version, why };
     if targets.targets.len() > MAX_CHAIN {
@@ -136,6 +136,10 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
             }
             if link.name != first.custom.name || link.mends != Some(first.digest()) || link.previous != first.custom.previous {
                 return Err(broken(link.version, format!("revision {} does not mend revision 1", link.revision)));
+            }
+            // Who completed another revision stands where this one ends.
+            if first.custom.schema.is_some() && link.schema != first.custom.schema {
+                return Err(broken(link.version, format!("revision {} ends in another schema than revision 1", link.revision)));
             }
         } else {
             if link.version != version + 1 {
@@ -162,7 +166,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{manifest::Manifest, migration::FORMAT};
+    use crate::{fingerprint::SchemaChange, manifest::Manifest, migration::FORMAT};
 
     fn chain(length: u32) -> (Targets, Vec<Vec<u8>>) {
         let mut targets = Targets { app: "notes".parse().unwrap(), version: 1, targets: BTreeMap::new() };
@@ -229,6 +233,17 @@ mod tests {
         second.hashes.sha256 = Digest::of(b"mended");
         targets.targets.insert(second.path(), second.clone());
         assert!(check_chain(&targets).is_ok());
+        // Wherever the first was rehearsed, all of them end in one schema.
+        let change = |digest: &str| SchemaChange(BTreeMap::from([("table t2".to_owned(), Some(digest.to_owned()))]));
+        let mut rehearsed = targets.clone();
+        for path in ["0002.r1.json", "0002.r2.json"] {
+            rehearsed.targets.get_mut(path).unwrap().custom.schema = Some(change("0123456789abcdef"));
+        }
+        assert!(check_chain(&rehearsed).is_ok());
+        for other in [Some(change("fedcba9876543210")), None] {
+            rehearsed.targets.get_mut("0002.r2.json").unwrap().custom.schema = other;
+            assert!(matches!(check_chain(&rehearsed), Err(TrustError::BrokenChain { version: 2, .. })));
+        }
         second.custom.mends = None;
         targets.targets.insert(second.path(), second);
         assert!(matches!(check_chain(&targets), Err(TrustError::BrokenChain { version: 2, .. })));

@@ -48,7 +48,7 @@ impl Accepted {
         let (read, _) = publish::read(&source, None, false).expect("the chain is read");
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).expect("the chain is rehearsed");
         let app: AppName = "bench".parse().expect("a name");
-        let links = publish::compare::links(&read, &rehearsal, &app, 0, None).expect("the chain is linked");
+        let links = publish::compare::links(&read, &rehearsal, &app, &publish::compare::Found::default(), None).expect("the chain is linked");
         let store = DeviceStore::open(&folder.join("state")).expect("a store opens");
         let mut entries: Vec<TargetEntry> = Vec::new();
         for link in links {

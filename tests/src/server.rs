@@ -116,12 +116,17 @@ impl Server {
 
     /// Runs `whimbrel publish` on a folder.
     pub fn try_publish(&self, app: &str, folder: &Path) -> std::process::Output {
+        self.try_publish_with(app, folder, &[])
+    }
+
+    /// Runs `whimbrel publish` on a folder, with more arguments.
+    pub fn try_publish_with(&self, app: &str, folder: &Path, more: &[&str]) -> std::process::Output {
         let mut command = match &self.namespace {
             Some(namespace) => net::inside(namespace, &bins::whimbrel()),
             None => Command::new(bins::whimbrel()),
         };
         // In its namespace the server is reached by an address that is not loopback; publishing goes around it there.
-        command.arg("publish").arg(folder).args(["--app", app, "--server", &self.url()]).env("WHIMBREL_API_KEY", &self.key);
+        command.arg("publish").arg(folder).args(["--app", app, "--server", &self.url()]).args(more).env("WHIMBREL_API_KEY", &self.key);
         command.output().expect("whimbrel starts")
     }
 

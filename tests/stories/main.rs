@@ -19,6 +19,7 @@ mod person;
 mod power_loss;
 mod power_loss_reports;
 mod rebuild;
+mod revise;
 mod seed_faults;
 mod seed_server;
 mod together;

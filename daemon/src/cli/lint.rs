@@ -1,7 +1,7 @@
 //! `whimbrel lint`: what a reviewer would say. With what the publisher's other commands share: the directory's arguments,
 //! how a report is printed, and which exit code an error has.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use serde::Serialize;
 use whimbrel_shared::remedy::Remedy;
@@ -24,6 +24,14 @@ use crate::publish::{
 /// `schema` of `whimbrel lint --json`.
 pub const LINT_SCHEMA: &str = "whimbrel.lint/1";
 
+/// `schema` of `whimbrel lint --list --json`.
+pub const RULES_SCHEMA: &str = "whimbrel.rules/1";
+
+#[derive(Serialize)]
+struct Rules {
+    rules: Vec<publish::lint::Listed>,
+}
+
 /// Say what a reviewer would say about a directory of migrations
 ///
 /// Reads migrations of whimbrel, golang-migrate, sqlx, diesel, refinery, goose, sql-migrate, dbmate, Prisma and drizzle, and
@@ -36,7 +44,10 @@ pub const LINT_SCHEMA: &str = "whimbrel.lint/1";
   2  the directory cannot be read as migrations")]
 pub struct Args {
     #[command(flatten)]
-    directory: Directory,
+    directory: Option<Directory>,
+    /// Print every rule with its code instead
+    #[arg(long, conflicts_with_all = ["dir", "layout", "strict"])]
+    list: bool,
 }
 
 /// Which migrations, and how strictly.
@@ -61,8 +72,13 @@ impl Directory {
 
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
-    let (chain, findings) = args.directory.read()?;
-    let verdict = publish::judge(&chain, &findings, 0);
+    let Some(directory) = args.directory.filter(|_| !args.list) else {
+        let rules = publish::lint::list();
+        let text: String = rules.iter().map(|rule| format!("{}  {:8}  {}\n", rule.code, rule.seen_by, rule.what)).collect();
+        return print(out, RULES_SCHEMA, &Rules { rules }, &text);
+    };
+    let (chain, findings) = directory.read()?;
+    let verdict = publish::judge(&findings, &BTreeSet::new());
     let report = Report::new(&chain, findings);
     match verdict {
         Ok(()) => print(out, LINT_SCHEMA, &report, &report.to_string()),
@@ -104,12 +120,15 @@ impl From<PublishError> for CliError {
             },
             PublishError::Listing(_) | PublishError::Layout(_) | PublishError::BadName(_) | PublishError::OthersDirectory { .. } => ExitCode::Usage,
             PublishError::Findings { .. }
+            | PublishError::Revise(_)
             | PublishError::Rehearsal(_)
             | PublishError::Upload(UploadError::Compare(
                 CompareError::Trust(_)
                 | CompareError::Lacks { .. }
                 | CompareError::Order { .. }
                 | CompareError::Changed { .. }
+                | CompareError::NotPublished { .. }
+                | CompareError::Older { .. }
                 | CompareError::TooLong { .. },
             ))
             | PublishError::Write { .. }

@@ -1,6 +1,9 @@
 //! `whimbrel rehearse`: the whole chain for real, on databases that nobody needs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -53,7 +56,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     findings.extend(rehearsal.findings.iter().cloned());
     let mut report = Report::new(&chain, findings);
     report.notes.extend(rehearsal.notes.iter().cloned());
-    let verdict = publish::judge(&chain, &report.findings, 0);
+    let verdict = publish::judge(&report.findings, &BTreeSet::new());
     let last = rehearsal.versions.last();
     let outcome = Outcome {
         report,

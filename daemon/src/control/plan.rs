@@ -82,6 +82,7 @@ impl Desk {
                     app_version: view.app_version.clone(),
                     app_sqlite: view.site.rule.app_sqlite.clone(),
                     free_bytes,
+                    temp: crate::migrate::files::temp_room(&database.path),
                     ..Known::default()
                 };
                 let task = Task { order: view.order, known, ..Task::default() };

@@ -182,11 +182,10 @@ impl Runner<'_, '_> {
                 self.abandon(None);
                 return Err(ApplyError::Cancelled);
             }
+            // What stands half-way is the first of a run, or above it.
+            let settled = if self.ran.done.is_empty() { self.take_back(next) } else { Ok(()) };
             let grouping = self.job.policy.grouping && self.job.operation == Operation::Apply && !self.one_by_one && self.alone != Some(next);
-            let outcome = match grouping {
-                true => self.group(next),
-                false => Ok(0),
-            };
+            let outcome = settled.and_then(|()| if grouping { self.group(next) } else { Ok(0) });
             let outcome = match outcome {
                 Ok(0) => self.one(next),
                 Ok(_) => Ok(()),

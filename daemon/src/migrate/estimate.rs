@@ -34,6 +34,8 @@ pub struct Estimate {
     pub lock: Duration,
     /// Bytes it writes into the WAL or the journal and the file.
     pub write_bytes: u64,
+    /// Bytes that the largest of its indexes is sorted in, in the directory for temporary files; gone when it is made.
+    pub sort_bytes: u64,
 }
 
 /// Estimates `migration` on the file as it is now. A table that an earlier pending migration will make counts as empty.
@@ -48,6 +50,7 @@ pub fn estimate(connection: &Connection, migration: &Migration, operation: Opera
     };
     // What is shipped is written, whatever the file's size.
     let mut shipped_bytes = 0;
+    let mut sort_bytes = 0u64;
     for step in steps {
         let found = match &step {
             Step::Sql { file } | Step::Verify { file } => {
@@ -68,12 +71,19 @@ pub fn estimate(connection: &Connection, migration: &Migration, operation: Opera
             };
             rows = rows.saturating_add(size);
             nanos += if locks { ns * size as f64 * SAFETY } else { 0.0 };
-            bytes = bytes.saturating_add((size as f64 * ROW_BYTES as f64 * share) as u64);
+            let written = (size as f64 * ROW_BYTES as f64 * share) as u64;
+            bytes = bytes.saturating_add(written);
+            sort_bytes = if work == Work::Index { sort_bytes.max(written) } else { sort_bytes };
         }
     }
     // No migration writes more than a few times the file.
     let file_bytes = file_bytes(connection);
-    Estimate { rows, lock: Duration::from_nanos(nanos as u64), write_bytes: bytes.min(file_bytes.saturating_mul(3)) + shipped_bytes }
+    Estimate {
+        rows,
+        lock: Duration::from_nanos(nanos as u64),
+        write_bytes: bytes.min(file_bytes.saturating_mul(3)) + shipped_bytes,
+        sort_bytes: sort_bytes.min(file_bytes),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +142,23 @@ fn file_bytes(connection: &Connection) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_is_sorted_beside_the_file_and_the_largest_counts() {
+        let file = Connection::open_in_memory().unwrap();
+        let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO";
+        file.execute_batch(&format!(
+            "CREATE TABLE a(x); CREATE TABLE b(x); {rows} a SELECT hex(zeroblob(100)) FROM n; {rows} b SELECT i FROM n WHERE i < 10"
+        ))
+        .unwrap();
+        let of = |sql: &str| {
+            let files = BTreeMap::from([("up.sql".to_owned(), sql.to_owned())]);
+            let migration = Migration { format: String::new(), name: "m".parse().unwrap(), manifest: Default::default(), down: None, files };
+            estimate(&file, &migration, Operation::Apply).sort_bytes
+        };
+        assert_eq!(of("UPDATE a SET x = 1"), 0);
+        assert_eq!(of("CREATE INDEX i ON a(x); CREATE INDEX j ON b(x)"), 30 * 1000);
+    }
 
     #[test]
     fn the_tables_that_are_gone_through_are_found() {

@@ -121,6 +121,36 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
     }
 }
 
+/// Room for what SQLite sorts outside the file, when it makes an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TempRoom {
+    /// The directory.
+    pub directory: PathBuf,
+    /// Free bytes there.
+    pub free_bytes: u64,
+    /// Whether it is on the database's own disk.
+    pub same_disk: bool,
+}
+
+/// Where SQLite sorts while it works on `path`, and the room there (<https://www.sqlite.org/tempfiles.html>, 5: the first
+/// of these that is a directory and can be written). None where the system does not say.
+pub fn temp_room(path: &Path) -> Option<TempRoom> {
+    let named = ["SQLITE_TMPDIR", "TMPDIR"].into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+    let usual = ["/var/tmp", "/usr/tmp", "/tmp"].into_iter().map(PathBuf::from);
+    let usable = |directory: &PathBuf| std::fs::metadata(directory).is_ok_and(|found| found.is_dir() && !found.permissions().readonly());
+    let directory = named.chain(usual).find(usable)?;
+    #[cfg(unix)]
+    let same_disk = {
+        use std::os::unix::fs::MetadataExt as _;
+        let disk = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+        let database = disk(path).or_else(|| path.parent().and_then(disk));
+        database.is_some() && disk(&directory) == database
+    };
+    #[cfg(not(unix))]
+    let same_disk = false;
+    Some(TempRoom { free_bytes: free_bytes(&directory)?, directory, same_disk })
+}
+
 /// The lock file beside a database: `NAME-whimbrel-lock`. The kernel frees it when its holder dies, so there is no row
 /// to clean up and no time to wait for. Never deleted: two holders of one name could each hold another file.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use whimbrel_shared::{
     status::Operation,
 };
 
-use super::estimate::Estimate;
+use super::{estimate::Estimate, files::TempRoom};
 use crate::config::Version;
 
 /// Bytes that stay free beside what a migration is estimated to write.
@@ -31,6 +31,8 @@ pub struct Known {
     pub app_sqlite: Option<String>,
     /// Free bytes on the file's disk.
     pub free_bytes: Option<u64>,
+    /// Room for what is sorted outside the file; none where the system does not say.
+    pub temp: Option<TempRoom>,
     /// Whether a person asked for this run: then the window and the estimate are theirs to overrule.
     pub by_person: bool,
 }
@@ -107,13 +109,26 @@ pub fn migration_gates(known: &Known, link: &Link, migration: &Migration, operat
         ));
     }
     if let Some(free) = known.free_bytes {
-        let needed = estimate.write_bytes.saturating_add(MARGIN_BYTES);
+        // An index that is sorted on the same disk needs its room there at the same time.
+        let sorted = if known.temp.as_ref().is_some_and(|temp| temp.same_disk) { estimate.sort_bytes } else { 0 };
+        let needed = estimate.write_bytes.saturating_add(sorted).saturating_add(MARGIN_BYTES);
         if free < needed {
             closed.push(item(
                 "disk_full",
                 Severity::Error,
                 format!("{name} is estimated to write {} bytes; {needed} bytes are needed and {free} are free", estimate.write_bytes),
                 here("free some disk space; it is tried again by itself"),
+            ));
+        }
+    }
+    if let Some(temp) = known.temp.as_ref().filter(|temp| !temp.same_disk && estimate.sort_bytes > 0) {
+        let (needed, free) = (estimate.sort_bytes.saturating_add(MARGIN_BYTES), temp.free_bytes);
+        if free < needed {
+            closed.push(item(
+                "disk_full",
+                Severity::Error,
+                format!("{name} sorts an index in {}: {needed} bytes are needed there and {free} are free", temp.directory.display()),
+                here("free some space there, or name another directory in SQLITE_TMPDIR; it is tried again by itself"),
             ));
         }
     }
@@ -184,5 +199,13 @@ mod tests {
         assert_eq!(codes(&known(), plain(), None, slow), ["max_lock"]);
         assert!(codes(&Known { by_person: true, ..known() }, plain(), None, slow).is_empty());
         assert_eq!(codes(&Known { free_bytes: Some(5000), ..known() }, plain(), None, Estimate { write_bytes: 5000, ..quick() }), ["disk_full"]);
+        let sorts = || Estimate { sort_bytes: 5000, ..quick() };
+        let free = MARGIN_BYTES + 4999;
+        let temp = |same_disk, free_bytes| Some(TempRoom { directory: "/tmp".into(), free_bytes, same_disk });
+        assert_eq!(codes(&Known { temp: temp(false, free), ..known() }, plain(), None, sorts()), ["disk_full"]);
+        assert!(codes(&Known { temp: temp(false, free + 1), ..known() }, plain(), None, sorts()).is_empty());
+        assert!(codes(&Known { temp: temp(false, 0), ..known() }, plain(), None, quick()).is_empty(), "nothing is sorted");
+        assert_eq!(codes(&Known { free_bytes: Some(free), temp: temp(true, free), ..known() }, plain(), None, sorts()), ["disk_full"]);
+        assert!(codes(&Known { free_bytes: Some(free), temp: temp(false, free + 1), ..known() }, plain(), None, sorts()).is_empty());
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use rusqlite::config::DbConfig;
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
+    manifest::Mode,
     status::{EventKind, Operation, Status},
     trust::VerifiedMigration,
 };
@@ -140,14 +141,31 @@ impl Runner<'_, '_> {
         Err(ApplyError::BadStep { place: migration.link().name.to_string(), why })
     }
 
+    /// Takes back what a run left half-way, where this one does not go on with it: a revision that is one transaction
+    /// mends it, or the chain goes down.
+    pub(super) fn take_back(&mut self, version: u32) -> Result<(), ApplyError> {
+        let Some(at) = checkpoint::checkpoint(&self.file.connection)? else { return Ok(()) };
+        let goes_on = match self.job.operation {
+            Operation::Revert => false,
+            Operation::Apply => {
+                let newest = (self.job.load)(version, self.job.entry(version, None)?.revision)?;
+                at.version != version || newest.migration().manifest.mode == Mode::Online
+            }
+        };
+        if goes_on { Ok(()) } else { self.undo(&at) }
+    }
+
     /// Takes back what another revision began, by its own way down, which is valid from each of its steps.
     fn undo(&mut self, at: &Checkpoint) -> Result<(), ApplyError> {
         let job = self.job;
         let old = (job.load)(at.version, at.revision)?;
-        let down = units(old.migration(), Operation::Revert, &self.file.schema)?;
+        // Its first step failed whole: there is nothing to take back, and its way down would fail for that.
+        let begun = at.unit > 0 || at.position.is_some();
+        let down = if begun { units(old.migration(), Operation::Revert, &self.file.schema)? } else { Vec::new() };
         let (from, to) = (job.chain.schema_within(at.version, at.revision, at.schemas), job.chain.schema_at(at.version - 1));
         let change = from.as_ref().zip(to.as_ref()).map(|(from, to)| from.change_to(to));
         let before = self.before.clone();
+        self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
         job.live.set(Phase::Running { version: at.version, name: old.link().name.clone(), operation: Operation::Revert });
         let ((), held) = write(self.file, self.terms(Some(&old)), |file| {
             drop_catches(file)?;

@@ -1,11 +1,16 @@
 //! Online migrations on real files, from a publisher's directory to the rows.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use rusqlite::{Connection, OptionalExtension};
 use whimbrel_shared::{
     ids::ClientId,
-    migration::TargetEntry,
+    migration::{Migration, TargetEntry, Targets},
     status::{AskedBy, Operation},
     trust::verify,
 };
@@ -22,7 +27,7 @@ use crate::{
         rows::{Part, backfill::Backfilling},
         transaction::{Terms, write},
     },
-    publish,
+    publish::{self, compare::Found},
     store::managed::{self, FileIdentity},
     trust::AcceptError,
 };
@@ -32,7 +37,8 @@ pub(super) struct Bed {
     _dir: tempfile::TempDir,
     pub(super) path: PathBuf,
     chain: Chain,
-    bodies: BTreeMap<u32, Vec<u8>>,
+    /// By version and revision.
+    bodies: BTreeMap<(u32, u32), Vec<u8>>,
     identity: FileIdentity,
     halt: Halt,
 }
@@ -56,8 +62,8 @@ impl Bed {
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).unwrap_or_else(|e| panic!("{e}"));
         let app = "notes".parse().unwrap();
         let (mut entries, mut bodies) = (Vec::<TargetEntry>::new(), BTreeMap::new());
-        for link in publish::compare::links(&read, &rehearsal, &app, 0, None).unwrap() {
-            bodies.insert(link.target.custom.version, link.body.into_bytes());
+        for link in publish::compare::links(&read, &rehearsal, &app, &Found::default(), None).unwrap() {
+            bodies.insert((link.target.custom.version, link.target.custom.revision), link.body.into_bytes());
             entries.push(link.target);
         }
         Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = wal").unwrap();
@@ -86,10 +92,43 @@ impl Bed {
     }
 
     fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
-        let load = |version: u32, _: u32| -> Result<_, AcceptError> { Ok(verify(self.chain.newest(version).unwrap(), &self.bodies[&version])?) };
+        let load = |version: u32, revision: u32| -> Result<_, AcceptError> {
+            let entry = self.chain.revisions(version).iter().find(|entry| entry.custom.revision == revision).unwrap();
+            Ok(verify(entry, &self.bodies[&(version, revision)])?)
+        };
         let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20) };
         let (chain, identity, ambient) = (&self.chain, &self.identity, &Ambient::real());
         apply::run(file, &Job { identity, chain, load: &load, operation, from, to, by: AskedBy::Plan, policy, ambient, live })
+    }
+
+    /// Publishes another text of a version, as a publisher does, and lets the device have it.
+    fn revise(&mut self, version: u32, files: Files<'_>) -> Result<(), String> {
+        let source = self._dir.path().join("migrations");
+        let folder = source.join(format!("{version:04}_m{version}"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        std::fs::create_dir(&folder).unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+        let (read, _) = publish::read(&source, None, false).unwrap();
+        let app = "notes".parse().unwrap();
+        let mut targets = Targets { app, version: 1, targets: BTreeMap::new() };
+        let all = |chain: &Chain| (1..=chain.latest()).flat_map(|v| chain.revisions(v).to_vec()).collect::<Vec<_>>();
+        targets.targets = all(&self.chain).into_iter().map(|entry| (entry.path(), entry)).collect();
+        let body = |entry: &TargetEntry| Migration::from_bytes(&self.bodies[&(entry.custom.version, entry.custom.revision)]).unwrap();
+        let bodies = targets.targets.values().map(|entry| (entry.path(), body(entry))).collect();
+        let revise = BTreeSet::from([read.migrations[version as usize - 1].migration.name.clone()]);
+        let found = publish::compare::compare(&read, &targets, &bodies, &revise).map_err(|e| e.to_string())?;
+        let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).map_err(|e| e.to_string())?;
+        publish::revise::check(&read, &found, &rehearsal).map_err(|e| e.to_string())?;
+        let mut entries = all(&self.chain);
+        for link in publish::compare::links(&read, &rehearsal, &targets.app, &found, Some(&targets)).unwrap() {
+            self.bodies.insert((link.target.custom.version, link.target.custom.revision), link.body.into_bytes());
+            entries.push(link.target);
+        }
+        entries.sort_by_key(|entry| (entry.custom.version, entry.custom.revision));
+        self.chain = Chain::new(entries);
+        Ok(())
     }
 
     #[track_caller]
@@ -341,4 +380,102 @@ fn a_walk_over_nothing_can_be_taken_up_again() {
     bed.app().execute_batch("INSERT INTO notes(id) VALUES (1)").unwrap();
     let again = step.chunk(&file, &Part { position: Some(&first.position), rows: 10, failed: &failed }).unwrap();
     assert_eq!((again.examined, again.changed), (1, 1));
+}
+
+// ---- revisions ------------------------------------------------------------------------------------------------------------
+
+/// Two schema steps with rows between them; the second fails where a title stands twice.
+const UNIQUE: &str = "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"slug = lower(title)\"\nwhere = \"slug IS NULL\"\n[[step]]\nsql = \"index.sql\"\n";
+const INDEX: (&str, &str) = ("index.sql", "CREATE UNIQUE INDEX notes_slug ON notes(slug);");
+const BACK: (&str, &str) = ("down.sql", "DROP INDEX IF EXISTS notes_slug; ALTER TABLE notes DROP COLUMN slug;");
+const TWICE: &str = "INSERT INTO notes(title) VALUES ('a'), ('b'), ('A');";
+/// The mended backfill.
+fn with_ids(head: &str) -> String {
+    head.replace("lower(title)", "lower(title) || '-' || id")
+}
+
+#[test]
+fn a_revision_takes_back_what_stopped_half_way_and_runs_whole() {
+    let mut bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", UNIQUE), SLUG, INDEX, BACK]]);
+    assert_eq!(bed.fails().0, "constraint");
+    assert_eq!(bed.one::<i64>("SELECT unit FROM _whimbrel_checkpoint"), 2);
+    bed.revise(2, &[("migration.toml", &with_ids(UNIQUE)), SLUG, INDEX, BACK]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<String>("SELECT group_concat(slug, ' ') FROM (SELECT slug FROM notes ORDER BY id)"), "a-1 b-2 a-3");
+    assert_eq!(bed.one::<i64>("SELECT revision FROM _whimbrel_migration WHERE version = 2 AND status = 'completed'"), 2);
+    bed.nothing_is_left();
+
+    // What ran is what is reverted, whatever was published since: this one's way down would fail.
+    bed.revise(2, &[("migration.toml", &with_ids(UNIQUE)), SLUG, INDEX, ("down.sql", "DROP TABLE nope;")]).unwrap();
+    let ran = bed.run(Operation::Revert, 2, 2, &Live::default());
+    assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
+    assert_eq!(bed.one::<i64>("SELECT revision FROM _whimbrel_migration WHERE version = 2 AND status = 'reverted'"), 2);
+}
+
+#[test]
+fn a_revision_of_what_failed_in_its_first_step_has_nothing_to_take_back() {
+    let copies = ("up.sql", "ALTER TABLE notes ADD COLUMN slug TEXT; CREATE UNIQUE INDEX notes_slug ON notes(title COLLATE NOCASE);");
+    let toml = UNIQUE.replace("[[step]]\nsql = \"index.sql\"\n", "");
+    let mut bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", &toml), copies, BACK]]);
+    assert_eq!(bed.fails().0, "constraint");
+    let mended = (
+        "up.sql",
+        "DELETE FROM notes WHERE id = 3; ALTER TABLE notes ADD COLUMN slug TEXT; CREATE UNIQUE INDEX notes_slug ON notes(title COLLATE NOCASE);",
+    );
+    bed.revise(2, &[("migration.toml", &toml), mended, BACK]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(slug) FROM notes"), 2);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_revision_goes_on_after_the_steps_that_are_the_same() {
+    let mut bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", UNIQUE), SLUG, INDEX]]);
+    assert_eq!(bed.fails().0, "constraint");
+    let two = format!("continues_after = 2\n{UNIQUE}");
+    let files = |toml: &'static str| [("migration.toml", toml), SLUG, INDEX];
+    let why = bed.revise(2, &files(UNIQUE.replace("lower(title)", "upper(title)").leak())).unwrap_err();
+    assert!(why.contains("half-way in revision 1") && why.contains("it has none"), "{why}");
+    let why = bed.revise(2, &files(with_ids(&two).leak())).unwrap_err();
+    assert!(why.contains("its step 2 is not that of revision 1"), "{why}");
+    // Half of its rows were done by a step that is the same; the rest of the migration is new.
+    let mended = ("index.sql", "UPDATE notes SET slug = slug || '-' || id WHERE id = 3; CREATE UNIQUE INDEX notes_slug ON notes(slug);");
+    bed.revise(2, &[("migration.toml", &two), SLUG, mended]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<String>("SELECT group_concat(slug, ' ') FROM (SELECT slug FROM notes ORDER BY id)"), "a b a-3");
+    assert_eq!(bed.one::<i64>("SELECT revision FROM _whimbrel_migration WHERE version = 2"), 2);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn a_revision_in_one_transaction_and_a_revert_take_back_what_stopped_half_way() {
+    let half_way = || {
+        let bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", UNIQUE), SLUG, INDEX, BACK]]);
+        assert_eq!(bed.fails().0, "constraint");
+        bed
+    };
+    let mut bed = half_way();
+    bed.revise(2, &[("migration.toml", &with_ids(UNIQUE).replace("online", "atomic")), SLUG, INDEX, BACK]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(DISTINCT slug) FROM notes"), 3);
+    bed.nothing_is_left();
+
+    let mut bed = half_way();
+    bed.revise(1, &[NOTES[0], ("down.sql", "DROP TABLE notes")]).unwrap();
+    let ran = bed.run(Operation::Revert, 1, 1, &Live::default());
+    assert_eq!(ran.stopped.map(|s| s.failure.code), Some("no_down".to_owned()), "revision 1 ran, and it has none");
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM pragma_table_info('notes') WHERE name = 'slug'"), 0);
+}
+
+#[test]
+fn a_revision_that_ends_elsewhere_is_refused() {
+    let mut bed = Bed::new("", &[NOTES, &[("up.sql", "CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT)")]]);
+    let why = bed.revise(2, &[("up.sql", "CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT, colour TEXT)")]).unwrap_err();
+    assert!(why.contains("another schema than revision 1") && why.contains("table tags differs"), "{why}");
+    let why =
+        bed.revise(2, &[("migration.toml", "continues_after = 1"), ("up.sql", "CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT);")]).unwrap_err();
+    assert!(why.contains("no earlier revision of it could stop half-way"), "{why}");
+    bed.revise(2, &[("up.sql", "CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT); INSERT INTO tags(name) VALUES ('new');")]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM tags"), 1);
 }

@@ -14,6 +14,7 @@ use whimbrel_shared::{
 use super::{
     layout::{Authored, Chain},
     rehearse::Rehearsal,
+    revise,
 };
 
 /// Why a directory is not the continuation of what was published.
@@ -56,6 +57,20 @@ pub enum CompareError {
         /// How it differs.
         what: String,
     },
+    /// A revision was asked for of what is not published.
+    #[error("{name} is to be revised, and is not published")]
+    NotPublished {
+        /// The migration.
+        name: MigrationName,
+    },
+    /// A revision was asked for, and the text is that of one that was mended already.
+    #[error("{name} is to be revised, and its text is that of revision {revision}, which a later one mends")]
+    Older {
+        /// The migration.
+        name: MigrationName,
+        /// The revision whose text it is.
+        revision: u32,
+    },
     /// The metadata would be longer than devices read.
     #[error("the list of targets would have {size_bytes} bytes; devices read at most {MAX_TARGETS_BYTES}")]
     TooLong {
@@ -77,7 +92,11 @@ impl CompareError {
             Self::Order { moved: false, published, .. } => {
                 here(format!("give it a number after those that are published; {published} keeps its place"))
             }
-            Self::Changed { .. } => here("restore its text, and put the change into a new migration after it"),
+            Self::Changed { name, .. } => here(format!(
+                "restore its text, and put the change into a new migration after it; or, where it fails on devices, mend it for those that have not completed it with --revise {name}"
+            )),
+            Self::NotPublished { .. } => here("correct the name after --revise; what is not published yet is published without it"),
+            Self::Older { .. } => here("take the newest revision's text into the directory, and change that"),
             Self::TooLong { .. } => here("squash the oldest migrations into one first migration under a new app name"),
         }
     }
@@ -97,14 +116,41 @@ pub fn bodies_needed<'t>(chain: &Chain, targets: &'t Targets) -> Vec<&'t TargetE
         .collect()
 }
 
-/// How many of the chain's migrations are published already. `bodies`: those that [`bodies_needed`] named, by path.
-pub fn compare(chain: &Chain, targets: &Targets, bodies: &BTreeMap<String, Migration>) -> Result<usize, CompareError> {
+/// How a chain stands to what is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// How many of its migrations are published.
+    pub published: usize,
+    /// Those of them that were changed on purpose: their index in the chain, and what is published of them, oldest first.
+    pub revised: BTreeMap<usize, Vec<Migration>>,
+}
+
+impl Found {
+    /// The migrations about which nothing can be done any more.
+    pub fn settled(&self, chain: &Chain) -> BTreeSet<MigrationName> {
+        let old = chain.migrations.iter().take(self.published).enumerate().filter(|(index, _)| !self.revised.contains_key(index));
+        old.map(|(_, authored)| authored.migration.name.clone()).collect()
+    }
+}
+
+/// What of the chain is published already, and what is a new revision of it. `bodies`: those that [`bodies_needed`]
+/// named, by path. `revise`: the migrations whose text may have been changed.
+pub fn compare(
+    chain: &Chain,
+    targets: &Targets,
+    bodies: &BTreeMap<String, Migration>,
+    revise: &BTreeSet<MigrationName>,
+) -> Result<Found, CompareError> {
     let published = trust::check_chain(targets)?;
     let names: BTreeSet<&MigrationName> = published.iter().map(|entry| &entry.custom.name).collect();
     let mut versions: BTreeMap<u32, Vec<&TargetEntry>> = BTreeMap::new();
     for entry in published {
         versions.entry(entry.custom.version).or_default().push(entry);
     }
+    if let Some(name) = revise.iter().find(|name| !names.contains(name)) {
+        return Err(CompareError::NotPublished { name: name.clone() });
+    }
+    let mut found = Found { published: versions.len(), revised: BTreeMap::new() };
     for (index, (version, revisions)) in versions.iter().enumerate() {
         let published = revisions.iter().map(|r| &r.custom.name).next().expect("a version has at least one revision");
         let lacks = || CompareError::Lacks { name: published.clone(), version: *version };
@@ -124,17 +170,28 @@ pub fn compare(chain: &Chain, targets: &Targets, bodies: &BTreeMap<String, Migra
                 moved: names.contains(name),
             });
         }
-        same(local, revisions, bodies)?;
+        match same(local, revisions, bodies) {
+            Ok(entry) if revise.contains(name) && Some(&entry) != revisions.last() => {
+                return Err(CompareError::Older { name: name.clone(), revision: entry.custom.revision });
+            }
+            Ok(_) => {}
+            Err(CompareError::Changed { .. }) if revise.contains(name) => {
+                // Every one of them has another digest, so every one was asked for.
+                found.revised.insert(index, revisions.iter().filter_map(|entry| bodies.get(&entry.path())).cloned().collect());
+            }
+            Err(error) => return Err(error),
+        }
     }
-    Ok(versions.len())
+    Ok(found)
 }
 
-/// The newest revision counts; an older one is fine too, for a directory that has not been corrected yet.
-fn same(local: &Authored, revisions: &[&TargetEntry], bodies: &BTreeMap<String, Migration>) -> Result<(), CompareError> {
+/// Which revision's text it is. The newest counts; an older one is fine too, for a directory that has not been corrected
+/// yet.
+fn same<'t>(local: &Authored, revisions: &[&'t TargetEntry], bodies: &BTreeMap<String, Migration>) -> Result<&'t TargetEntry, CompareError> {
     let digest = whimbrel_shared::ids::Digest::of(&local.migration.to_bytes());
     let is = |entry: &&TargetEntry| entry.digest() == digest || bodies.get(&entry.path()).is_some_and(|body| body.same_source(&local.migration));
-    if revisions.iter().any(is) {
-        return Ok(());
+    if let Some(entry) = revisions.iter().rev().find(|entry| is(entry)) {
+        return Ok(entry);
     }
     let newest = revisions.last().and_then(|entry| bodies.get(&entry.path()));
     Err(match newest {
@@ -198,39 +255,42 @@ fn excerpt(line: &str) -> String {
     if line.chars().count() <= SHOWN { line.to_owned() } else { format!("{}…", line.chars().take(SHOWN).collect::<String>()) }
 }
 
-/// The links that continue what is published: all of the chain after its first `published` migrations.
+/// The links that continue what is published: new revisions, then all of the chain after what is published.
 pub fn links(
     chain: &Chain,
     rehearsal: &Rehearsal,
     app: &AppName,
-    published: usize,
+    found: &Found,
     targets: Option<&Targets>,
 ) -> Result<Vec<PublishLink>, CompareError> {
+    let slots: Vec<&TargetEntry> = targets.into_iter().flat_map(Targets::chain).filter(|entry| entry.custom.revision == 1).collect();
     // The slot before the first new link is as published: its bytes may differ from ours in line endings.
-    let mut previous = targets
-        .into_iter()
-        .flat_map(Targets::chain)
-        .filter(|entry| entry.custom.revision == 1)
-        .map(TargetEntry::digest)
-        .nth(published.wrapping_sub(1));
-    let mut before = recorded(targets).or_else(|| Some(rehearsal.versions.get(published.checked_sub(1)?)?.schema.clone())).unwrap_or_default();
+    let mut previous = found.published.checked_sub(1).and_then(|last| slots.get(last)).map(|slot| slot.digest());
+    let rehearsed_at = |version: usize| version.checked_sub(1).and_then(|index| rehearsal.versions.get(index)).map(|v| v.schema.clone());
+    let mut before = recorded(targets).or_else(|| rehearsed_at(found.published)).unwrap_or_default();
     let mut all = targets.cloned().unwrap_or_else(|| Targets { app: app.clone(), version: 0, targets: BTreeMap::new() });
     let mut links = Vec::new();
-    for (index, (authored, rehearsed)) in chain.migrations.iter().zip(&rehearsal.versions).enumerate().skip(published) {
+    for (index, (authored, rehearsed)) in chain.migrations.iter().zip(&rehearsal.versions).enumerate() {
         let bytes = authored.migration.to_bytes();
-        let custom = Link {
-            name: authored.migration.name.clone(),
-            version: u32::try_from(index + 1).unwrap_or(u32::MAX),
-            revision: 1,
-            previous,
-            mends: None,
-            schema: Some(before.change_to(&rehearsed.schema)),
-            steps: rehearsed.steps.clone(),
-            min_sqlite: rehearsed.min_sqlite.clone(),
+        let custom = if index >= found.published {
+            let schema = Some(before.change_to(&rehearsed.schema));
+            before.clone_from(&rehearsed.schema);
+            Link {
+                name: authored.migration.name.clone(),
+                version: u32::try_from(index + 1).unwrap_or(u32::MAX),
+                revision: 1,
+                previous,
+                mends: None,
+                schema,
+                steps: rehearsed.steps.clone(),
+                min_sqlite: rehearsed.min_sqlite.clone(),
+            }
+        } else {
+            let (Some(slot), Some(earlier)) = (slots.get(index), found.revised.get(&index)) else { continue };
+            revise::link(slot, earlier.len(), rehearsed, &rehearsed_at(index).unwrap_or_default())
         };
-        before.clone_from(&rehearsed.schema);
         let target = TargetEntry::new(&bytes, custom);
-        previous = Some(target.digest());
+        previous = if index >= found.published { Some(target.digest()) } else { previous };
         all.targets.insert(target.path(), target.clone());
         let body = String::from_utf8(bytes).expect("JSON is UTF-8");
         links.push(PublishLink { target, body, seed: rehearsed.seed.clone() });
@@ -272,8 +332,8 @@ mod tests {
     fn publish(chain: &Chain, before: Option<(Targets, BTreeMap<String, Migration>)>) -> (Targets, BTreeMap<String, Migration>) {
         let rehearsal = rehearse(chain, false, &mut |_| {}).unwrap();
         let (mut targets, mut bodies) = before.unwrap_or_else(|| (Targets { app: app(), version: 0, targets: BTreeMap::new() }, BTreeMap::new()));
-        let had = compare(chain, &targets, &bodies).unwrap();
-        for link in links(chain, &rehearsal, &app(), had, Some(&targets)).unwrap() {
+        let had = compare(chain, &targets, &bodies, &BTreeSet::new()).unwrap();
+        for link in links(chain, &rehearsal, &app(), &had, Some(&targets)).unwrap() {
             trust::verify(&link.target, link.body.as_bytes()).unwrap();
             bodies.insert(link.target.path(), Migration::from_bytes(link.body.as_bytes()).unwrap());
             targets.targets.insert(link.target.path(), link.target);
@@ -320,7 +380,7 @@ mod tests {
 
     fn refused_after(published: &Chain, local: &Chain, words: &[&str]) {
         let server = publish(published, None);
-        let error = compare(local, &server.0, &server.1).unwrap_err();
+        let error = compare(local, &server.0, &server.1, &BTreeSet::new()).unwrap_err();
         let said = format!("{error}; {}", error.remedy().sentence());
         for word in words {
             assert!(said.contains(word), "{word:?} is not in: {said}");
@@ -342,6 +402,35 @@ mod tests {
             &chain(&[ONE, TWO, ("0002_b/migration.toml", "timeout = \"1m\"")]),
             &["0002_b/migration.toml", "`timeout` is \"1m\" and was \"10m\""],
         );
+    }
+
+    #[test]
+    fn a_changed_text_is_a_revision_only_where_that_is_said_and_of_the_newest_text() {
+        let two = chain(&[ONE, TWO]);
+        let server = publish(&two, None);
+        let names = |name: &str| BTreeSet::from([name.parse().unwrap()]);
+        let mended = chain(&[ONE, ("0002_b/up.sql", "CREATE TABLE IF NOT EXISTS c(x);\n")]);
+        refused(&mended, &["--revise 0002_b"]);
+        let error = compare(&two, &server.0, &server.1, &names("0003_c")).unwrap_err();
+        assert!(error.to_string().contains("0003_c is to be revised, and is not published"), "{error}");
+        assert_eq!(compare(&two, &server.0, &server.1, &names("0002_b")).unwrap(), Found { published: 2, revised: BTreeMap::new() });
+
+        let found = compare(&mended, &server.0, &server.1, &names("0002_b")).unwrap();
+        assert_eq!(found.settled(&mended), names("0001_a"));
+        let rehearsal = rehearse(&mended, false, &mut |_| {}).unwrap();
+        let (mut targets, mut bodies) = server.clone();
+        for link in links(&mended, &rehearsal, &app(), &found, Some(&server.0)).unwrap() {
+            bodies.insert(link.target.path(), Migration::from_bytes(link.body.as_bytes()).unwrap());
+            targets.targets.insert(link.target.path(), link.target);
+        }
+        let (slot, second) = (&targets.targets["0002_b.r1.json"].custom, &targets.targets["0002_b.r2.json"].custom);
+        assert_eq!((second.mends, second.previous, &second.schema), (Some(server.0.targets["0002_b.r1.json"].digest()), slot.previous, &slot.schema));
+        // The next link follows the slot, and the text of a revision that was mended is none to mend it with.
+        let three = chain(&[ONE, ("0002_b/up.sql", "CREATE TABLE IF NOT EXISTS c(x);\n"), THREE]);
+        let after = publish(&three, Some((targets.clone(), bodies.clone()))).0;
+        assert_eq!(after.targets["0003_c.r1.json"].custom.previous, second.mends);
+        let error = compare(&two, &targets, &bodies, &names("0002_b")).unwrap_err();
+        assert!(error.to_string().contains("that of revision 1"), "{error}");
     }
 
     #[test]

@@ -5,15 +5,19 @@ pub mod layout;
 pub mod lint;
 pub mod listing;
 pub mod rehearse;
+pub mod revise;
 pub mod scan;
 pub mod template;
 pub mod upload;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Serialize;
 use whimbrel_shared::{
-    ids::BadId,
+    ids::{BadId, MigrationName},
     remedy::{Remedy, here},
 };
 
@@ -22,6 +26,7 @@ use self::{
     lint::{Ask, Finding, Level, Rule},
     listing::{Listing, ListingError},
     rehearse::RehearsalError,
+    revise::ReviseError,
     upload::UploadError,
 };
 
@@ -43,6 +48,9 @@ pub enum PublishError {
     /// A migration failed.
     #[error(transparent)]
     Rehearsal(#[from] RehearsalError),
+    /// What was changed cannot be a revision.
+    #[error(transparent)]
+    Revise(#[from] ReviseError),
     /// The server has something else, or cannot be reached.
     #[error(transparent)]
     Upload(#[from] UploadError),
@@ -81,6 +89,7 @@ impl PublishError {
             Self::Layout(error) => error.remedy(),
             Self::Findings { .. } => here("each finding says how it is mended"),
             Self::Rehearsal(error) => error.remedy(),
+            Self::Revise(error) => error.remedy(),
             Self::Upload(error) => error.remedy(),
             Self::Write { .. } => here("check the path and its permissions"),
             Self::OthersDirectory { layout, .. } => {
@@ -102,11 +111,10 @@ pub fn read(directory: &Path, layout: Option<Layout>, strict: bool) -> Result<(C
     Ok((chain, findings))
 }
 
-/// Refuses when a finding is an error. `published`: how many migrations were published already, about which nothing can
-/// be done any more.
-pub fn judge(chain: &Chain, findings: &[Finding], published: usize) -> Result<(), PublishError> {
-    let old: Vec<_> = chain.migrations.iter().take(published).map(|m| &m.migration.name).collect();
-    let errors = findings.iter().filter(|f| f.level == Level::Error && !old.contains(&&f.migration)).count();
+/// Refuses when a finding is an error. `settled`: migrations that were published already, about which nothing can be done
+/// any more.
+pub fn judge(findings: &[Finding], settled: &BTreeSet<MigrationName>) -> Result<(), PublishError> {
+    let errors = findings.iter().filter(|f| f.level == Level::Error && !settled.contains(&f.migration)).count();
     if errors == 0 { Ok(()) } else { Err(PublishError::Findings { errors }) }
 }
 

@@ -1,6 +1,6 @@
 //! Brings a rehearsed chain to the server. Nothing is sent that the server has, and nothing that contradicts it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel_shared::{
     ids::{AppName, MigrationName},
@@ -11,7 +11,7 @@ use whimbrel_shared::{
 };
 
 use super::{
-    compare::{CompareError, bodies_needed, compare, links},
+    compare::{CompareError, Found, bodies_needed, compare, links},
     layout::Chain,
     rehearse::Rehearsal,
 };
@@ -54,14 +54,17 @@ impl UploadError {
 pub struct Standing {
     /// Its targets; none before the first publish.
     pub targets: Option<Targets>,
-    /// How many of the chain's migrations it has.
-    pub published: usize,
+    /// What of the chain it has, and what was changed in it on purpose.
+    pub found: Found,
 }
 
-/// Asks the server what it has, and compares. Sends nothing.
-pub async fn standing(server: &Server, app: &AppName, chain: &Chain) -> Result<Standing, UploadError> {
+/// Asks the server what it has, and compares. Sends nothing. `revise`: the migrations whose text may have been changed.
+pub async fn standing(server: &Server, app: &AppName, chain: &Chain, revise: &BTreeSet<MigrationName>) -> Result<Standing, UploadError> {
     let Some((targets, _)) = server.targets(app).await? else {
-        return Ok(Standing { targets: None, published: 0 });
+        return match revise.first() {
+            Some(name) => Err(CompareError::NotPublished { name: name.clone() }.into()),
+            None => Ok(Standing { targets: None, found: Found::default() }),
+        };
     };
     trust::check_chain(&targets).map_err(CompareError::from)?;
     let mut bodies = BTreeMap::new();
@@ -70,11 +73,11 @@ pub async fn standing(server: &Server, app: &AppName, chain: &Chain) -> Result<S
         let verified = trust::verify(entry, &bytes).map_err(CompareError::from)?;
         bodies.insert(entry.path(), verified.migration().clone());
     }
-    let published = compare(chain, &targets, &bodies)?;
-    Ok(Standing { targets: Some(targets), published })
+    let found = compare(chain, &targets, &bodies, revise)?;
+    Ok(Standing { targets: Some(targets), found })
 }
 
-/// Sends what the server has not got. Gives the names that are new there now.
+/// Sends what the server has not got. Gives the names of what is new there now, revisions among them.
 pub async fn upload(
     server: &Server,
     app: &AppName,
@@ -82,7 +85,7 @@ pub async fn upload(
     rehearsal: &Rehearsal,
     standing: &Standing,
 ) -> Result<Vec<MigrationName>, UploadError> {
-    let links = links(chain, rehearsal, app, standing.published, standing.targets.as_ref())?;
+    let links = links(chain, rehearsal, app, &standing.found, standing.targets.as_ref())?;
     let mut published = Vec::new();
     for part in parts(links) {
         let response = server.publish(&PublishRequest { app: app.clone(), links: part }).await?;

@@ -189,6 +189,37 @@ pub(crate) mod tests {
         assert_eq!((four.new.len(), four.unchanged.len()), (2, 2));
     }
 
+    /// A text that mends `slot`.
+    pub(crate) fn revision(slot: &PublishLink, revision: u32, sql: &str) -> PublishLink {
+        let first = &slot.target.custom;
+        let mut link = link(first.version, first.previous, sql);
+        let custom = Link { revision, mends: Some(slot.target.digest()), ..link.target.custom };
+        link.target = TargetEntry::new(link.body.as_bytes(), custom);
+        link
+    }
+
+    #[test]
+    fn a_revision_is_added_beside_what_it_mends_and_nothing_after_it_changes() {
+        let three = published(3);
+        let slot = chain(3).remove(1);
+        let mended = decide(&three, vec![revision(&slot, 2, "CREATE TABLE IF NOT EXISTS t2(x);")]).unwrap();
+        assert_eq!((mended.targets.targets.len(), mended.latest, mended.new.len()), (4, 3, 1));
+        assert!(three.targets.iter().all(|(path, entry)| mended.targets.targets.get(path) == Some(entry)));
+        // Published on from the slot, with the revision there.
+        let four = decide(&mended.targets, chain(4)).unwrap();
+        assert_eq!((four.latest, four.new.len()), (4, 1));
+
+        let out_of_turn = decide(&three, vec![revision(&slot, 3, "CREATE TABLE IF NOT EXISTS t2(x);")]).unwrap_err();
+        assert!(matches!(out_of_turn, PublishError::BadChain(_)), "{out_of_turn}");
+        let mut elsewhere = revision(&slot, 2, "CREATE TABLE t2(y);");
+        let mut recorded = three.clone();
+        let one = whimbrel_shared::fingerprint::SchemaChange(BTreeMap::from([("table t2".to_owned(), Some("0123456789abcdef".to_owned()))]));
+        recorded.targets.get_mut(&slot.target.path()).unwrap().custom.schema = Some(one.clone());
+        assert!(decide(&recorded, vec![elsewhere.clone()]).unwrap_err().to_string().contains("another schema"));
+        elsewhere.target.custom.schema = Some(one);
+        decide(&recorded, vec![elsewhere]).unwrap();
+    }
+
     #[test]
     fn a_published_link_cannot_change_move_or_be_overtaken() {
         let two = published(2);

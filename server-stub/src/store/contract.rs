@@ -28,6 +28,7 @@ macro_rules! suite {
             a_report_about_something_unpublished_is_kept,
             a_restored_file_is_believed,
             a_seed_flag_counts_once,
+            a_revision_is_kept_beside_what_it_mends_and_given_to_those_that_lack_it,
             two_publishers_on_the_same_targets_cannot_both_win,
             a_plan_sequence_grows_with_every_change_and_only_then,
             a_time_last_seen_never_goes_back,
@@ -310,6 +311,26 @@ pub(crate) async fn a_plan_sequence_grows_with_every_change_and_only_then(store:
     let audit = store.audit(page).await.unwrap().entries;
     let plans = audit.iter().filter(|e| e.action == "plan").count();
     assert_eq!(plans, 4, "one line per change, none for what changed nothing");
+}
+
+pub(crate) async fn a_revision_is_kept_beside_what_it_mends_and_given_to_those_that_lack_it(store: &dyn Store) {
+    publish_up_to(store, 2).await;
+    device(store, 1, "notes").await;
+    store.save_state(DeviceId::from_dice(1), state(&[(1, 1), (2, 2)])).await.unwrap();
+    let slot = chain(2).remove(1);
+    let current: Targets = serde_json::from_slice(&store.targets(app("notes")).await.unwrap().unwrap()).unwrap();
+    let mended = publish::tests::revision(&slot, 2, "CREATE TABLE IF NOT EXISTS t2(x);");
+    let accepted = publish::decide(&current, vec![mended.clone()]).unwrap();
+    let publication =
+        Publication { decided_on: current.version, targets: accepted.targets, latest: 2, links: accepted.new, by: "ci".to_owned(), now_ms: 0 };
+    store.publish(publication).await.unwrap();
+    for link in [&slot, &mended] {
+        let (digest, body) = store.target(app("notes"), link.target.path()).await.unwrap().unwrap();
+        assert_eq!((digest, body), (link.target.digest(), link.body.clone().into_bytes()));
+    }
+    let asked = store.pending(ClientId::from_dice(1)).await.unwrap();
+    assert_eq!(asked.iter().flat_map(|m| m.up_queries.clone()).collect::<Vec<_>>(), ["CREATE TABLE IF NOT EXISTS t2(x);"]);
+    assert!(pending(store, ClientId::from_dice(2)).await.is_empty(), "who has completed version 2 is done");
 }
 
 pub(crate) async fn a_time_last_seen_never_goes_back(store: &dyn Store) {

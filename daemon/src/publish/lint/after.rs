@@ -18,6 +18,10 @@ use crate::publish::{
 pub struct Facts {
     /// The schema.
     pub schema: Schema,
+    /// Affinities by table and column, both in lower case: `INTEGER`, `TEXT`, `BLOB`, `REAL` or `NUMERIC`.
+    pub affinities: BTreeMap<(String, String), &'static str>,
+    /// STRICT tables, in lower case.
+    pub strict: BTreeSet<String>,
     /// Columns by table, both in lower case.
     pub columns: BTreeMap<String, BTreeSet<String>>,
     /// Tables with a foreign key to a table that is not there: child and parent.
@@ -46,6 +50,7 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
     let ups: Vec<Script<'_>> = sql_files(&steps).into_iter().map(|file| Script::read(&migration.files, file)).collect();
     lost(&mut desk, &ups, before, now);
     columns(&mut desk, &ups, before, now);
+    types(&mut desk, &ups, before, now);
     for (child, parent) in now.dangling.difference(&before.dangling) {
         desk.note(
             Rule::DanglingKey,
@@ -114,6 +119,32 @@ pub fn down(authored: &Authored, strictness: Strictness, what: String) -> Findin
     findings.swap_remove(0)
 }
 
+/// The finding about an online migration whose way down does not lead back from where it may stop. It is advice: a
+/// revision may also go on from there.
+pub fn half_way(authored: &Authored, strictness: Strictness, what: &str) -> Finding {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    desk.note(
+        Rule::HalfWay,
+        Weight::Advice,
+        authored.migration.down.as_deref().unwrap_or("down.sql"),
+        0,
+        format!("where the migration stops half-way, its way down does not lead back {what}"),
+        "write it so that it leads back from each step (IF EXISTS helps); or a revision that mends it has to say continues_after",
+    );
+    findings.swap_remove(0)
+}
+
+/// The finding about a backfill that fails on a made-up row. `again`: the row matches after its own change.
+pub fn made_up(authored: &Authored, strictness: Strictness, what: &str, again: bool) -> Finding {
+    let mut findings = Vec::new();
+    let mut desk = Desk { authored, strictness, findings: &mut findings };
+    let weight = if again { Weight::OursOnly } else { Weight::Advice };
+    let remedy = "let `where` leave such rows out and `set` give each of the others a value; or say on_error = \"collect\" to go on without them";
+    desk.note(Rule::MadeUpRow, weight, "migration.toml", 0, what, remedy);
+    findings.swap_remove(0)
+}
+
 fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
     ups.first().map_or("up.sql", |script| script.file)
 }
@@ -155,6 +186,31 @@ fn lost(desk: &mut Desk<'_>, ups: &[Script<'_>], before: &Facts, now: &Facts) {
             *at,
             format!("dropping the table takes along what nobody names: {}", gone.join(", ")),
             "make it again after the rename, or drop it by name if it is not wanted any more",
+        );
+    }
+}
+
+/// Columns of another type than before, in tables that may have rows.
+fn types(desk: &mut Desk<'_>, ups: &[Script<'_>], before: &Facts, now: &Facts) {
+    for ((table, column), old) in &before.affinities {
+        let Some(new) = now.affinities.get(&(table.clone(), column.clone())) else { continue };
+        let strict = now.strict.contains(table) && !before.strict.contains(table);
+        // A number that becomes another kind of number stays what it is.
+        let converts = old != new && *new != "BLOB" && ["TEXT", "BLOB"].iter().any(|text| old == text || new == text);
+        let what = match (strict, converts) {
+            (true, _) => format!("{table} becomes STRICT: a row whose {column} does not fit its type makes the copy fail"),
+            (false, true) => {
+                format!("{table}.{column} was {old} and is {new}: values are converted where they can be, and '007' becomes 7 or 7 becomes '7'")
+            }
+            (false, false) => continue,
+        };
+        desk.note(
+            Rule::TypeChange,
+            Weight::Advice,
+            first_file(ups),
+            0,
+            what,
+            "look at what the column holds, and convert it in the statement that copies it",
         );
     }
 }

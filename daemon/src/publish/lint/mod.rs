@@ -5,8 +5,10 @@
 
 mod after;
 mod ask;
+mod list;
 mod rows;
 mod rules;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -16,8 +18,9 @@ use serde::Serialize;
 use whimbrel_shared::{ids::MigrationName, manifest::Step};
 
 pub use self::{
-    after::{Facts, SyncKey, after, down},
+    after::{Facts, SyncKey, after, down, half_way, made_up},
     ask::Ask,
+    list::{Listed, list},
 };
 use super::{
     layout::{Authored, Chain, Layout},
@@ -93,6 +96,30 @@ pub enum Rule {
     SyncKeys,
     /// A migration in which nothing is said.
     Nothing,
+    /// An online migration that cannot be taken back from half-way.
+    HalfWay,
+    /// A view or trigger that does not compile any more.
+    Broken,
+    /// More is written than the disk has room for.
+    DiskRoom,
+    /// A column's type changes under its values.
+    TypeChange,
+    /// A row step of a table that is not there.
+    RowTarget,
+    /// A row step whose keys make no sense together.
+    RowStep,
+    /// A shipped file that cannot be read.
+    ShippedFile,
+    /// A load whose key does not identify a row.
+    LoadKey,
+    /// A table is emptied before a load.
+    ClearExisting,
+    /// A synced table's rows are changed in one transaction.
+    SyncedInOne,
+    /// A `continues_after` that is no place to go on from.
+    Continues,
+    /// A backfill that fails on a made-up row.
+    MadeUpRow,
 }
 
 impl Rule {
@@ -122,6 +149,18 @@ impl Rule {
             Self::DanglingKey => "WB024",
             Self::SyncKeys => "WB025",
             Self::Nothing => "WB026",
+            Self::HalfWay => "WB027",
+            Self::Broken => "WB011",
+            Self::DiskRoom => "WB015",
+            Self::TypeChange => "WB016",
+            Self::RowTarget => "WB028",
+            Self::RowStep => "WB029",
+            Self::ShippedFile => "WB030",
+            Self::LoadKey => "WB031",
+            Self::ClearExisting => "WB032",
+            Self::SyncedInOne => "WB033",
+            Self::Continues => "WB034",
+            Self::MadeUpRow => "WB035",
         }
     }
 }

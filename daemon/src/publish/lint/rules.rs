@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use whimbrel_shared::{
-    manifest::{Backfill, ForeignKeys, Step},
-    sql::{Token, tokens},
+    manifest::{ForeignKeys, Step},
+    sql::Token,
 };
 
 use super::{
     Asked, Deed, Desk, Rule, Script, Weight,
     rows::{Rows, SoFar},
-    sql_files,
+    sql_files, steps,
 };
 use crate::publish::{
     layout::Layout,
@@ -39,12 +39,7 @@ pub(super) fn judge(desk: &mut Desk<'_>, so_far: &mut SoFar, asked: Asked<'_>) {
     }
     schema(desk, &ups, so_far, &rows);
     changed_rows(desk, &ups, so_far, &rows);
-    for step in &steps {
-        match step {
-            Step::Backfill(step) => backfill(desk, step),
-            Step::Sql { .. } | Step::Verify { .. } | Step::Load(_) => {}
-        }
-    }
+    steps::judge(desk, &steps, so_far, &rows);
     unused(desk);
     let only_sql = steps.iter().all(|step| matches!(step, Step::Sql { .. }));
     if desk.strictness.layout == Layout::Whimbrel && only_sql && ups.iter().all(|script| script.done.is_empty()) {
@@ -291,39 +286,6 @@ fn changed_rows(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &
             );
         }
     }
-}
-
-/// A backfill is repeated at the server and for rows that arrive later: the same row must give the same values.
-fn backfill(desk: &mut Desk<'_>, step: &Backfill) {
-    let file = if desk.authored.origins.contains_key("migration.toml") { "migration.toml" } else { "up.sql" };
-    for (key, expression) in [("set", &step.set), ("where", &step.filter)] {
-        if let Some(what) = depends_on_more(expression) {
-            desk.note(
-                Rule::Backfill,
-                Weight::Always,
-                file,
-                0,
-                format!("the backfill of {} says {what} in its `{key}`, so the same row gives different values elsewhere", step.table),
-                "compute from the row's own columns only",
-            );
-        }
-    }
-}
-
-fn depends_on_more(expression: &str) -> Option<String> {
-    const RANDOM: [&str; 5] = ["random", "randomblob", "changes", "total_changes", "last_insert_rowid"];
-    const CLOCK: [&str; 3] = ["current_timestamp", "current_time", "current_date"];
-    const DATES: [&str; 7] = ["date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"];
-    let tokens = tokens(expression);
-    tokens.iter().enumerate().find_map(|(at, token)| {
-        let next = |n: usize| tokens.get(at + n);
-        let call = next(1) == Some(&Token::Mark('('));
-        let is_any = |words: &[&str]| words.iter().any(|word| token.is(word));
-        let now = call
-            && is_any(&DATES)
-            && (next(2) == Some(&Token::Mark(')')) || tokens[at..].iter().any(|t| matches!(t, Token::Literal(l) if l.eq_ignore_ascii_case("'now'"))));
-        (is_any(&CLOCK) || token.is("select") || call && is_any(&RANDOM) || now).then(|| token.text().to_uppercase())
-    })
 }
 
 fn unused(desk: &mut Desk<'_>) {

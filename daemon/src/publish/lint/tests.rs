@@ -171,12 +171,90 @@ fn a_backfill_uses_its_own_row_only() {
         let toml = format!("[[step]]\nbackfill = \"notes\"\nset = \"\"\"{set}\"\"\"\nwhere = \"title IS NULL\"\n");
         assert_eq!(ours("", &toml), want, "{set}");
     };
-    check("title = lower(body)", &["W021"]);
-    check("title = hex(randomblob(4))", &["E022", "W021"]);
-    check("title = datetime('now')", &["E022", "W021"]);
-    check("title = date(body)", &["W021"]);
-    check("title = CURRENT_TIMESTAMP", &["E022", "W021"]);
-    check("title = (SELECT body FROM tags)", &["E022", "W021"]);
+    for set in [
+        "title = lower(body)",
+        "title = date(body)",
+        "title = strftime('%Y', body)",
+        "title = iif(body IN ('a', 'b'), 1, 2)",
+        "title = body IS DISTINCT FROM title",
+    ] {
+        check(set, &["W021"]);
+    }
+    for set in [
+        "title = hex(randomblob(4))",
+        "title = datetime('now')",
+        "title = datetime()",
+        "title = strftime('%s')",
+        "title = datetime(body, 'localtime')",
+        "title = CURRENT_TIMESTAMP",
+        "title = last_insert_rowid()",
+        "title = sqlite_version()",
+        "title = (SELECT body FROM tags)",
+        "title = body IN tags",
+        "title = t.note FROM tags t",
+    ] {
+        check(set, &["E022", "W021"]);
+    }
+}
+
+#[test]
+fn row_steps_that_cannot_work_are_found_before_a_device_finds_them() {
+    let found = |toml: &str, shipped: (&str, &str)| {
+        let files = [("1_a/up.sql", TABLES), ("2_b/migration.toml", toml), (shipped.0, shipped.1)];
+        findings(Layout::Whimbrel, &files, false)
+    };
+    let rows = ("2_b/rows.ndjson", "{\"id\": 1, \"title\": \"a\"}\n");
+    let load = |more: &str| format!("[[step]]\nload = \"rows.ndjson\"\ninto = \"notes\"\nkey = [\"id\"]\n{more}");
+    let check = |toml: &str, want: &[&str]| assert_eq!(found(toml, rows).iter().map(short).collect::<Vec<_>>(), want, "{toml}");
+    check(&load(""), &[]);
+    check(&load("").replace("\"notes\"", "\"nots\""), &["E028"]);
+    check(&load("").replace("\"notes\"", "\"notes_fts\""), &["E028"]);
+    check(&load("batch = 0"), &["E029"]);
+    check(&load("").replace("[\"id\"]", "[]"), &["E029"]);
+    for (more, newest) in [("conflict = \"keep-newest\"\n", "W"), ("conflict = \"keep-oldest\"\n", "W"), ("since = true\n", "W")] {
+        check(&load(more), &["E029"]);
+        check(&load(&format!("{more}newest = \"{newest}\"")), &[]);
+    }
+    check(&load("clear_existing = true"), &["E032"]);
+    check(&format!("destructive = true\n{}", load("clear_existing = true")), &[]);
+
+    let other = |name: &str, text: &str| {
+        let toml = load("").replace("rows.ndjson", name);
+        let found = found(&toml, (&format!("2_b/{name}"), text));
+        found.into_iter().map(|f| (short(&f), f.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(other("rows.csv", "id,title\n1,a\n"), []);
+    let bad = other("rows.csv", "id,title\n1,a\n2\n");
+    assert!(bad[0].0 == "E030" && bad[0].1.contains('3'), "{bad:?}");
+    let bad = other("rows.jsonl", "{\"id\": 1}\n\n{\"id\": }\n");
+    assert!(bad[0].0 == "E030" && bad[0].1.contains("line 3"), "{bad:?}");
+    assert_eq!(other("rows.txt", "")[0].0, "E030");
+}
+
+#[test]
+fn a_synced_table_is_backfilled_online() {
+    let files = |mode: &'static str| {
+        let toml = format!("mode = \"{mode}\"\n[[step]]\nbackfill = \"notes\"\nset = \"title = 'x'\"\nwhere = \"title IS NULL\"\n");
+        let files = [("1_a/up.sql", TABLES), ("1_a/migration.toml", "[sync.Notes]"), ("2_b/migration.toml", toml.as_str())];
+        findings(Layout::Whimbrel, &files, false).iter().map(short).collect::<Vec<_>>()
+    };
+    assert_eq!((files("atomic"), files("online")), (vec!["E033".to_owned()], vec![]));
+}
+
+#[test]
+fn continues_after_names_a_place_where_a_run_can_have_stopped() {
+    let check = |head: &str, want: &[&str]| {
+        let load = "[[step]]\nload = \"rows.csv\"\ninto = \"notes\"\nkey = [\"id\"]\n";
+        let toml = format!("{head}\n[[step]]\nsql = \"up.sql\"\n{load}{load}");
+        let files = [("1_a/up.sql", TABLES), ("2_b/up.sql", "CREATE TABLE a(x)"), ("2_b/rows.csv", "id\n1\n"), ("2_b/migration.toml", toml.as_str())];
+        assert_eq!(findings(Layout::Whimbrel, &files, false).iter().map(short).collect::<Vec<_>>(), want, "{head}");
+    };
+    check("mode = \"online\"\ncontinues_after = 1", &[]);
+    check("mode = \"online\"\ncontinues_after = 3", &[]);
+    check("mode = \"online\"\ncontinues_after = 2", &["E034"]);
+    check("mode = \"online\"\ncontinues_after = 4", &["E034"]);
+    check("mode = \"online\"\ncontinues_after = 0", &["E034"]);
+    check("continues_after = 1", &["E034"]);
 }
 
 #[test]

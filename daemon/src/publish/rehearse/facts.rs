@@ -16,11 +16,12 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
     each(
         connection,
         &format!(
-            "SELECT lower(t.name), lower(c.name), c.pk, upper(c.type) = 'INTEGER' AND t.sql NOT LIKE '%WITHOUT%ROWID%' {}",
+            "SELECT lower(t.name), lower(c.name), c.pk, upper(c.type) = 'INTEGER' AND t.sql NOT LIKE '%WITHOUT%ROWID%', c.type {}",
             ordinary.replace("{}", "pragma_table_xinfo(t.name) AS c")
         ),
         |row| {
             let (table, column, key, integer): (String, String, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            facts.affinities.insert((table.clone(), column.clone()), affinity(&row.get::<_, String>(4)?));
             facts.columns.entry(table.clone()).or_default().insert(column);
             facts.keys.entry(table.clone()).or_insert(SyncKey::Missing);
             if key > 0 {
@@ -29,6 +30,10 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
             Ok(())
         },
     )?;
+    each(connection, "SELECT lower(name) FROM pragma_table_list WHERE schema = 'main' AND strict", |row| {
+        facts.strict.insert(row.get(0)?);
+        Ok(())
+    })?;
     for (table, _, _) in &keys {
         let of: Vec<_> = keys.iter().filter(|(t, _, _)| t == table).collect();
         // A single INTEGER PRIMARY KEY is the rowid, which SQLite fills in by itself.
@@ -47,4 +52,21 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
         },
     )?;
     Ok(facts)
+}
+
+/// What SQLite makes of a declared type (<https://www.sqlite.org/datatype3.html>, 3.1).
+pub(super) fn affinity(kind: &str) -> &'static str {
+    let kind = kind.to_ascii_uppercase();
+    let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
+    if has(&["INT"]) {
+        "INTEGER"
+    } else if has(&["CHAR", "CLOB", "TEXT"]) {
+        "TEXT"
+    } else if kind.is_empty() || has(&["BLOB"]) {
+        "BLOB"
+    } else if has(&["REAL", "FLOA", "DOUB"]) {
+        "REAL"
+    } else {
+        "NUMERIC"
+    }
 }

@@ -3,6 +3,7 @@
 
 mod facts;
 mod min_sqlite;
+mod rows;
 mod sample;
 mod seed;
 #[cfg(test)]
@@ -48,6 +49,8 @@ pub struct Rehearsed {
     pub seed: SeedQueries,
     /// Of a migration in mode online, what each `sql` step does to the schema.
     pub steps: Vec<SchemaChange>,
+    /// Of a migration in mode online with a way down, the first step from which that does not lead back, and why.
+    pub no_way_back: Option<String>,
     /// What it did on the empty database.
     pub performed: Performed,
 }
@@ -134,8 +137,11 @@ impl RehearsalError {
                     here("correct the statement (or name the directory of the migrations for SQLite, if these are for another system)")
                 }
                 ApplyError::Script(ScriptError::NotTrue { .. }) => here("correct the migration, or what is verified of it"),
+                ApplyError::BadStep { why, .. } if why.contains("ON CONFLICT clause does not match") => {
+                    here("name in `key` the columns that identify a row: those of the primary key, or of one UNIQUE index (WB031)")
+                }
+                ApplyError::Broken { .. } => here("drop or make these objects again in the same migration (WB011)"),
                 ApplyError::BadStep { .. } | ApplyError::NotIdempotent { .. } | ApplyError::Row { .. } => here("correct the step in migration.toml"),
-                ApplyError::Broken { .. } => here("drop or make these objects again in the same migration"),
                 ApplyError::NewViolations { .. } => here("keep the rows that others refer to, or delete those others too"),
                 ApplyError::Sqlite { source, .. } if source.to_string().contains("foreign key mismatch") => {
                     here("give the columns that are referred to a UNIQUE index or make them the primary key, or take the reference away")
@@ -177,6 +183,12 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         let (version, migration) = (index + 1, &authored.migration);
         progress(Progress::Up(&migration.name, version, of));
         let failed = |source| RehearsalError::Failed { name: migration.name.clone(), version, of, source: Box::new(authors_place(authored, source)) };
+        let no_way_back = stage.half_way(authored, &before.schema)?;
+        if let Some(what) = &no_way_back {
+            rehearsal.findings.push(lint::half_way(authored, strictness, what));
+        }
+        let hints = stage.made_up(authored)?;
+        rehearsal.findings.extend(hints.iter().map(|hint| lint::made_up(authored, strictness, &hint.what, hint.again)));
         let (performed, steps) = stage.up(authored, None).map_err(failed)?;
         let now = stage.facts(&before)?;
         synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
@@ -189,7 +201,7 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         }
         let min_sqlite = min_sqlite::of(&stage.managed.connection).map_err(sqlite("reading the schema"))?;
         let seed = seeds.of(authored, version, &now.schema, &mut rehearsal.notes)?;
-        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, steps, performed });
+        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, steps, no_way_back, performed });
         before = now;
     }
     Ok(rehearsal)
@@ -277,6 +289,42 @@ impl Stage {
         Ok((whole, steps))
     }
 
+    /// Stops an online migration after each of its steps but the last and takes its way down from there, as a device does
+    /// for a revision that mends it. Says which step that does not lead back from, and why; a step that fails is not this
+    /// function's news. The file is left as it was found.
+    fn half_way(&mut self, authored: &Authored, before: &Schema) -> Result<Option<String>, RehearsalError> {
+        let migration = &authored.migration;
+        if migration.manifest.mode == Mode::Atomic || migration.down.is_none() {
+            return Ok(None);
+        }
+        let all = units(migration, Operation::Apply, &self.managed.schema)?;
+        let last = all.iter().rposition(|unit| !matches!(unit.work, Work::Verify(_))).unwrap_or(0);
+        // A row step may stop before its end; one of schema has not begun then.
+        let first = usize::from(all.first().is_none_or(|unit| matches!(unit.work, Work::Sql(_) | Work::Verify(_))));
+        for done in first..=last {
+            let after = all.get(done.wrapping_sub(1)).map_or(0, |unit| unit.step);
+            let result: Result<(), Fell> = self.within(authored, |stage| {
+                for at in 0..done {
+                    let unit = units(migration, Operation::Apply, &stage.managed.schema)?.swap_remove(at);
+                    perform(&mut stage.managed, migration, std::slice::from_ref(&unit), None, &stage.known, &mut |_: AtStep| {})?;
+                }
+                let reached = stage.run(migration, Operation::Revert, None);
+                let said = match reached {
+                    Err(error) => Some(format!("it fails: {}", authors_place(authored, error))),
+                    Ok(_) => differs(before, stage.managed.schema.schema()),
+                };
+                // Always an error: what was done here is rolled back.
+                Err(Fell::Said(said.unwrap_or_default()))
+            });
+            if let Err(Fell::Said(what)) = result
+                && !what.is_empty()
+            {
+                return Ok(Some(if after == 0 { format!("while step 1 is under way: {what}") } else { format!("after step {after}: {what}") }));
+            }
+        }
+        Ok(None)
+    }
+
     /// Reverts and applies it again; `Ok(Err)` says in words what did not come back. The file is left as it was found.
     fn down_and_up(&mut self, authored: &Authored, before: &Schema, now: &Schema) -> Result<Result<(), String>, RehearsalError> {
         let result = self.within(authored, |stage| {
@@ -344,7 +392,7 @@ impl From<String> for Fell {
 }
 
 /// How `found` differs from `wanted`, whole and not only in what is expected; none where it does not.
-fn differs(wanted: &Schema, found: &Schema) -> Option<String> {
+pub(super) fn differs(wanted: &Schema, found: &Schema) -> Option<String> {
     let mut lines = wanted.drift(found);
     lines.extend(found.0.keys().filter(|object| !wanted.0.contains_key(*object)).map(|object| format!("{object} is left over")));
     (!lines.is_empty()).then(|| lines.join("; "))

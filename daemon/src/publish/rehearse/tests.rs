@@ -244,3 +244,62 @@ fn a_sample_shows_what_an_empty_database_cannot() {
     .unwrap();
     assert!(matches!(rehearse_sample(&chain, &rehearsal, &dir.path().join("text")), Err(RehearsalError::SampleCopy { .. })));
 }
+
+#[test]
+fn a_backfill_that_fails_on_a_made_up_row_is_found() {
+    let table = "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT, kind TEXT NOT NULL)";
+    let found = |up: &str, set: &str, filter: &str| {
+        let toml = format!("[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"{set}\"\nwhere = \"{filter}\"\n");
+        let rehearsal = run(Layout::Whimbrel, &[("1_a/up.sql", table), ("2_b/up.sql", up), ("2_b/migration.toml", &toml)]).unwrap();
+        assert_eq!(rehearsal.versions[1].performed.rows, 0, "a made-up row stays");
+        rehearsal.findings.into_iter().map(|f| (f.level, f.code.code(), f.what)).collect::<Vec<_>>()
+    };
+    let slug = "ALTER TABLE notes ADD COLUMN slug TEXT";
+    assert_eq!(found(slug, "slug = coalesce(title, '')", "slug IS NULL"), []);
+    let again = found(slug, "slug = lower(title)", "slug IS NULL");
+    assert!(matches!(again.as_slice(), [(Level::Warning, "WB035", what)] if what.contains("NULL wherever it is allowed")), "{again:?}");
+    let never = found(slug, "slug = lower(title)", "id > 0");
+    assert!(never.iter().any(|(level, _, what)| *level == Level::Error && what.contains("value in each column")), "{never:?}");
+    let null = found("ALTER TABLE notes ADD COLUMN words INTEGER NOT NULL DEFAULT 0", "words = length(title) + 1", "words = 0");
+    assert!(matches!(null.as_slice(), [(Level::Warning, "WB035", what)] if what.contains("NOT NULL")), "{null:?}");
+}
+
+#[test]
+fn a_way_down_that_does_not_lead_back_from_half_way_is_found() {
+    let toml = "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"a\"\nset = \"y = 1\"\nwhere = \"y IS NULL\"\n[[step]]\nsql = \"index.sql\"\n";
+    let found = |down: &str| {
+        let files = [
+            ("1_a/up.sql", "CREATE TABLE a(x)"),
+            ("2_b/up.sql", "ALTER TABLE a ADD COLUMN y"),
+            ("2_b/index.sql", "CREATE INDEX i ON a(y)"),
+            ("2_b/migration.toml", toml),
+            ("2_b/down.sql", down),
+        ];
+        let rehearsal = run(Layout::Whimbrel, &files).unwrap();
+        assert_eq!(rehearsal.versions[1].no_way_back.is_some(), codes(&rehearsal).contains(&"WB027"));
+        rehearsal.findings.into_iter().map(|f| (f.code.code(), f.what)).collect::<Vec<_>>()
+    };
+    assert_eq!(found("DROP INDEX IF EXISTS i; ALTER TABLE a DROP COLUMN y"), []);
+    let not = found("DROP INDEX i; ALTER TABLE a DROP COLUMN y");
+    assert!(matches!(not.as_slice(), [("WB027", what)] if what.contains("after step 1") && what.contains("no such index")), "{not:?}");
+}
+
+#[test]
+fn a_type_that_changes_under_its_values_is_found() {
+    let found = |new: &str| {
+        let rebuild = format!("CREATE TABLE n({new}; INSERT INTO n SELECT * FROM p; DROP TABLE p; ALTER TABLE n RENAME TO p");
+        codes(&run(Layout::Sqlx, &[("1_a.sql", "CREATE TABLE p(id INTEGER, code TEXT)"), ("2_b.sql", &rebuild)]).unwrap()).join(" ")
+    };
+    assert_eq!(found("id INTEGER, code VARCHAR(9))"), "");
+    assert_eq!(found("id REAL, code TEXT)"), "");
+    assert_eq!(found("id INTEGER, code INTEGER)"), "WB016");
+    assert_eq!(found("id INTEGER, code TEXT) STRICT"), "WB016 WB016");
+}
+
+#[test]
+fn a_load_by_a_key_that_is_not_unique_stops_the_rehearsal_with_its_remedy() {
+    let toml = "[[step]]\nload = \"rows.csv\"\ninto = \"a\"\nkey = [\"x\"]\n";
+    let error =
+        run(Layout::Whimbrel, &[("1_a/up.sql", "CREATE TABLE a(x, y)"), ("2_b/rows.csv", "x,y\n1,2\n"), ("2_b/migration.toml", toml)]).unwrap_err();
+    assert!(error.remedy().sentence().contains("WB031"), "{error}: {}", error.remedy().sentence());
+}
