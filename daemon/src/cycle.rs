@@ -3,6 +3,8 @@
 //! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
+mod items;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -35,6 +37,7 @@ use crate::{
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
+        items::Retried,
         live::Live,
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
@@ -97,6 +100,8 @@ pub struct SiteState {
     told: Vec<HealthItem>,
     /// Migrations run in this cycle.
     ran: u32,
+    /// What became of rows that were to be tried again in this cycle.
+    items: Option<Retried>,
 }
 
 /// How the exchanges with the server go.
@@ -166,6 +171,7 @@ impl Core {
         self.know_orders()?;
         publish(self, "applying");
         self.advance(&requests, forced).await?;
+        self.retry_items(&requests).await?;
         publish(self, "reporting");
         self.show_holds()?;
         for state in self.sites.values_mut() {
@@ -218,6 +224,7 @@ impl Core {
                         latest: 0,
                         told: Vec::new(),
                         ran: 0,
+                        items: None,
                     };
                     self.sites.insert(path, state);
                 }
@@ -225,7 +232,7 @@ impl Core {
         }
         self.sites.retain(|path, _| found.contains(path));
         for state in self.sites.values_mut() {
-            (state.health, state.ran) = (Vec::new(), 0);
+            (state.health, state.ran, state.items) = (Vec::new(), 0, None);
         }
     }
 
@@ -398,7 +405,8 @@ impl Core {
                 free_bytes: crate::migrate::files::free_bytes(&path),
                 by_person: wanted.iter().any(|o| matches!(o, PersonOrder::Apply { .. } | PersonOrder::Revert { .. })),
             };
-            let task = Task { order: state.order, wish, retry, known };
+            let skip_verify = wanted.iter().any(|o| matches!(o, PersonOrder::Apply { skip_verify: true, .. }));
+            let task = Task { order: state.order, wish, retry, skip_verify, known };
             let (shared, site, limit) = (self.shared.clone(), state.site.clone(), limit.clone());
             jobs.spawn(async move {
                 let _permit = limit.acquire_owned().await.expect("the semaphore is never closed");
@@ -969,6 +977,9 @@ impl Core {
             if matches!(request.order, PersonOrder::Revert { .. } | PersonOrder::Hold { .. }) {
                 summary.errors.retain(|e| !e.waiting);
             }
+            if request.order == PersonOrder::RetryItems {
+                (summary.items, summary.errors) = self.items_of(&chosen);
+            }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
             let failing: BTreeSet<&PathBuf> = summary.errors.iter().filter(|e| !e.waiting).map(|e| &e.database).collect();
             let waiting: BTreeSet<&PathBuf> =
@@ -1026,8 +1037,8 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
     };
     match order {
-        PersonOrder::Apply { to: None } => Some(Ok(Wish::ApplyUpTo(u32::MAX))),
-        PersonOrder::Apply { to: Some(name) } => Some(named(name).map_or_else(|| unknown(name), |v| Ok(Wish::ApplyUpTo(v)))),
+        PersonOrder::Apply { to: None, .. } => Some(Ok(Wish::ApplyUpTo(u32::MAX))),
+        PersonOrder::Apply { to: Some(name), .. } => Some(named(name).map_or_else(|| unknown(name), |v| Ok(Wish::ApplyUpTo(v)))),
         PersonOrder::Revert { migration: Some(name), .. } => Some(match named(name) {
             None => unknown(name),
             Some(version) if version > looked.position => {
@@ -1036,7 +1047,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
-        PersonOrder::Retry | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
+        PersonOrder::Retry | PersonOrder::RetryItems | PersonOrder::Hold { .. } | PersonOrder::Release | PersonOrder::Cycle => None,
     }
 }
 

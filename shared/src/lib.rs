@@ -7,6 +7,7 @@ pub mod manifest;
 pub mod migration;
 pub mod protocol;
 pub mod remedy;
+pub mod rows;
 pub mod sql;
 pub mod status;
 pub mod trust;

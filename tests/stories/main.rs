@@ -6,6 +6,7 @@ mod bad_input;
 mod documents;
 mod half_open;
 mod hostile;
+mod items;
 mod kill;
 mod many;
 mod offline;

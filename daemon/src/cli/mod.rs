@@ -10,6 +10,7 @@ pub mod diagnostics;
 pub mod doctor;
 pub mod enroll;
 pub mod error;
+mod failed_items;
 pub mod history;
 pub mod hold;
 pub mod lint;
@@ -30,6 +31,7 @@ pub mod run;
 mod select;
 pub mod status;
 mod summary;
+mod tables;
 pub mod wait;
 pub mod watch;
 

@@ -1,6 +1,7 @@
 //! The control socket: how the command line asks the daemon. One JSON request a line, JSON replies a line each.
 
 pub mod client;
+mod items;
 pub mod protocol;
 pub mod server;
 pub mod snapshot;

@@ -93,6 +93,8 @@ impl Desk {
             }
             Request::Status | Request::Watch => Reply::Status(Box::new(self.snapshot())),
             Request::History { database, limit } => self.history(&database, limit)?,
+            Request::FailedItems { database, limit } => self.failed_items(&database, limit),
+            Request::Tables { database } => self.tables(&database),
             Request::Plan { database } => self.plan(&database),
             Request::Order { database, order, .. } => self.order(&database, &order)?,
             Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
@@ -119,7 +121,7 @@ impl Desk {
     }
 
     /// The databases that a selector means; the refusal names those there are.
-    fn select(&self, selector: &Selector) -> Result<Vec<super::protocol::DatabaseView>, Reply> {
+    pub(super) fn select(&self, selector: &Selector) -> Result<Vec<super::protocol::DatabaseView>, Reply> {
         let snapshot = self.snapshot();
         let Some(text) = &selector.0 else { return Ok(snapshot.databases) };
         let names: Vec<String> = snapshot.databases.iter().map(|d| d.path.display().to_string()).collect();
@@ -176,7 +178,7 @@ impl Desk {
                     // Who goes back wants to stay there: the plan would lead forward again at the next poll.
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
-                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle => {}
+                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::RetryItems | PersonOrder::Cycle => {}
                 }
             }
             store.put_request(id, &body, now_ms)
@@ -446,6 +448,8 @@ mod socket {
                 Request::Hello { .. }
                 | Request::Status
                 | Request::History { .. }
+                | Request::FailedItems { .. }
+                | Request::Tables { .. }
                 | Request::Plan { .. }
                 | Request::Order { .. }
                 | Request::Outcome { .. }

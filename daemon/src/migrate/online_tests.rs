@@ -87,7 +87,7 @@ impl Bed {
 
     fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
         let load = |version: u32, _: u32| -> Result<_, AcceptError> { Ok(verify(self.chain.newest(version).unwrap(), &self.bodies[&version])?) };
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20), report_values: false, skip_verify: false };
         let (chain, identity, ambient) = (&self.chain, &self.identity, &Ambient::real());
         apply::run(file, &Job { identity, chain, load: &load, operation, from, to, by: AskedBy::Plan, policy, ambient, live })
     }

@@ -125,6 +125,8 @@ mod tests {
                 remedy: operator("publish a revision"),
             }),
             fingerprint: None,
+            rows: None,
+            verify_skipped: false,
         }
     }
 }
