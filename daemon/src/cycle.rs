@@ -376,7 +376,9 @@ impl Core {
                 let remedy = here("`whimbrel enroll URL --token TOKEN`, with a token of that app from the operator");
                 state.health.push(item("not_enrolled", Severity::Warning, format!("the device is not enrolled for the app {app}"), remedy));
             }
-            let retry = wanted.contains(&&PersonOrder::Retry);
+            let skip_verify = wanted.iter().any(|o| matches!(o, PersonOrder::Apply { skip_verify: true, .. }));
+            // Who leaves a check out has seen it fail.
+            let retry = skip_verify || wanted.contains(&&PersonOrder::Retry);
             let wish = match wanted.iter().rev().find_map(|o| wish(o, &chain, &looked)) {
                 Some(Ok(wish)) => Some(wish),
                 Some(Err(why)) => {
@@ -405,7 +407,6 @@ impl Core {
                 free_bytes: crate::migrate::files::free_bytes(&path),
                 by_person: wanted.iter().any(|o| matches!(o, PersonOrder::Apply { .. } | PersonOrder::Revert { .. })),
             };
-            let skip_verify = wanted.iter().any(|o| matches!(o, PersonOrder::Apply { skip_verify: true, .. }));
             let task = Task { order: state.order, wish, retry, skip_verify, known };
             let (shared, site, limit) = (self.shared.clone(), state.site.clone(), limit.clone());
             jobs.spawn(async move {

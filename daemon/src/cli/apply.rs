@@ -19,7 +19,8 @@ pub struct Args {
     /// Path, file name or beginning of the client id of a database; all of them if left out
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
-    /// Leave `verify` steps out: for a check that is wrong and data that is right. It is written into the history and reported
+    /// Leave `verify` steps out, also of a migration that failed: for a check that is wrong and data that is right. It is
+    /// written into the history and reported
     #[arg(long)]
     skip_verify: bool,
     /// Print the request's id and do not wait; `whimbrel wait --request ID` waits for it later

@@ -16,8 +16,8 @@ use whimbrel_shared::{
 use super::look::Look;
 use crate::{
     control::protocol::{
-        Check, DaemonView, DatabaseView, FailedItemView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary,
-        SummaryError, TablesView,
+        Check, DaemonView, DatabaseView, FailedItemView, MigrationFailure, MigrationView, PlanView, PlannedMigration, STATUS_SCHEMA, ServerView,
+        Snapshot, Summary, SummaryError, TablesView,
     },
     migrate::{
         live::{Phase, Picture},

@@ -10,9 +10,11 @@ pub mod diagnostics;
 pub mod doctor;
 pub mod enroll;
 pub mod error;
+pub mod export;
 mod failed_items;
 pub mod history;
 pub mod hold;
+pub mod import;
 pub mod lint;
 pub mod look;
 pub mod man;
@@ -32,6 +34,7 @@ mod select;
 pub mod status;
 mod summary;
 mod tables;
+mod transfer;
 pub mod wait;
 pub mod watch;
 
@@ -97,6 +100,8 @@ enum Command {
     Revert(revert::Args),
     Hold(hold::Args),
     Release(release::Args),
+    Export(export::Args),
+    Import(import::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -125,6 +130,8 @@ impl Command {
             Self::Revert(args) => revert::run(args, out),
             Self::Hold(args) => hold::run(args, out),
             Self::Release(args) => release::run(args, out),
+            Self::Export(args) => export::run(args, out),
+            Self::Import(args) => import::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),

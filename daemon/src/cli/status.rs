@@ -265,8 +265,8 @@ mod tests {
     use whimbrel_shared::rows::RowReport;
 
     use super::*;
-    use crate::migrate::standing::HalfDone;
     use crate::cli::{fixture, golden, output::document};
+    use crate::migrate::standing::HalfDone;
 
     #[test]
     fn the_screen_of_a_device_with_every_kind_of_trouble() {

@@ -30,8 +30,8 @@ use super::{
     plan::History,
     rows::FailedItem,
     schema::Changes,
-    transaction::{Terms, write},
     standing::half_done,
+    transaction::{Terms, write},
     units::{Unit, Work, units},
 };
 use crate::{
@@ -563,7 +563,10 @@ impl Job<'_> {
             Operation::Revert => (EventKind::Reverted, Status::Reverted),
         };
         let ended_ms = self.ambient.now_ms();
-        managed::put_migration(connection, &self.row(&entry, status, attempts, done.started_ms, (status == Status::Completed).then_some(ended_ms), None))?;
+        managed::put_migration(
+            connection,
+            &self.row(&entry, status, attempts, done.started_ms, (status == Status::Completed).then_some(ended_ms), None),
+        )?;
         let mut event = self.event(&entry, kind, status, attempts, ended_ms);
         event.took_ms = Some(u64::try_from(done.begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         // Where the run ends. What lies between is passed through.

@@ -241,9 +241,7 @@ impl Batch {
     fn read(step: &RowStep, names: &[String]) -> Result<Self, ApplyError> {
         let bad = |name: &String| ApplyError::BadStep { place: step.table().name.clone(), why: format!("{name:?} names no row of it") };
         Ok(match step {
-            RowStep::Backfill(_) => {
-                Self::Keys(names.iter().map(|name| table::key_from_text(name).map_err(|_| bad(name))).collect::<Result<_, _>>()?)
-            }
+            RowStep::Backfill(_) => Self::Keys(names.iter().map(|name| table::key_from_text(name).map_err(|_| bad(name))).collect::<Result<_, _>>()?),
             RowStep::Load(step) => {
                 let line = |name: &String| name.rsplit_once(':').and_then(|(_, line)| line.parse().ok()).ok_or_else(|| bad(name));
                 let lines: BTreeMap<u64, &String> = names.iter().map(|name| Ok((line(name)?, name))).collect::<Result<_, ApplyError>>()?;

@@ -25,6 +25,7 @@ pub mod script;
 pub mod standing;
 pub mod tables;
 pub mod transaction;
+pub mod transfer;
 pub mod units;
 pub mod wal;
 pub mod work;

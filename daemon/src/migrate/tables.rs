@@ -1,7 +1,10 @@
 //! How large an application's tables are: rows and bytes. Counted as far as a time limit lets it, estimated beyond it. The
 //! application is never in the way of it, nor it in the application's: it only reads, one statement at a time.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use rusqlite::{Connection, OpenFlags};
 use serde::{Deserialize, Serialize};
@@ -13,8 +16,8 @@ use super::{
 
 /// How long one database is looked at before the rest is estimated.
 pub const LIMIT: Duration = Duration::from_secs(5);
-/// Virtual machine steps between two looks at the clock: below a millisecond.
-const STEPS: i32 = 10_000;
+/// Between two interrupts of what runs past the limit.
+const AGAIN: Duration = Duration::from_millis(10);
 /// Most tables of a database that are shown.
 const MOST_TABLES: usize = 10_000;
 
@@ -39,7 +42,7 @@ pub struct TableSize {
 /// Takes about `limit` at most: what is not counted by then is estimated, and says so.
 pub fn sizes(path: &std::path::Path, limit: Duration) -> Result<(Vec<TableSize>, u64), ApplyError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
     connection.busy_timeout(limit).map_err(sqlite("setting a timeout"))?;
     let deadline = Instant::now() + limit;
     let names: Vec<String> = connection
@@ -49,24 +52,35 @@ pub fn sizes(path: &std::path::Path, limit: Duration) -> Result<(Vec<TableSize>,
         )
         .and_then(|mut s| s.query_map([MOST_TABLES as i64], |row| row.get(0))?.collect())
         .map_err(sqlite("reading the tables"))?;
-    let file_bytes = number(&connection, "SELECT (SELECT * FROM pragma_page_count) * (SELECT * FROM pragma_page_size)").map_err(sqlite("reading the file's size"))?;
-    connection.progress_handler(STEPS, Some(move || Instant::now() >= deadline)).map_err(sqlite("setting a time limit"))?;
-
+    let file_bytes = number(&connection, "SELECT (SELECT * FROM pragma_page_count) * (SELECT * FROM pragma_page_size)")
+        .map_err(sqlite("reading the file's size"))?;
+    // `count(*)` is one step of SQLite's machine, however long it takes: a progress handler would not stop it.
+    let (over, wait_for_end) = mpsc::channel::<()>();
+    let interrupt = connection.get_interrupt_handle();
+    let clock = std::thread::spawn(move || {
+        let mut wait = limit;
+        while wait_for_end.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
+            interrupt.interrupt();
+            wait = AGAIN;
+        }
+    });
     let mut found: Vec<TableSize> = Vec::with_capacity(names.len());
     for table in names {
-        let counted = number(&connection, &format!("SELECT count(*) FROM main.{}", quote(&table)));
+        let in_time = |found: rusqlite::Result<u64>| found.ok().filter(|_| Instant::now() < deadline);
+        let counted = in_time(number(&connection, &format!("SELECT count(*) FROM main.{}", quote(&table))));
         // Each table by itself: with a filter on the name, dbstat reads only its pages.
-        let weighed = connection.query_row(
+        let weighed = in_time(connection.query_row(
             "SELECT sum(d.pgsize) FROM main.sqlite_schema AS s, dbstat AS d WHERE s.tbl_name = ?1 COLLATE NOCASE AND s.rootpage > 0 AND d.name = s.name",
             [&table],
-            |row| row.get::<_, Option<i64>>(0),
-        );
-        let rows_estimated = counted.is_err();
-        let rows = counted.unwrap_or(0);
-        let (bytes, bytes_estimated) = weighed.map_or((0, true), |n| (n.unwrap_or(0).unsigned_abs(), false));
+            |row| row.get::<_, Option<i64>>(0).map(|n| n.unwrap_or(0).unsigned_abs()),
+        ));
+        let (rows, rows_estimated) = (counted.unwrap_or(0), counted.is_none());
+        let (bytes, bytes_estimated) = (weighed.unwrap_or(0), weighed.is_none());
         found.push(TableSize { table, rows, bytes, rows_estimated, bytes_estimated });
     }
-    connection.progress_handler(0, None::<fn() -> bool>).map_err(sqlite("lifting the time limit"))?;
+    drop(over);
+    // It ends at once; that it panicked cannot be.
+    let _ = clock.join();
     for size in found.iter_mut().filter(|size| size.rows_estimated) {
         // Row ids are mostly dense; a table without them says nothing quickly.
         size.rows = number(&connection, &format!("SELECT max(_rowid_) - min(_rowid_) + 1 FROM main.{}", quote(&size.table))).unwrap_or(0);

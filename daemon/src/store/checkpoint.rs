@@ -229,7 +229,12 @@ pub fn failed_steps(connection: &Connection) -> Result<Vec<(u32, u32, u32, u64)>
 }
 
 /// Names of rows that a step left, in order, after one of them; at most `most`.
-pub fn failed_after(connection: &Connection, (version, revision, step): (u32, u32, u32), after: Option<&str>, most: u32) -> Result<Vec<String>, StoreError> {
+pub fn failed_after(
+    connection: &Connection,
+    (version, revision, step): (u32, u32, u32),
+    after: Option<&str>,
+    most: u32,
+) -> Result<Vec<String>, StoreError> {
     connection
         .prepare_cached(
             "SELECT item FROM main._whimbrel_failed_item

@@ -295,7 +295,8 @@ pub fn events_after(connection: &Connection, identity: &FileIdentity, seq: i64, 
                 row.get(16)?,
             ))
         };
-        let (seq, version, revision, attempt, at_ms, took_ms, failure, fingerprint, rows_json, verify_skipped) = numbers().map_err(at("reading events"))?;
+        let (seq, version, revision, attempt, at_ms, took_ms, failure, fingerprint, rows_json, verify_skipped) =
+            numbers().map_err(at("reading events"))?;
         let event_id: EventId = text(row, 1)?.parse().map_err(bad)?;
         events.push((
             seq,
