@@ -979,6 +979,10 @@ impl Core {
                 summary.errors.retain(|e| !e.waiting);
             }
             if request.order == PersonOrder::RetryItems {
+                if self.shared.halt.no_more() {
+                    // Not all of it was done: the next start takes it up.
+                    continue;
+                }
                 (summary.items, summary.errors) = self.items_of(&chosen);
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
