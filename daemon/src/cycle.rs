@@ -5,6 +5,7 @@
 
 mod adopt;
 mod backups;
+mod items;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +40,7 @@ use crate::{
         chain::Chain,
         connection::Missing,
         gate::{Known, held, item, transient_pause},
+        items::Retried,
         live::{Live, Phase, Picture},
         plan::Wish,
         work::{self, Advanced, Looked, Shared, Site, Task},
@@ -107,6 +109,8 @@ pub struct SiteState {
     not_adopted: bool,
     /// Whether what an interrupted backup left behind was taken away.
     swept: bool,
+    /// What became of rows that were to be tried again in this cycle.
+    items: Option<Retried>,
 }
 
 /// How the exchanges with the server go.
@@ -178,6 +182,7 @@ impl Core {
         publish(self, "applying");
         self.backups(&requests).await?;
         self.advance(&requests, forced).await?;
+        self.retry_items(&requests).await?;
         publish(self, "reporting");
         self.show_holds()?;
         for state in self.sites.values_mut() {
@@ -233,6 +238,7 @@ impl Core {
                         ran: 0,
                         not_adopted: false,
                         swept: false,
+                        items: None,
                     };
                     self.sites.insert(path, state);
                 }
@@ -240,7 +246,7 @@ impl Core {
         }
         self.sites.retain(|path, _| found.contains(path));
         for state in self.sites.values_mut() {
-            (state.health, state.ran, state.not_adopted) = (Vec::new(), 0, false);
+            (state.health, state.ran, state.not_adopted, state.items) = (Vec::new(), 0, false, None);
         }
     }
 
@@ -384,7 +390,9 @@ impl Core {
                 let remedy = here("`whimbrel enroll URL --token TOKEN`, with a token of that app from the operator");
                 state.health.push(item("not_enrolled", Severity::Warning, format!("the device is not enrolled for the app {app}"), remedy));
             }
-            let retry = wanted.contains(&&PersonOrder::Retry);
+            let skip_verify = wanted.iter().any(|o| matches!(o, PersonOrder::Apply { skip_verify: true, .. }));
+            // Who leaves a check out has seen it fail.
+            let retry = skip_verify || wanted.contains(&&PersonOrder::Retry);
             let wish = match wanted.iter().rev().find_map(|o| wish(o, &chain, &looked)) {
                 Some(Ok(wish)) => Some(wish),
                 Some(Err(why)) => {
@@ -414,7 +422,7 @@ impl Core {
                 temp: crate::migrate::files::temp_room(&path),
                 by_person: wanted.iter().any(|o| matches!(o, PersonOrder::Apply { .. } | PersonOrder::Revert { .. })),
             };
-            let task = Task { order: state.order, wish, retry, known };
+            let task = Task { order: state.order, wish, retry, skip_verify, known };
             let (shared, site, limit) = (self.shared.clone(), state.site.clone(), limit.clone());
             jobs.spawn(async move {
                 let _permit = limit.acquire_owned().await.expect("the semaphore is never closed");
@@ -1009,7 +1017,14 @@ impl Core {
                 }
                 // How the migrations stand is another matter.
                 PersonOrder::Backup | PersonOrder::Restore { .. } => summary.errors.retain(|e| backups::is_about(&e.code)),
-                PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Release | PersonOrder::Cycle => {}
+                PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::RetryItems | PersonOrder::Release | PersonOrder::Cycle => {}
+            }
+            if request.order == PersonOrder::RetryItems {
+                if self.shared.halt.no_more() {
+                    // Not all of it was done: the next start takes it up.
+                    continue;
+                }
+                (summary.items, summary.errors) = self.items_of(&chosen);
             }
             summary.total = u32::try_from(chosen.len()).unwrap_or(u32::MAX);
             let failing: BTreeSet<&PathBuf> = summary.errors.iter().filter(|e| !e.waiting).map(|e| &e.database).collect();
@@ -1072,8 +1087,8 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
     };
     match order {
-        PersonOrder::Apply { to: None } => Some(Ok(Wish::ApplyUpTo(u32::MAX))),
-        PersonOrder::Apply { to: Some(name) } => Some(named(name).map_or_else(|| unknown(name), |v| Ok(Wish::ApplyUpTo(v)))),
+        PersonOrder::Apply { to: None, .. } => Some(Ok(Wish::ApplyUpTo(u32::MAX))),
+        PersonOrder::Apply { to: Some(name), .. } => Some(named(name).map_or_else(|| unknown(name), |v| Ok(Wish::ApplyUpTo(v)))),
         PersonOrder::Revert { migration: Some(name), .. } => Some(match named(name) {
             None => unknown(name),
             Some(version) if version > looked.position => {
@@ -1083,6 +1098,7 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         }),
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
         PersonOrder::Retry
+        | PersonOrder::RetryItems
         | PersonOrder::Hold { .. }
         | PersonOrder::Release
         | PersonOrder::Adopt { .. }

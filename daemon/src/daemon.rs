@@ -182,7 +182,13 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
         store: Arc::new(Mutex::new(store)),
         state_dir: config.state_dir.clone(),
         ambient: ambient.clone(),
-        policy: Policy { max_attempts: config.apply.max_attempts, grouping: config.apply.grouping, wait_for_app: config.apply.wait_for_app.get() },
+        policy: Policy {
+            max_attempts: config.apply.max_attempts,
+            grouping: config.apply.grouping,
+            wait_for_app: config.apply.wait_for_app.get(),
+            report_values: config.report_values,
+            skip_verify: false,
+        },
         halt: halt.clone(),
         shelf: Shelf { dir: config.backup.dir.clone(), keep: config.backup.keep },
     };

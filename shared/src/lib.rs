@@ -8,6 +8,7 @@ pub mod migration;
 pub mod protocol;
 pub mod queue;
 pub mod remedy;
+pub mod rows;
 pub mod sql;
 pub mod status;
 pub mod trust;

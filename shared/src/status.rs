@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{AppName, ClientId, Digest, EventId, MigrationName},
     remedy::Remedy,
+    rows::RowReport,
 };
 
 /// Where one migration stands on one database. The seed systems' words.
@@ -194,4 +195,11 @@ pub struct Event {
     /// Fingerprint of the chain's objects after this fact: where a run came to its end.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fingerprint: Option<Digest>,
+    /// What became of rows, where any were looked at: of a migration that is done, of one that stopped half-way, and,
+    /// with `retried`, of the rows that it had left.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rows: Option<RowReport>,
+    /// Whether a person had its `verify` steps left out.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub verify_skipped: bool,
 }

@@ -110,7 +110,7 @@ fn engine(way: Way, accepted: &Accepted, path: &Path) -> Duration {
     let identity = accepted.prepare(path);
     let begun = Instant::now();
     let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
-    let policy = Policy { max_attempts: 3, grouping: way == Way::Grouped, wait_for_app: LIMIT };
+    let policy = Policy { max_attempts: 3, grouping: way == Way::Grouped, wait_for_app: LIMIT, report_values: false, skip_verify: false };
     let ran = accepted.run(&mut file, &identity, (1, LENGTH), policy, &Live::default());
     let took = begun.elapsed();
     assert!(ran.stopped.is_none() && ran.done.len() == LENGTH as usize, "{:?}", ran.stopped);

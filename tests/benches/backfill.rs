@@ -67,7 +67,7 @@ fn backfill(scores: &mut Scores, rows: u32) {
     let connection = Connection::open(&base).expect("a file is made");
     connection.pragma_update(None, "journal_mode", "wal").expect("WAL");
     let identity = accepted.prepare(&base);
-    let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: LIMIT };
+    let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: LIMIT, report_values: false, skip_verify: false };
     let mut file = Managed::open(&base, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
     let first = accepted.run(&mut file, &identity, (1, 1), policy, &Live::default());
     assert!(first.stopped.is_none(), "{:?}", first.stopped);
@@ -248,7 +248,7 @@ fn load(scores: &mut Scores) {
     let rows: String =
         (1..=SHIPPED).map(|n| format!("{{\"id\":{n},\"face\":\"the face of card {n}\",\"back\":\"its back\",\"rank\":{}}}\n", n % 97)).collect();
     let step = "[[step]]\nload = \"cards.ndjson\"\ninto = \"cards\"\nkey = [\"id\"]\nconflict = \"replace\"\n";
-    let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: LIMIT };
+    let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: LIMIT, report_values: false, skip_verify: false };
     let mut rates = Vec::new();
     for mode in ["atomic", "online"] {
         let folder = folder.path().join(mode);

@@ -86,7 +86,7 @@ impl Engine {
             bodies,
             identity: files::new_identity(ClientId::from_dice(1), &"notes".parse().expect("it is an app's name"), (0, 0)),
             ambient: Ambient::new(move || clock.fetch_add(1, Relaxed), move || dice.lock().expect("no holder panics").u128(..)),
-            policy: Policy { max_attempts: 3, grouping: true, wait_for_app: PATIENCE },
+            policy: Policy { max_attempts: 3, grouping: true, wait_for_app: PATIENCE, report_values: false, skip_verify: false },
         }
     }
 

@@ -10,6 +10,7 @@ mod documents;
 mod failing_disk;
 mod half_open;
 mod hostile;
+mod items;
 mod kill;
 mod many;
 mod mistakes;

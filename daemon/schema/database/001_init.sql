@@ -37,7 +37,10 @@ CREATE TABLE _whimbrel_event (
     took_ms     INTEGER,
     failure     TEXT,
     error       TEXT,
-    fingerprint TEXT
+    fingerprint TEXT,
+    rows        TEXT,
+    -- 1: a person had its `verify` steps left out.
+    verify_skipped INTEGER NOT NULL DEFAULT 0
 );
 
 -- What is being run. A row that is here while nobody holds the lock file is a crash.
@@ -70,7 +73,8 @@ CREATE TABLE _whimbrel_checkpoint (
     changed       INTEGER NOT NULL,
     skipped       INTEGER NOT NULL,
     failed        INTEGER NOT NULL,
-    started_at_ms INTEGER NOT NULL
+    started_at_ms INTEGER NOT NULL,
+    verify_skipped INTEGER NOT NULL
 );
 
 -- Keys of rows that the application touched while a backfill walks their table. Emptied as they are looked at.
@@ -98,5 +102,5 @@ CREATE VIEW _whimbrel_status AS
     SELECT version, revision, name, status, attempts, started_at_ms, completed_at_ms, error FROM _whimbrel_migration;
 
 CREATE VIEW _whimbrel_history AS
-    SELECT seq, at_ms, kind, operation, migration, version, revision, status, attempt, asked_by, took_ms, error
+    SELECT seq, at_ms, kind, operation, migration, version, revision, status, attempt, asked_by, took_ms, error, verify_skipped
     FROM _whimbrel_event ORDER BY seq DESC;

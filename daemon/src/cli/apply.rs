@@ -19,6 +19,10 @@ pub struct Args {
     /// Path, file name or beginning of the client id of a database; all of them if left out
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
+    /// Leave `verify` steps out, also of a migration that failed: for a check that is wrong and data that is right. It is
+    /// written into the history and reported
+    #[arg(long)]
+    skip_verify: bool,
     /// Print the request's id and do not wait; `whimbrel wait --request ID` waits for it later
     #[arg(long)]
     no_wait: bool,
@@ -26,6 +30,7 @@ pub struct Args {
 
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
-    let placed = order::place(out, args.database.as_deref(), PersonOrder::Apply { to: args.migration }, !args.no_wait)?;
+    let order = PersonOrder::Apply { to: args.migration, skip_verify: args.skip_verify };
+    let placed = order::place(out, args.database.as_deref(), order, !args.no_wait)?;
     order::report(out, &placed)
 }

@@ -9,19 +9,21 @@ use whimbrel_shared::{
         state::{HealthItem, Severity},
     },
     remedy::{here, operator, wait},
+    rows::{CodeCount, NamedItem, RowReport},
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
 };
 
 use super::look::Look;
 use crate::{
     control::protocol::{
-        AdoptView, AdoptedView, BackupView, Check, DaemonView, DatabaseView, MigrationFailure, MigrationView, PlanView, PlannedMigration,
-        STATUS_SCHEMA, ServerView, Snapshot, Summary, SummaryError, TrackerView, WouldAdopt,
+        AdoptView, AdoptedView, BackupView, Check, DaemonView, DatabaseView, FailedItemView, MigrationFailure, MigrationView, PlanView,
+        PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary, SummaryError, TablesView, TrackerView, WouldAdopt,
     },
     migrate::{
         backup::{Backup, BackupError, Of, Reason},
         live::{Phase, Picture},
         rehearse::{Rehearsal, Rehearsed},
+        tables::TableSize,
     },
 };
 
@@ -75,6 +77,7 @@ pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
         status: Completed,
         now: Picture::default(),
         waiting_ms: None,
+        half_done: None,
         failure: None,
         next_try_ms: None,
         app_version: Some("2.3.0".into()),
@@ -230,6 +233,7 @@ pub(crate) fn summary() -> Summary {
                 waiting: true,
             },
         ],
+        items: None,
     }
 }
 
@@ -251,6 +255,8 @@ pub(crate) fn events() -> Vec<Event> {
         took_ms,
         failure,
         fingerprint: None,
+        rows: None,
+        verify_skipped: false,
     };
     vec![
         event(5, EventKind::Failed, Status::Failed, 2, AskedBy::Person, 60_000, Some(38), Some(failure())),
@@ -258,6 +264,45 @@ pub(crate) fn events() -> Vec<Event> {
         event(3, EventKind::Retried, Status::Pending, 1, AskedBy::Person, 60_100, None, None),
         event(2, EventKind::Crashed, Status::Pending, 1, AskedBy::Recovery, 7_200_000, None, None),
         event(1, EventKind::Started, Status::Running, 1, AskedBy::Plan, 7_260_000, None, None),
+    ]
+}
+
+/// What became of rows, with everything that can be told.
+pub(crate) fn rows() -> RowReport {
+    RowReport {
+        changed: 1_200,
+        skipped: 300,
+        failed: 3,
+        codes: vec![CodeCount { code: 1299, rows: 2 }, CodeCount { code: 2067, rows: 1 }],
+        items: vec![NamedItem { step: 2, key: "[7]".into(), message: "NOT NULL constraint failed: notes.slug".into() }],
+        at: None,
+    }
+}
+
+pub(crate) fn failed_items() -> Vec<FailedItemView> {
+    let item = |step, key: &str, code, message: &str, row: &str| FailedItemView {
+        database: "/var/lib/notes/a.db".into(),
+        version: 2,
+        migration: Some("0002_add_slugs".parse().unwrap()),
+        step,
+        key: key.into(),
+        code,
+        message: message.into(),
+        row: Some(row.into()),
+        at_ms: NOW_MS - 60_000,
+    };
+    vec![
+        item(2, "[7]", 1299, "NOT NULL constraint failed: notes.slug", r#"{"id":7,"title":null,"slug":null}"#),
+        item(3, "cards.ndjson:12", 2067, "UNIQUE constraint failed: cards.front", r#"{"id":12,"front":"a"}"#),
+    ]
+}
+
+pub(crate) fn tables() -> Vec<TablesView> {
+    let table = |table: &str, rows, bytes, guess| TableSize { table: table.into(), rows, bytes, rows_estimated: guess, bytes_estimated: guess };
+    let view = |path: &str, file_bytes, tables| TablesView { database: path.into(), file_bytes, tables, error: None };
+    vec![
+        view("/var/lib/notes/a.db", 8_400_000, vec![table("notes", 12_000, 7_100_000, false), table("tags", 40, 8_192, false)]),
+        view("/var/lib/notes/b.db", 9_800_000_000, vec![table("notes", 90_000_000, 9_800_000_000, true)]),
     ]
 }
 

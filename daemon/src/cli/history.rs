@@ -10,6 +10,7 @@ use whimbrel_shared::{
 
 use super::{
     error::CliError,
+    failed_items,
     look::{Look, Table, cell, clean, length},
     output::Output,
     status,
@@ -26,6 +27,10 @@ pub const HISTORY_SCHEMA: &str = "whimbrel.history/1";
 ///
 /// Every start, completion, failure, crash, retry and revert of a migration, with who asked for it: the server's plan, a
 /// person at this device, or the daemon itself picking up after a crash.
+///
+/// With --failed-items, the rows instead that steps with `on_error = "collect"` went on without: which row, what SQLite said
+/// and the row itself. They are read from the database and stay on this machine. `whimbrel retry --failed-items` tries them
+/// again.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0   shown
@@ -34,7 +39,10 @@ pub const HISTORY_SCHEMA: &str = "whimbrel.history/1";
 pub struct Args {
     /// Path, file name or beginning of the client id of a database; all of them if left out
     database: Option<String>,
-    /// At most so many events
+    /// Show the rows that steps left out, oldest first
+    #[arg(long)]
+    failed_items: bool,
+    /// At most so many events or rows
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
 }
@@ -48,6 +56,9 @@ pub(super) struct History<'a> {
 
 /// See [`Args`].
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    if args.failed_items {
+        return failed_items::run(args.database.as_deref(), args.limit, out);
+    }
     let mut daemon = out.daemon()?;
     let events = match daemon.ask(&Request::History { database: Selector(args.database), limit: args.limit })? {
         Reply::History { events } => events,
@@ -102,6 +113,10 @@ fn human(events: &[Event], names: &Names, look: &Look) -> String {
     let mut text: Vec<String> = lines.next().into_iter().collect();
     for (e, line) in events.iter().zip(lines) {
         text.push(line);
+        text.extend(told(e).map(|told| look.labelled(2, "rows:", &look.dim("rows:"), &told)));
+        if e.verify_skipped {
+            text.push(look.labelled(2, "verify:", &look.bold("verify:"), "left out, as a person asked"));
+        }
         if let Some(f) = &e.failure {
             let label = format!("{}:", clean(&f.code));
             text.push(look.labelled(2, &label, &look.red(&label), &f.message));
@@ -109,6 +124,23 @@ fn human(events: &[Event], names: &Names, look: &Look) -> String {
         }
     }
     text.join("\n") + "\n"
+}
+
+/// What became of rows: `1200 changed, 300 needed nothing, 3 left out (2 with code 1299, 1 with code 2067)`.
+fn told(event: &Event) -> Option<String> {
+    let rows = event.rows.as_ref()?;
+    let mut text = format!("{} changed, {} needed nothing, {} left out", rows.changed, rows.skipped, rows.failed);
+    if event.kind == EventKind::Retried {
+        text = format!("{} done, {} left", rows.changed, rows.failed);
+    }
+    if !rows.codes.is_empty() {
+        let codes: Vec<String> = rows.codes.iter().map(|c| format!("{} with code {}", c.rows, c.code)).collect();
+        text.push_str(&format!(" ({})", codes.join(", ")));
+    }
+    if let Some(at) = &rows.at {
+        text.push_str(&format!("; it stands at {}", status::place(at)));
+    }
+    Some(text)
 }
 
 /// `failed`, or `revert failed` where it was the other way.
@@ -137,6 +169,15 @@ mod tests {
     fn the_history_of_a_migration_that_crashed_was_retried_and_failed() {
         golden::check("history.txt", &human(&fixture::events(), &Names::of(&fixture::snapshot()), &fixture::look()));
         assert_eq!(human(&[], &Names::default(), &fixture::look()), "nothing has happened yet\n");
+    }
+
+    #[test]
+    fn what_became_of_rows_is_told_below_the_event() {
+        let mut event = fixture::events().swap_remove(1);
+        (event.kind, event.rows, event.verify_skipped) = (EventKind::Completed, Some(fixture::rows()), true);
+        let mut again = event.clone();
+        (again.kind, again.verify_skipped) = (EventKind::Retried, false);
+        golden::check("history-rows.txt", &human(&[event, again], &Names::default(), &fixture::look()));
     }
 
     #[test]

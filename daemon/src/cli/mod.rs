@@ -12,8 +12,11 @@ pub mod diagnostics;
 pub mod doctor;
 pub mod enroll;
 pub mod error;
+pub mod export;
+mod failed_items;
 pub mod history;
 pub mod hold;
+pub mod import;
 pub mod lint;
 pub mod look;
 pub mod man;
@@ -32,6 +35,8 @@ pub mod run;
 mod select;
 pub mod status;
 mod summary;
+mod tables;
+mod transfer;
 pub mod wait;
 pub mod watch;
 
@@ -99,6 +104,8 @@ enum Command {
     Release(release::Args),
     Adopt(adopt::Args),
     Backup(backup::Args),
+    Export(export::Args),
+    Import(import::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -129,6 +136,8 @@ impl Command {
             Self::Release(args) => release::run(args, out),
             Self::Adopt(args) => adopt::run(args, out),
             Self::Backup(args) => backup::run(args, out),
+            Self::Export(args) => export::run(args, out),
+            Self::Import(args) => import::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),

@@ -65,9 +65,10 @@ pub(super) fn place(out: &Output, database: Option<&str>, order: PersonOrder, wa
 /// The migration that an order names.
 fn migration(order: &PersonOrder) -> Option<&str> {
     match order {
-        PersonOrder::Apply { to } => to.as_deref(),
+        PersonOrder::Apply { to, .. } => to.as_deref(),
         PersonOrder::Revert { migration, .. } => migration.as_deref(),
         PersonOrder::Retry
+        | PersonOrder::RetryItems
         | PersonOrder::Hold { .. }
         | PersonOrder::Release
         | PersonOrder::Adopt { .. }
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_database_in_the_place_of_a_migration_is_a_usage_error() {
         let (_dir, out) = device(|_| vec![Reply::Status(Box::new(fixture::snapshot()))]);
-        let error = place(&out, None, PersonOrder::Apply { to: Some("b.db".into()) }, true).unwrap_err();
+        let error = place(&out, None, PersonOrder::Apply { to: Some("b.db".into()), skip_verify: false }, true).unwrap_err();
         assert_eq!((error.exit, error.remedy), (ExitCode::Usage, Some(here("write --database b.db"))));
     }
 

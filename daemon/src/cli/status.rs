@@ -2,6 +2,7 @@
 
 use whimbrel_shared::{
     protocol::{poll::Order, state::HealthItem},
+    rows::RowsAt,
     status::Operation,
 };
 
@@ -9,6 +10,7 @@ use super::{
     error::CliError,
     look::{Look, Table, cell, clean, count, length},
     output::Output,
+    tables,
 };
 use crate::{
     control::{
@@ -22,14 +24,27 @@ use crate::{
 ///
 /// It asks the running daemon and changes nothing. Every line that begins with a mark (info, warning, error) has a
 /// remedy below it. With --json the schema is whimbrel.status/1; it is documented in docs/cli.md and stays stable.
+///
+/// With --tables, rows and bytes of the tables instead. Counting stops after some seconds; what is not counted by then is
+/// estimated, and says so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0   shown, whatever it shows; `whimbrel wait` has codes for how databases stand
   69  the daemon is not running")]
-pub struct Args {}
+pub struct Args {
+    /// Show how large the tables are, with their indexes, instead
+    #[arg(long)]
+    tables: bool,
+    /// With --tables: path, file name or beginning of the client id of a database; all of them if left out
+    #[arg(requires = "tables")]
+    database: Option<String>,
+}
 
 /// See [`Args`].
-pub fn run(_args: Args, out: &Output) -> Result<(), CliError> {
+pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
+    if args.tables {
+        return tables::run(args.database.as_deref(), out);
+    }
     let snapshot = ask(&mut out.daemon()?)?;
     if out.is_json() { out.json(STATUS_SCHEMA, &snapshot) } else { out.text(&human(&snapshot, &out.look())) }
 }
@@ -121,7 +136,7 @@ fn databases(databases: &[DatabaseView], look: &Look) -> Vec<String> {
             cell(version(d)),
             cell(pending(d)),
             (d.status.to_string(), Some(look.status(d.status))),
-            cell(now(&d.now, d.waiting_ms)),
+            cell(standing(d).unwrap_or_else(|| now(&d.now, d.waiting_ms))),
         ]);
     }
     let mut lines = table.lines(look).into_iter();
@@ -143,6 +158,19 @@ fn pending(d: &DatabaseView) -> String {
         Some(Order::ApplyUpTo { .. } | Order::RevertDownTo { .. }) | None if d.pending == 0 => "-".to_owned(),
         Some(Order::ApplyUpTo { .. } | Order::RevertDownTo { .. }) | None => d.pending.to_string(),
     }
+}
+
+/// Where an online migration stands that nothing is being done about.
+fn standing(d: &DatabaseView) -> Option<String> {
+    let half = d.half_done.as_ref().filter(|_| d.now.phase == Phase::Idle)?;
+    let at = half.rows.at.as_ref().map(|at| format!(", {}", place(at))).unwrap_or_default();
+    Some(format!("{} is half done{at}", half.migration))
+}
+
+/// `step 2 of 3, 1200 of 3000 rows (40 %)`.
+pub(super) fn place(at: &RowsAt) -> String {
+    let step = format!("step {} of {}", at.step, at.steps);
+    if at.total == 0 { step } else { format!("{step}, {} of {} ({} %)", at.done, count(at.total, "row"), at.percent()) }
 }
 
 /// What is being done: `apply 0004_tags, step 1 of 2, statement 3 (1 of 4 done)`.
@@ -236,8 +264,11 @@ fn severity_word(item: &HealthItem) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use whimbrel_shared::rows::RowReport;
+
     use super::*;
     use crate::cli::{fixture, golden, output::document};
+    use crate::migrate::standing::HalfDone;
 
     #[test]
     fn the_screen_of_a_device_with_every_kind_of_trouble() {
@@ -259,6 +290,17 @@ mod tests {
         let printed = document(STATUS_SCHEMA, &fixture::snapshot()).unwrap();
         golden::check("status.json", &printed);
         assert_eq!(serde_json::from_str::<Snapshot>(&printed).unwrap(), fixture::snapshot());
+    }
+
+    #[test]
+    fn a_migration_that_is_half_done_says_where_it_stands_while_nothing_runs() {
+        let at = RowsAt { step: 2, steps: 3, done: 1_200, total: 3_000 };
+        let rows = RowReport { at: Some(at), ..RowReport::default() };
+        let half_done = Some(HalfDone { version: 4, migration: "0004_tags".parse().unwrap(), rows });
+        let mut d = DatabaseView { half_done, ..fixture::database("a.db", 1) };
+        assert_eq!(standing(&d).unwrap(), "0004_tags is half done, step 2 of 3, 1200 of 3000 rows (40 %)");
+        d.now.phase = Phase::Waiting;
+        assert_eq!(standing(&d), None, "what is being done says more");
     }
 
     #[test]

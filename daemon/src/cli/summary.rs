@@ -46,6 +46,9 @@ fn trouble(error: &SummaryError, look: &Look) -> String {
 }
 
 fn sum(s: &Summary) -> String {
+    if let Some(items) = &s.items {
+        return format!("{} tried again: {} done, {} left", count(items.tried, "row"), items.done, items.left);
+    }
     let mut parts = vec![format!("{} at the planned version", s.completed)];
     if s.skipped > 0 {
         parts.push(format!("{} waiting", s.skipped));
@@ -68,6 +71,13 @@ mod tests {
         before.databases[0].version = 3;
         let moved = moved(&before, &after, None);
         golden::check("summary.txt", &human(&fixture::summary(), &moved, &fixture::look()));
+    }
+
+    #[test]
+    fn rows_that_were_tried_again_are_counted() {
+        let items = Some(crate::migrate::items::Retried { tried: 12, done: 10, left: 2 });
+        let summary = Summary { items, errors: vec![], ..fixture::summary() };
+        assert_eq!(human(&summary, &[], &fixture::look()), "12 rows tried again: 10 done, 2 left\n");
     }
 
     #[test]

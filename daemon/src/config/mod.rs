@@ -33,6 +33,8 @@ pub struct Config {
     pub parallel: usize,
     /// When the server is asked, and when migrations may run.
     pub schedule: Schedule,
+    /// Whether keys and messages of rows that failed go up with reports.
+    pub report_values: bool,
     /// How migrations are run.
     pub apply: Apply,
     /// Where backups are kept, and how many.
@@ -173,13 +175,14 @@ impl ConfigError {
 }
 
 /// Keys of the whole file, for naming the nearest one.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "server",
     "ca_file",
     "state_dir",
     "socket",
     "trust",
     "parallel",
+    "report_values",
     "schedule",
     "poll",
     "window",
@@ -217,6 +220,8 @@ struct Raw {
     trust: Option<Trust>,
     #[serde(default = "default_parallel")]
     parallel: usize,
+    #[serde(default)]
+    report_values: bool,
     #[serde(default)]
     schedule: RawSchedule,
     #[serde(default)]
@@ -395,6 +400,7 @@ impl Config {
             socket,
             trust,
             parallel: raw.parallel,
+            report_values: raw.report_values,
             schedule: Schedule { poll: raw.schedule.poll, window: raw.schedule.window.map(|w| Window { open: w.open, length: w.length }) },
             apply: Apply { max_attempts: raw.apply.max_attempts, grouping: raw.apply.grouping, wait_for_app: raw.apply.wait_for_app },
             backup,

@@ -3,6 +3,7 @@
 mod adopt;
 mod backups;
 pub mod client;
+mod items;
 mod plan;
 pub mod protocol;
 pub mod server;

@@ -10,7 +10,7 @@ use whimbrel_shared::{
     status::{Event, Failure, Status},
 };
 
-use crate::migrate::{backup::Backup, live::Picture, rehearse::Rehearsal};
+use crate::migrate::{backup::Backup, items::Retried, live::Picture, rehearse::Rehearsal, standing::HalfDone, tables::TableSize};
 
 /// Number of this protocol. A command line and a daemon one apart understand each other.
 pub const CONTROL_PROTOCOL: u32 = 1;
@@ -44,6 +44,18 @@ pub enum Request {
         database: Selector,
         /// At most so many.
         limit: u32,
+    },
+    /// [`Reply::FailedItems`].
+    FailedItems {
+        /// Which databases.
+        database: Selector,
+        /// At most so many.
+        limit: u32,
+    },
+    /// [`Reply::Tables`]. Takes some seconds for a large file.
+    Tables {
+        /// Which databases.
+        database: Selector,
     },
     /// [`Reply::Plan`]: what would happen. Writes nothing into a database. With `rehearse`, [`Reply::Rehearsing`] comes
     /// before it while a private copy goes through what is pending.
@@ -101,9 +113,14 @@ pub enum PersonOrder {
     Apply {
         /// Name or version of the last one.
         to: Option<String>,
+        /// Whether `verify` steps are left out.
+        #[serde(default)]
+        skip_verify: bool,
     },
     /// Clear a failure and try again.
     Retry,
+    /// Try the rows again that steps left out.
+    RetryItems,
     /// Revert one migration and all after it, or down to a version; then hold the database.
     Revert {
         /// Name of the migration that is to go.
@@ -162,6 +179,18 @@ pub enum Reply {
     History {
         /// The events.
         events: Vec<Event>,
+    },
+    /// Rows that steps left out, oldest version first in each database.
+    FailedItems {
+        /// The first of them.
+        items: Vec<FailedItemView>,
+        /// How many there are.
+        total: u64,
+    },
+    /// One per database.
+    Tables {
+        /// The databases.
+        databases: Vec<TablesView>,
     },
     /// One per database.
     Plan {
@@ -231,6 +260,9 @@ pub struct Summary {
     pub migrations: u32,
     /// Why, for those that failed or wait.
     pub errors: Vec<SummaryError>,
+    /// What became of rows that were to be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items: Option<Retried>,
 }
 
 /// One database that failed or waits.
@@ -338,6 +370,9 @@ pub struct DatabaseView {
     /// How long it has been waiting for the application, in milliseconds, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_ms: Option<u64>,
+    /// The online migration that was begun and is not done, and where it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_done: Option<HalfDone>,
     /// The migration that stopped the chain, and why.
     pub failure: Option<MigrationFailure>,
     /// When a transient failure is tried again.
@@ -375,6 +410,43 @@ pub struct MigrationView {
     /// When it was completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at_ms: Option<i64>,
+}
+
+/// A row that a step left out. `whimbrel history --failed-items --json` prints a list of these as `items`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedItemView {
+    /// The file.
+    pub database: PathBuf,
+    /// The migration's version.
+    pub version: u32,
+    /// Its name, where it is known.
+    pub migration: Option<MigrationName>,
+    /// Number of the step, from 1.
+    pub step: u32,
+    /// The row's key as a JSON array, or the line of a shipped file.
+    pub key: String,
+    /// SQLite's extended result code.
+    pub code: i32,
+    /// What SQLite said.
+    pub message: String,
+    /// The row as JSON; cut where it is long.
+    pub row: Option<String>,
+    /// When it was last tried, in milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// The tables of one database. `whimbrel status --tables --json` prints a list of these as `databases`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TablesView {
+    /// The file.
+    pub database: PathBuf,
+    /// Its size in bytes.
+    pub file_bytes: u64,
+    /// Its tables, the largest first.
+    pub tables: Vec<TableSize>,
+    /// Why they cannot be told, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<HealthItem>,
 }
 
 /// What would happen to one database. `whimbrel plan --json` prints a list of these as `plans`.

@@ -94,6 +94,8 @@ impl Desk {
             Request::Plan { database, .. } => self.plan(&database, None),
             Request::Backups { database } => self.backups(&database)?,
             Request::Adopt { database } => self.adopt(&database),
+            Request::FailedItems { database, limit } => self.failed_items(&database, limit),
+            Request::Tables { database } => self.tables(&database),
             Request::Order { database, order, .. } => self.order(&database, &order)?,
             Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
                 None => Reply::Refused { message: format!("no request has the id {request_id}"), remedy: here("only the last 200 are kept") },
@@ -180,7 +182,12 @@ impl Desk {
                     // Who goes back wants to stay there: the plan would lead forward again at the next poll.
                     PersonOrder::Revert { .. } => store.set_hold(client, Some(None), now_ms)?,
                     PersonOrder::Release => store.set_hold(client, None, now_ms)?,
-                    PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::Cycle | PersonOrder::Backup | PersonOrder::Restore { .. } => {}
+                    PersonOrder::Apply { .. }
+                    | PersonOrder::Retry
+                    | PersonOrder::RetryItems
+                    | PersonOrder::Cycle
+                    | PersonOrder::Backup
+                    | PersonOrder::Restore { .. } => {}
                     // Held once it is taken back, and not when that is refused.
                     PersonOrder::Adopt { .. } | PersonOrder::GiveBack => {}
                 }
@@ -393,6 +400,8 @@ mod socket {
                 | Request::Plan { rehearse: false, .. }
                 | Request::Backups { .. }
                 | Request::Adopt { .. }
+                | Request::FailedItems { .. }
+                | Request::Tables { .. }
                 | Request::Order { .. }
                 | Request::Outcome { .. }
                 | Request::Doctor

@@ -45,6 +45,7 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
             status: status(state),
             now: state.site.live.picture(),
             waiting_ms: None,
+            half_done: looked.and_then(|l| l.half_done.clone()),
             failure: state.stopped.clone(),
             next_try_ms: state.next_try_ms,
             app_version: state.app_version.clone(),

@@ -46,6 +46,7 @@ impl Asked {
             PersonOrder::Restore { backup: None, .. }
             | PersonOrder::Apply { .. }
             | PersonOrder::Retry
+            | PersonOrder::RetryItems
             | PersonOrder::Revert { .. }
             | PersonOrder::Hold { .. }
             | PersonOrder::Release
@@ -222,7 +223,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
         let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5), report_values: false, skip_verify: false };
         let shelf = Shelf { dir: state_dir.join("backups"), keep: 3 };
         let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
         let path = dir.path().join("a.db");

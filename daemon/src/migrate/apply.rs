@@ -14,6 +14,7 @@ use whimbrel_shared::{
     fingerprint::Schema,
     ids::{Digest, MigrationName},
     manifest::{ForeignKeys, Mode},
+    rows::RowReport,
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
     trust::VerifiedMigration,
 };
@@ -29,8 +30,9 @@ use super::{
     plan::History,
     rows::FailedItem,
     schema::Changes,
+    standing::half_done,
     transaction::{Terms, write},
-    units::units,
+    units::{Unit, Work, units},
 };
 use crate::{
     ambient::Ambient,
@@ -88,6 +90,17 @@ pub struct Policy {
     pub grouping: bool,
     /// How long the application is waited for.
     pub wait_for_app: Duration,
+    /// Whether reports may name rows that failed.
+    pub report_values: bool,
+    /// Whether a person had `verify` steps left out of this run.
+    pub skip_verify: bool,
+}
+
+impl Policy {
+    /// Those of `units` that are run.
+    pub(super) fn chosen(&self, units: &[Unit]) -> Vec<Unit> {
+        units.iter().filter(|unit| !(self.skip_verify && matches!(unit.work, Work::Verify(_)))).cloned().collect()
+    }
 }
 
 /// What a run did.
@@ -441,6 +454,7 @@ impl Runner<'_, '_> {
             managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, completed, Some(failure.clone())))?;
             let mut event = job.event(&entry, EventKind::Failed, status, attempts, now_ms);
             event.failure = Some(failure.clone());
+            event.rows = job.stands(file, version);
             managed::append_event(&file.connection, &event)?;
             managed::clear_intent(&file.connection)?;
             Ok(())
@@ -461,6 +475,7 @@ impl Runner<'_, '_> {
                 if let Some(failure) = news {
                     let mut event = job.event(&job.entry(row.version, Some(&row))?, EventKind::Failed, Status::Pending, row.attempts, now_ms);
                     event.failure = Some(failure.clone());
+                    event.rows = job.stands(file, row.version);
                     managed::append_event(&file.connection, &event)?;
                 }
                 let kept = failure.clone().or_else(|| row.failure.clone());
@@ -512,14 +527,17 @@ impl Job<'_> {
         let wanted = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
         self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
         let units = units(migration.migration(), self.operation, &file.schema)?;
-        let performed = perform(file, migration.migration(), &units, wanted, before, &mut |at| self.live.at(at))?;
+        let chosen = self.policy.chosen(&units);
+        let performed = perform(file, migration.migration(), &chosen, wanted, before, &mut |at| self.live.at(at))?;
         *expected = from.zip(change).map(|(mut schema, change)| {
             schema.apply(change);
             schema
         });
         self.live.performed(version, performed.clone());
         tracing::debug!(migration.name = %link.name, performed.statements, performed.rows, "ran its steps");
-        self.complete(&file.connection, migration, row, expected.as_ref(), &performed.failed, begun, now_ms)?;
+        let verify_skipped = chosen.len() < units.len();
+        let done = Done { changed: performed.rows, skipped: performed.skipped, failed: &performed.failed, verify_skipped, begun, started_ms: now_ms };
+        self.complete(&file.connection, migration, row, expected.as_ref(), &done)?;
         if crashed {
             managed::count_crash(&file.connection, None)?;
         }
@@ -533,9 +551,7 @@ impl Job<'_> {
         migration: &VerifiedMigration,
         row: Option<&MigrationRow>,
         expected: Option<&Schema>,
-        failed: &[(usize, FailedItem)],
-        begun: Instant,
-        started_ms: i64,
+        done: &Done<'_>,
     ) -> Result<(), ApplyError> {
         self.live.set(Phase::Committing);
         let link = migration.link();
@@ -547,15 +563,34 @@ impl Job<'_> {
             Operation::Revert => (EventKind::Reverted, Status::Reverted),
         };
         let ended_ms = self.ambient.now_ms();
-        managed::put_migration(connection, &self.row(&entry, status, attempts, started_ms, (status == Status::Completed).then_some(ended_ms), None))?;
+        managed::put_migration(
+            connection,
+            &self.row(&entry, status, attempts, done.started_ms, (status == Status::Completed).then_some(ended_ms), None),
+        )?;
         let mut event = self.event(&entry, kind, status, attempts, ended_ms);
-        event.took_ms = Some(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+        event.took_ms = Some(u64::try_from(done.begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         // Where the run ends. What lies between is passed through.
         event.fingerprint = expected.filter(|_| version == self.to).map(Schema::digest);
-        managed::append_event(connection, &event)?;
+        event.verify_skipped = done.verify_skipped;
+        // Before the event, which counts them.
         match self.operation {
-            Operation::Apply => keep_failed(connection, migration, failed, ended_ms),
-            Operation::Revert => Ok(checkpoint::forget_failed(connection, version)?),
+            Operation::Apply => keep_failed(connection, migration, done.failed, ended_ms)?,
+            Operation::Revert => checkpoint::forget_failed(connection, version)?,
+        }
+        let left = checkpoint::report_failed(connection, version, None, self.policy.report_values)?;
+        event.rows = Some(RowReport { changed: done.changed, skipped: done.skipped, ..left }).filter(|rows| !rows.is_empty());
+        Ok(managed::append_event(connection, &event)?)
+    }
+
+    /// What an online migration that stopped has done so far, and where it stands. What cannot be found out must not keep
+    /// the stop from being recorded.
+    fn stands(&self, file: &mut Managed, version: u32) -> Option<RowReport> {
+        match half_done(file, self.load) {
+            Ok(found) => found.filter(|half| half.version == version && self.operation == Operation::Apply).map(|half| half.rows),
+            Err(error) => {
+                tracing::debug!(%error, "where the migration stands is not known");
+                None
+            }
         }
     }
 
@@ -647,8 +682,26 @@ impl Job<'_> {
             took_ms: None,
             failure: None,
             fingerprint: None,
+            rows: None,
+            verify_skipped: false,
         }
     }
+}
+
+/// What a migration that is done did.
+pub(super) struct Done<'a> {
+    /// Rows changed.
+    pub(super) changed: u64,
+    /// Rows that needed nothing.
+    pub(super) skipped: u64,
+    /// Rows that it went on without and that are not kept yet.
+    pub(super) failed: &'a [(usize, FailedItem)],
+    /// Whether `verify` steps were left out.
+    pub(super) verify_skipped: bool,
+    /// When this run began with it.
+    pub(super) begun: Instant,
+    /// When it was begun, in milliseconds since 1970.
+    pub(super) started_ms: i64,
 }
 
 /// Keeps the rows that a migration went on without.

@@ -62,7 +62,7 @@ impl Bed {
             entries.push(entry);
             bodies.push(body);
         }
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20), report_values: false, skip_verify: false };
         let bed = Self { _dir: dir, path, chain: Chain::new(entries), bodies, policy };
         let mut file = bed.open();
         write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::prepare(&f.connection, &identity())?)).unwrap();

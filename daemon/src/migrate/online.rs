@@ -18,7 +18,7 @@ use whimbrel_shared::{
 };
 
 use super::{
-    apply::{Runner, keep_failed},
+    apply::{Done, Runner, keep_failed},
     connection::Managed,
     error::{ApplyError, sqlite},
     foreign::Violations,
@@ -112,6 +112,7 @@ impl Runner<'_, '_> {
             skipped: 0,
             failed: 0,
             started_at_ms: now_ms,
+            verify_skipped: false,
         };
         let row = self.history.get(&link.version).cloned();
         let ((), held) = write(self.file, self.terms(None), |file| {
@@ -198,22 +199,31 @@ impl Runner<'_, '_> {
         let nothing = SchemaChange::default();
         let change = if schema_step { link.steps.get(at.schemas as usize) } else { Some(&nothing) };
         let (from, before, crashed) = (self.expected.take(), self.before.clone(), self.crashed);
-        let next =
-            Checkpoint { unit: at.unit + 1, schemas: at.schemas + u32::from(schema_step), position: None, examined: 0, total: 0, ..at.clone() };
+        let chosen = job.policy.chosen(std::slice::from_ref(unit));
+        let next = Checkpoint {
+            unit: at.unit + 1,
+            schemas: at.schemas + u32::from(schema_step),
+            position: None,
+            examined: 0,
+            total: 0,
+            verify_skipped: at.verify_skipped || chosen.is_empty(),
+            ..at.clone()
+        };
         job.live.set(Phase::Waiting);
-        let (failed, held) = write(self.file, self.terms(Some(migration)), |file| {
+        let (next, held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
             let failed = last_touched(file, migration, all, at)?;
             let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
-            perform(file, migration.migration(), std::slice::from_ref(unit), expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            let performed = perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
             keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
             if crashed {
                 managed::count_crash(&file.connection, None)?;
             }
-            checkpoint::put_checkpoint(&file.connection, &Checkpoint { failed: next.failed + failed.len() as u64, ..next.clone() })?;
-            Ok(failed.len() as u64)
+            let next = Checkpoint { changed: next.changed + performed.rows, failed: next.failed + failed.len() as u64, ..next.clone() };
+            checkpoint::put_checkpoint(&file.connection, &next)?;
+            Ok(next)
         })?;
-        *at = Checkpoint { failed: next.failed + failed, ..next };
+        *at = next;
         self.crashed = false;
         self.expected = from.zip(change).map(|(mut schema, change)| {
             schema.apply(change);
@@ -333,19 +343,23 @@ impl Runner<'_, '_> {
         let (before, crashed, begun) = (self.before.clone(), self.crashed, Instant::now());
         let (from, wanted) = (self.expected.take(), job.chain.schema_at(link.version));
         let cleared = cleared(all);
+        let chosen = job.policy.chosen(&all[tail..]);
+        let verify_skipped = at.verify_skipped || chosen.len() < all.len() - tail;
         job.live.set(Phase::Waiting);
         let ((), held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
             let failed = last_touched(file, migration, all, at)?;
             let nothing = SchemaChange::default();
             let expected = from.as_ref().map(|from| Expected { from, change: &nothing });
-            perform(file, migration.migration(), &all[tail..], expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
             check_cleared(file, &cleared, before.violations.as_ref())?;
             let drift = wanted.as_ref().map(|wanted: &Schema| wanted.drift(file.schema.schema())).unwrap_or_default();
             if !drift.is_empty() {
                 return Err(ApplyError::WrongSchema { drift });
             }
-            job.complete(&file.connection, migration, row.as_ref(), wanted.as_ref(), &failed, begun, at.started_at_ms)?;
+            let (changed, skipped, started_ms) = (at.changed, at.skipped, at.started_at_ms);
+            let done = Done { changed, skipped, failed: &failed, verify_skipped, begun, started_ms };
+            job.complete(&file.connection, migration, row.as_ref(), wanted.as_ref(), &done)?;
             checkpoint::clear_checkpoint(&file.connection)?;
             if crashed {
                 managed::count_crash(&file.connection, None)?;

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OptionalExtension};
 use whimbrel_shared::{
     ids::ClientId,
     migration::{Migration, TargetEntry, Targets},
+    rows::RowReport,
     status::{AskedBy, Operation},
     trust::verify,
 };
@@ -25,6 +26,7 @@ use crate::{
         halt::Halt,
         live::Live,
         rows::{Part, backfill::Backfilling},
+        standing::half_done,
         transaction::{Terms, write},
     },
     publish::{self, compare::Found},
@@ -92,11 +94,15 @@ impl Bed {
     }
 
     fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
+        self.run_with(file, (operation, from, to), live, false)
+    }
+
+    fn run_with(&self, file: &mut Managed, (operation, from, to): (Operation, u32, u32), live: &Live, skip_verify: bool) -> Ran {
         let load = |version: u32, revision: u32| -> Result<_, AcceptError> {
             let entry = self.chain.revisions(version).iter().find(|entry| entry.custom.revision == revision).unwrap();
             Ok(verify(entry, &self.bodies[&(version, revision)])?)
         };
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(20), report_values: false, skip_verify };
         let (chain, identity, ambient) = (&self.chain, &self.identity, &Ambient::real());
         apply::run(file, &Job { identity, chain, load: &load, operation, from, to, by: AskedBy::Plan, policy, ambient, live })
     }
@@ -262,6 +268,44 @@ fn a_failing_row_stops_the_step_or_is_left_with_its_error() {
     assert_eq!(items, "[2500] 2, [7] 2");
     assert!(bed.one::<String>("SELECT row FROM _whimbrel_failed_item").contains("\"title\":null"));
     assert_eq!(bed.one::<i64>("SELECT count(*) FROM notes WHERE words = 0"), 2);
+    bed.nothing_is_left();
+}
+
+#[test]
+fn what_stopped_half_way_tells_where_it_stands_and_what_is_done_tells_what_it_did() {
+    let set =
+        "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"words = length(title) + 1\"\nwhere = \"words = 0\"\n";
+    let up = ("up.sql", "ALTER TABLE notes ADD COLUMN words INTEGER NOT NULL DEFAULT 0;");
+    let bed = Bed::new(&format!("{ROWS}UPDATE notes SET title = NULL WHERE id = 2500;"), &[NOTES, &[("migration.toml", set), up]]);
+    bed.fails();
+    let told = |kind: &str| -> RowReport {
+        serde_json::from_str(&bed.one::<String>(&format!("SELECT rows FROM _whimbrel_event WHERE kind = '{kind}' AND version = 2"))).unwrap()
+    };
+    let stopped = told("failed");
+    let at = stopped.at.unwrap();
+    assert!((at.step, at.steps, at.total) == (2, 2, 3000) && at.done > 0 && at.done < 2500 && at.done == stopped.changed, "{stopped:?}");
+    let load = |version: u32, _: u32| -> Result<_, AcceptError> { Ok(verify(bed.chain.newest(version).unwrap(), &bed.bodies[&(version, 1)])?) };
+    assert_eq!(half_done(&mut bed.open(), &load).unwrap().unwrap().rows, stopped, "and says so as long as nothing runs");
+
+    bed.app().execute_batch("UPDATE notes SET title = 'whole' WHERE id = 2500").unwrap();
+    bed.apply();
+    assert_eq!(told("completed"), RowReport { changed: 3000, ..RowReport::default() });
+    assert_eq!(half_done(&mut bed.open(), &load).unwrap(), None);
+}
+
+#[test]
+fn a_check_that_was_left_out_in_the_middle_is_told_although_the_run_that_ends_leaves_none_out() {
+    let toml = "mode = \"online\"\n[[step]]\nverify = \"verify.sql\"\n[[step]]\nsql = \"up.sql\"\n";
+    let wrong = ("verify.sql", "SELECT * FROM notes;");
+    let stops = ("up.sql", "CREATE TABLE taken(x);");
+    let bed = Bed::new(&format!("{ROWS}CREATE TABLE taken(x);"), &[NOTES, &[("migration.toml", toml), wrong, stops]]);
+    assert_eq!(bed.fails().0, "not_verified");
+    let ran = bed.run_with(&mut bed.open(), (Operation::Apply, 2, 2), &Live::default(), true);
+    assert_eq!(ran.stopped.expect("the table is there already").failure.code, "sql_error");
+    bed.app().execute_batch("DROP TABLE taken").unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT verify_skipped FROM _whimbrel_event WHERE kind = 'completed' AND version = 2"), 1);
+    assert_eq!(bed.one::<i64>("SELECT verify_skipped FROM _whimbrel_event WHERE kind = 'completed' AND version = 1"), 0);
     bed.nothing_is_left();
 }
 

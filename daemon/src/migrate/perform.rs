@@ -43,6 +43,8 @@ pub struct Performed {
     pub statements: usize,
     /// Rows changed.
     pub rows: u64,
+    /// Rows that row steps looked at and that needed nothing.
+    pub skipped: u64,
     /// Rows that failed in steps that collect them, with the number of their step.
     pub failed: Vec<(usize, FailedItem)>,
 }
@@ -177,6 +179,7 @@ fn run_rows(managed: &Managed, step: &mut RowStep, number: usize, performed: &mu
         watch(part);
         let chunk = step.chunk(managed, &Part { position: position.as_deref(), rows: ROWS_AT_ONCE, failed: &failed })?;
         performed.rows += chunk.changed;
+        performed.skipped += chunk.skipped;
         failed.extend(chunk.failed.iter().map(|item| item.key.clone()));
         performed.failed.extend(chunk.failed.into_iter().map(|item| (number, item)));
         if chunk.end {

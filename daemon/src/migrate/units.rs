@@ -109,7 +109,7 @@ fn put_loads(loads: &mut Vec<(usize, Load)>, schema: &SchemaReader, units: &mut 
 }
 
 /// How many of `tables` each stands below. Tables that refer to each other in a circle are taken as they come.
-fn depths(tables: &[String], parents: &dyn Fn(&String) -> Vec<String>) -> BTreeMap<String, usize> {
+pub(super) fn depths(tables: &[String], parents: &dyn Fn(&String) -> Vec<String>) -> BTreeMap<String, usize> {
     let mut depth: BTreeMap<String, usize> = tables.iter().map(|t| (t.clone(), 0)).collect();
     for _ in 0..tables.len() {
         for table in tables {

@@ -34,6 +34,7 @@ use super::{
     live::Live,
     plan::{self, History, Next, Wish},
     recover,
+    standing::{HalfDone, half_done},
     transaction::{Terms, write},
 };
 use crate::{
@@ -49,7 +50,7 @@ use crate::{
 };
 
 /// How long a look waits for the application: a look can be had again.
-const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const LOOK_PATIENCE: Duration = Duration::from_secs(2);
 /// Events copied in one transaction.
 const EVENTS_AT_ONCE: u32 = 500;
 
@@ -116,6 +117,8 @@ pub struct Looked {
     pub fingerprint: Option<Digest>,
     /// How they differ from what the chain left behind.
     pub drift: Vec<String>,
+    /// The online migration that was begun and is not done.
+    pub half_done: Option<HalfDone>,
 }
 
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
@@ -193,7 +196,10 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let history = managed::history(&file.connection)?;
     let position = plan::position(&history);
     let (fingerprint, drift) = fingerprint(site, &mut file, chain, place, position)?;
-    Ok(Looked { identity, history, position, fingerprint, drift })
+    let load = |version, revision| trust::load(&shared.store(), &site.rule.app, version, revision);
+    // A chain that is not here any more says so elsewhere.
+    let half_done = half_done(&mut file, &load).unwrap_or_default();
+    Ok(Looked { identity, history, position, fingerprint, drift, half_done })
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
@@ -326,6 +332,8 @@ pub struct Task {
     pub wish: Option<Wish>,
     /// Whether a failure is to be cleared first.
     pub retry: bool,
+    /// Whether `verify` steps are left out.
+    pub skip_verify: bool,
     /// What the gates look at.
     pub known: Known,
 }
@@ -462,7 +470,7 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         from: first.version,
         to: last.version,
         by,
-        policy: shared.policy,
+        policy: Policy { skip_verify: task.skip_verify, ..shared.policy },
         ambient: &shared.ambient,
         live: &site.live,
     };
@@ -515,6 +523,8 @@ fn clear_failure(shared: &Shared, file: &mut Managed, looked: &Looked) -> Result
                     took_ms: None,
                     failure: None,
                     fingerprint: None,
+                    rows: None,
+                    verify_skipped: false,
                 },
             )?;
         }

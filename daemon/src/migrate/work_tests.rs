@@ -16,7 +16,7 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
         let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5), report_values: false, skip_verify: false };
         let shelf = Shelf { dir: state_dir.join("backups"), keep: 3 };
         let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
         Self { dir, shared }
@@ -63,6 +63,8 @@ impl Bed {
             took_ms: None,
             failure: None,
             fingerprint: None,
+            rows: None,
+            verify_skipped: false,
         };
         write(&mut file, Terms::ours(Duration::from_secs(1)), |f| Ok(managed::append_event(&f.connection, &event)?)).unwrap();
     }

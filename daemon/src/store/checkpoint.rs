@@ -4,7 +4,10 @@
 use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::Value};
-use whimbrel_shared::ids::Digest;
+use whimbrel_shared::{
+    ids::Digest,
+    rows::{CodeCount, MOST_ITEM_CHARS, MOST_ITEMS, NamedItem, RowReport},
+};
 
 use super::{StoreError, at};
 
@@ -35,6 +38,8 @@ pub struct Checkpoint {
     pub failed: u64,
     /// When the migration began, in milliseconds since 1970.
     pub started_at_ms: i64,
+    /// Whether a person had a `verify` step left out.
+    pub verify_skipped: bool,
 }
 
 /// A row that was left, as it is kept.
@@ -61,7 +66,7 @@ pub fn checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreEr
     let doing = "reading the checkpoint";
     let found = connection
         .prepare_cached(
-            "SELECT version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms FROM main._whimbrel_checkpoint",
+            "SELECT version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms, verify_skipped FROM main._whimbrel_checkpoint",
         )
         .and_then(|mut s| {
             s.query_row([], |row| {
@@ -81,6 +86,7 @@ pub fn checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreEr
                         skipped: count(9)?,
                         failed: count(10)?,
                         started_at_ms: row.get(11)?,
+                        verify_skipped: row.get(12)?,
                     },
                     digest,
                 ))
@@ -102,8 +108,8 @@ pub fn checkpoint(connection: &Connection) -> Result<Option<Checkpoint>, StoreEr
 pub fn put_checkpoint(connection: &Connection, c: &Checkpoint) -> Result<(), StoreError> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO main._whimbrel_checkpoint (version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms)
-             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
+            "INSERT OR REPLACE INTO main._whimbrel_checkpoint (version, revision, digest, unit, schemas, position, examined, total, changed, skipped, failed, started_at_ms, verify_skipped)
+             VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
         )
         .and_then(|mut s| {
             s.execute(params![
@@ -118,7 +124,8 @@ pub fn put_checkpoint(connection: &Connection, c: &Checkpoint) -> Result<(), Sto
                 c.changed.cast_signed(),
                 c.skipped.cast_signed(),
                 c.failed.cast_signed(),
-                c.started_at_ms
+                c.started_at_ms,
+                c.verify_skipped
             ])
         })
         .map(|_| ())
@@ -207,6 +214,74 @@ pub fn failed_rows(connection: &Connection, most: u32) -> Result<(Vec<FailedRow>
         .map_err(at(doing))?;
     let total: i64 = connection.query_row("SELECT count(*) FROM main._whimbrel_failed_item", [], |row| row.get(0)).map_err(at(doing))?;
     Ok((rows, total.unsigned_abs()))
+}
+
+/// The steps that left rows, as (version, revision, step, rows), oldest version first.
+pub fn failed_steps(connection: &Connection) -> Result<Vec<(u32, u32, u32, u64)>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT version, revision, step, count(*) FROM main._whimbrel_failed_item GROUP BY version, revision, step ORDER BY version, step, revision",
+        )
+        .and_then(|mut s| {
+            s.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?.unsigned_abs())))?.collect()
+        })
+        .map_err(at("reading the rows that failed"))
+}
+
+/// Names of rows that a step left, in order, after one of them; at most `most`.
+pub fn failed_after(
+    connection: &Connection,
+    (version, revision, step): (u32, u32, u32),
+    after: Option<&str>,
+    most: u32,
+) -> Result<Vec<String>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT item FROM main._whimbrel_failed_item
+             WHERE version = ?1 AND revision = ?2 AND step = ?3 AND (?4 IS NULL OR item > ?4) ORDER BY item LIMIT ?5",
+        )
+        .and_then(|mut s| s.query_map(params![version, revision, step, after, most], |row| row.get(0))?.collect())
+        .map_err(at("reading the rows that failed"))
+}
+
+/// Forgets one row that a step left: it is done.
+pub fn forget_failed_row(connection: &Connection, version: u32, step: u32, item: &str) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM main._whimbrel_failed_item WHERE version = ?1 AND step = ?2 AND item = ?3")
+        .and_then(|mut s| s.execute(params![version, step, item]))
+        .map(|_| ())
+        .map_err(at("forgetting a row that failed"))
+}
+
+/// What is to be told of the rows that `version`, or one step of it, left: how many and with which codes; with `values`
+/// also the first of them by name. The counts of rows that went well are the caller's.
+pub fn report_failed(connection: &Connection, version: u32, step: Option<u32>, values: bool) -> Result<RowReport, StoreError> {
+    let doing = "counting the rows that failed";
+    let codes: Vec<CodeCount> = connection
+        .prepare_cached(
+            "SELECT code, count(*) FROM main._whimbrel_failed_item WHERE version = ?1 AND (?2 IS NULL OR step = ?2) GROUP BY code ORDER BY 2 DESC, 1",
+        )
+        .and_then(|mut s| {
+            s.query_map(params![version, step], |row| Ok(CodeCount { code: row.get(0)?, rows: row.get::<_, i64>(1)?.unsigned_abs() }))?.collect()
+        })
+        .map_err(at(doing))?;
+    let cut = |text: String| text.chars().take(MOST_ITEM_CHARS).collect();
+    let items = if values {
+        connection
+            .prepare_cached(
+                "SELECT step, item, message FROM main._whimbrel_failed_item WHERE version = ?1 AND (?2 IS NULL OR step = ?2) ORDER BY step, item LIMIT ?3",
+            )
+            .and_then(|mut s| {
+                s.query_map(params![version, step, MOST_ITEMS as i64], |row| {
+                    Ok(NamedItem { step: row.get(0)?, key: cut(row.get(1)?), message: cut(row.get(2)?) })
+                })?
+                .collect()
+            })
+            .map_err(at(doing))?
+    } else {
+        Vec::new()
+    };
+    Ok(RowReport { failed: codes.iter().map(|c| c.rows).sum(), codes, items, ..RowReport::default() })
 }
 
 /// Forgets the rows that a migration left: it was reverted, or they are tried again.

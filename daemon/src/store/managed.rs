@@ -276,7 +276,7 @@ pub fn append_event(connection: &Connection, event: &Event) -> Result<(), StoreE
     let mut statement = connection
         .prepare_cached(
             "INSERT INTO main._whimbrel_event (event_id, kind, operation, migration, version, revision, digest, status, attempt, asked_by, at_ms,
-             took_ms, failure, error, fingerprint) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15)",
+             took_ms, failure, error, fingerprint, rows, verify_skipped) VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
         )
         .map_err(at("writing an event"))?;
     statement
@@ -296,6 +296,8 @@ pub fn append_event(connection: &Connection, event: &Event) -> Result<(), StoreE
             event.failure.as_ref().map(word),
             event.failure.as_ref().map(|f| f.message.as_str()),
             event.fingerprint.map(|f| f.to_string()),
+            event.rows.as_ref().map(word),
+            event.verify_skipped,
         ])
         .map(|_| ())
         .map_err(at("writing an event"))
@@ -327,8 +329,8 @@ pub fn events_after(connection: &Connection, identity: &FileIdentity, seq: i64, 
     let text = |row: &Row<'_>, column: usize| row.get::<_, String>(column).map_err(at("reading events"));
     let mut statement = connection
         .prepare_cached(
-            "SELECT seq, event_id, kind, operation, migration, version, revision, digest, status, attempt, asked_by, at_ms, took_ms, failure, fingerprint
-             FROM main._whimbrel_event WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            "SELECT seq, event_id, kind, operation, migration, version, revision, digest, status, attempt, asked_by, at_ms, took_ms, failure, fingerprint,
+             rows, verify_skipped FROM main._whimbrel_event WHERE seq > ?1 ORDER BY seq LIMIT ?2",
         )
         .map_err(at("reading events"))?;
     let mut rows = statement.query(params![seq, limit]).map_err(at("reading events"))?;
@@ -344,9 +346,12 @@ pub fn events_after(connection: &Connection, identity: &FileIdentity, seq: i64, 
                 row.get::<_, Option<i64>>(12)?,
                 row.get::<_, Option<String>>(13)?,
                 row.get::<_, Option<String>>(14)?,
+                row.get::<_, Option<String>>(15)?,
+                row.get(16)?,
             ))
         };
-        let (seq, version, revision, attempt, at_ms, took_ms, failure, fingerprint) = numbers().map_err(at("reading events"))?;
+        let (seq, version, revision, attempt, at_ms, took_ms, failure, fingerprint, rows_json, verify_skipped) =
+            numbers().map_err(at("reading events"))?;
         let event_id: EventId = text(row, 1)?.parse().map_err(bad)?;
         events.push((
             seq,
@@ -367,6 +372,8 @@ pub fn events_after(connection: &Connection, identity: &FileIdentity, seq: i64, 
                 took_ms: took_ms.map(i64::cast_unsigned),
                 failure: failure.map(|f| parse("_whimbrel_event", &f)).transpose()?,
                 fingerprint: fingerprint.map(|f| f.parse().map_err(bad)).transpose()?,
+                rows: rows_json.map(|r| parse("_whimbrel_event", &r)).transpose()?,
+                verify_skipped,
             },
         ));
     }

@@ -129,6 +129,8 @@ mod tests {
                 remedy: operator("publish a revision"),
             }),
             fingerprint: None,
+            rows: None,
+            verify_skipped: false,
         }
     }
 }

@@ -71,6 +71,8 @@ pub(crate) fn event(
         took_ms: None,
         failure,
         fingerprint: None,
+        rows: None,
+        verify_skipped: false,
     })
 }
 

@@ -453,6 +453,8 @@ fn event(client: u128, id: u128, version: u32, kind: EventKind, status: Status) 
         took_ms: None,
         failure: None,
         fingerprint: None,
+        rows: None,
+        verify_skipped: false,
     }
 }
 

@@ -193,5 +193,7 @@ fn event(shared: &Shared, identity: &FileIdentity, row: &MigrationRow, kind: Eve
         took_ms: None,
         failure: None,
         fingerprint: None,
+        rows: None,
+        verify_skipped: false,
     }
 }

@@ -52,7 +52,7 @@ fn rehearse(shared: &Shared, app: &AppName, chain: &Chain) -> Result<Expected, A
             from: version,
             to: version,
             by: AskedBy::Person,
-            policy: Policy { max_attempts: 0, grouping: false, wait_for_app: wait },
+            policy: Policy { max_attempts: 0, grouping: false, wait_for_app: wait, report_values: false, skip_verify: false },
             ambient: &shared.ambient,
             live: &live,
         };

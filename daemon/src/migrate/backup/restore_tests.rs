@@ -33,7 +33,7 @@ impl Bed {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = dir.path().join("state");
         let store = Arc::new(Mutex::new(DeviceStore::open(&state_dir).unwrap()));
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5) };
+        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: Duration::from_secs(5), report_values: false, skip_verify: false };
         let shelf = Shelf { dir: state_dir.join("backups"), keep: 3 };
         let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
         let path = dir.path().join("a.db");

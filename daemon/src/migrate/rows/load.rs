@@ -1,6 +1,8 @@
 //! One `load` step: rows shipped with the migration, put in by key. What it does to a row that is there already is the
 //! step's strategy; each of them leaves a row that was loaded before as it is, so a part may be run twice.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, params_from_iter, types::Value};
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::manifest::{Load, LoadConflict};
@@ -15,6 +17,9 @@ use crate::migrate::{
     connection::Managed,
     error::{ApplyError, sqlite},
 };
+
+/// Rows that are read at a time when some are looked for.
+const READ_AT_ONCE: u32 = 1_000;
 
 /// A load, ready to run.
 #[derive(Debug)]
@@ -64,11 +69,36 @@ impl Loading {
         let (rows, next) =
             records::read(self.form, &self.text, position.place, part.rows).map_err(|why| bad(format!("{}: {why}", self.step.file)))?;
         let since = position.since.clone().map(from_json).transpose().map_err(bad)?;
-        let mut chunk = Chunk { examined: rows.len() as u64, end: rows.is_empty(), ..Chunk::default() };
-        for record in &rows {
-            if since.as_ref().is_some_and(|since| self.is_old(record, since)) {
-                continue;
+        let wanted = |record: &Record| !since.as_ref().is_some_and(|since| self.is_old(record, since));
+        let new: Vec<&Record> = rows.iter().filter(|record| wanted(record)).collect();
+        let mut chunk = self.put(managed, &new)?;
+        (chunk.examined, chunk.end) = (rows.len() as u64, rows.is_empty());
+        position.place = next;
+        chunk.skipped = chunk.examined.saturating_sub(chunk.changed + chunk.failed.len() as u64);
+        chunk.position = serde_json::to_string(&position).map_err(|e| bad(e.to_string()))?;
+        Ok(chunk)
+    }
+
+    /// The rows of the file that stand at these lines.
+    pub fn named(&self, lines: &BTreeSet<u64>) -> Result<Vec<Record>, ApplyError> {
+        let bad = |why: String| ApplyError::BadStep { place: self.place.clone(), why: format!("{}: {why}", self.step.file) };
+        let (mut found, mut place) = (Vec::new(), Place::default());
+        while found.len() < lines.len() {
+            let (rows, next) = records::read(self.form, &self.text, place, READ_AT_ONCE).map_err(bad)?;
+            if rows.is_empty() {
+                break;
             }
+            found.extend(rows.into_iter().filter(|record| lines.contains(&record.line)));
+            place = next;
+        }
+        Ok(found)
+    }
+
+    /// Puts these rows in. They are named by the file and their lines.
+    pub fn put(&mut self, managed: &Managed, rows: &[&Record]) -> Result<Chunk, ApplyError> {
+        let place = self.place.clone();
+        let mut chunk = Chunk { examined: rows.len() as u64, end: true, ..Chunk::default() };
+        for record in rows {
             match self.insert(managed, record)? {
                 Ok(changed) => chunk.changed += changed,
                 Err(error) => {
@@ -80,9 +110,7 @@ impl Loading {
                 }
             }
         }
-        position.place = next;
         chunk.skipped = chunk.examined.saturating_sub(chunk.changed + chunk.failed.len() as u64);
-        chunk.position = serde_json::to_string(&position).map_err(|e| bad(e.to_string()))?;
         Ok(chunk)
     }
 
