@@ -27,7 +27,7 @@ pub const RESTORE_SCHEMA: &str = "whimbrel.restore/1";
 ///
 /// A backup is a whole copy of a database as one plain SQLite file, made while the application goes on and checked before
 /// it counts. The daemon makes one by itself before a migration that is destructive or asks for it. The newest of each
-/// database are kept: `keep` and `dir` of [backup] in the configuration.
+/// database are kept: `keep` and `dir` of `[backup]` in the configuration.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

@@ -207,7 +207,7 @@ pub enum Reply {
         /// The database whose copy it is.
         database: PathBuf,
         /// What is being done with the copy.
-        now: Picture,
+        now: Box<Picture>,
     },
     /// By database, each newest first.
     Backups {

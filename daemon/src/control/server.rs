@@ -426,7 +426,7 @@ mod socket {
                 () = tokio::time::sleep(TICK) => {
                     let now = rehearsing.now();
                     if now != last && let Some((database, now)) = now.clone()
-                        && let Err(gone) = send(write, &Reply::Rehearsing { database, now }).await
+                        && let Err(gone) = send(write, &Reply::Rehearsing { database, now: Box::new(now) }).await
                     {
                         rehearsing.give_up();
                         return Err(gone);
