@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::schema::SchemaReader;
+use super::{rows::table::quote, schema::SchemaReader};
 
 /// Violations as a multiset. A violation is known by its tables and the values that refer to nothing, not by its row id: a
 /// rebuild copies rows under new ids. In a table without row ids only their number is known.
@@ -89,8 +89,4 @@ fn values(connection: &Connection, schema: &SchemaReader, child: &str, row_id: i
     let sql = format!("SELECT {} FROM main.{} WHERE {row_name} = ?1", quoted.join(" || ',' || "), quote(child));
     let values: Option<String> = connection.query_row(&sql, [row_id], |row| row.get(0)).optional()?;
     Ok(format!("{}={}", key.columns.join(","), values.unwrap_or_default()))
-}
-
-fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

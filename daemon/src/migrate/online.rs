@@ -25,7 +25,11 @@ use super::{
     gap::Gap,
     live::{Phase, Rows, Throttle},
     perform::{AtStep, Expected, Performed, explain, perform},
-    rows::{Chunk, Part, RowStep, size::Size, table::Table},
+    rows::{
+        Chunk, FailedItem, Part, RowStep,
+        size::Size,
+        table::{Table, quote},
+    },
     transaction::{Terms, write},
     units::{Unit, Work, units},
     wal::Wal,
@@ -391,7 +395,7 @@ fn after(at: &Checkpoint, chunk: &Chunk, walking: bool) -> Checkpoint {
     }
 }
 
-fn numbered(step: usize, chunk: &Chunk) -> Vec<(usize, super::rows::FailedItem)> {
+fn numbered(step: usize, chunk: &Chunk) -> Vec<(usize, FailedItem)> {
     chunk.failed.iter().map(|item| (step, item.clone())).collect()
 }
 
@@ -424,7 +428,7 @@ fn check_cleared(file: &Managed, cleared: &[String], before: Option<&Violations>
 fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
     let columns: Vec<String> = (1..=table.key.len()).map(|n| format!("k{n}")).collect();
     let values: Vec<String> = table.key.iter().map(|column| format!("NEW.{column}")).collect();
-    let name = super::rows::table::quote(&table.name);
+    let name = quote(&table.name);
     for event in ["INSERT", "UPDATE"] {
         // It is there when a run died before its first chunk.
         let sql = format!(
@@ -442,12 +446,7 @@ fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
 
 /// Looks at what the application touched last behind the backfills that no schema step has followed yet, and stops
 /// watching. Inside the open transaction.
-fn last_touched(
-    file: &mut Managed,
-    migration: &VerifiedMigration,
-    all: &[Unit],
-    at: &Checkpoint,
-) -> Result<Vec<(usize, super::rows::FailedItem)>, ApplyError> {
+fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit], at: &Checkpoint) -> Result<Vec<(usize, FailedItem)>, ApplyError> {
     let mut left = Vec::new();
     let timeout = migration.migration().manifest.timeout.get();
     let done = &all[..at.unit as usize];
@@ -478,7 +477,7 @@ fn drop_catches(file: &mut Managed) -> Result<(), ApplyError> {
         .and_then(|mut s| s.query_map([], |row| row.get(0))?.collect())
         .map_err(sqlite(doing))?;
     for name in names {
-        file.connection.execute_batch(&format!("DROP TRIGGER main.{}", super::rows::table::quote(&name))).map_err(sqlite(doing))?;
+        file.connection.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).map_err(sqlite(doing))?;
     }
     file.connection.execute_batch("DELETE FROM main._whimbrel_touched").map_err(sqlite(doing))?;
     file.schema.read(&file.connection).map(|_| ()).map_err(sqlite("reading the schema"))
