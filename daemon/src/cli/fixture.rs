@@ -40,6 +40,7 @@ fn client(n: u128) -> ClientId {
 
 pub(crate) fn failure() -> Failure {
     Failure {
+        item: None,
         code: "sql_error".into(),
         class: FailureClass::Permanent,
         message: "0004_tags/up.sql, step 1, line 2, column 19: no such column: titel\n  UPDATE notes SET slug = titel\n                          ^"

@@ -218,6 +218,8 @@ pub(super) fn named(chain: &Chain, name: &str) -> Option<u32> {
 
 /// What a person's order means for the versions of one database; none for orders that are about something else.
 fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wish, HealthItem>> {
+    // An online migration that stopped half-way is above everything in place: it is what goes first.
+    let half = looked.half_done.as_ref().map(|half| half.version).filter(|version| *version > looked.position);
     let named = |name: &str| named(chain, name);
     let unknown = |name: &str| {
         Err(item("unknown_migration", Severity::Error, format!("no accepted migration is called {name:?}"), here("`whimbrel status` lists them")))
@@ -227,11 +229,15 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         PersonOrder::Apply { to: Some(name), .. } => Some(named(name).map_or_else(|| unknown(name), |v| Ok(Wish::ApplyUpTo(v)))),
         PersonOrder::Revert { migration: Some(name), .. } => Some(match named(name) {
             None => unknown(name),
+            Some(version) if Some(version) == half => Ok(Wish::TakeBack(version)),
             Some(version) if version > looked.position => {
                 Err(item("not_applied", Severity::Error, format!("{name} is not in place"), here("`whimbrel status` shows what is")))
             }
             Some(version) => Ok(Wish::RevertDownTo(version - 1)),
         }),
+        PersonOrder::Revert { migration: None, to } if to.is_none_or(|to| to == looked.position) && half.is_some() => {
+            half.map(|version| Ok(Wish::TakeBack(version)))
+        }
         PersonOrder::Revert { migration: None, to } => Some(Ok(Wish::RevertDownTo(to.unwrap_or_else(|| looked.position.saturating_sub(1))))),
         PersonOrder::Retry
         | PersonOrder::RetryItems

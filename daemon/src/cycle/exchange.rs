@@ -231,6 +231,12 @@ impl Core {
                 let looked = state.looked.as_ref()?;
                 let mut health = state.told.clone();
                 health.dedup_by(|a, b| a.code == b.code);
+                let values = self.shared.policy.report_values;
+                for item in &mut health {
+                    // What stands still says why, with the failure's own words.
+                    let failures = looked.history.values().filter_map(|row| row.failure.as_ref());
+                    item.message = failures.fold(std::mem::take(&mut item.message), |text, failure| failure.without_item(&text, values));
+                }
                 Some(DatabaseState {
                     client_id: looked.identity.client_id,
                     app: looked.identity.app.clone(),

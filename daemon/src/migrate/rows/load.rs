@@ -169,21 +169,33 @@ impl Loading {
     }
 }
 
-/// Emptying a table before rows are loaded into it.
+/// Emptying a table: before rows are loaded into it, or because another one has its place.
 #[derive(Debug)]
 pub struct Clearing {
     /// Which.
     pub table: Table,
     place: String,
+    /// Whose name that is, where it is ours.
+    lent: Vec<String>,
 }
 
 impl Clearing {
     /// Looks at the table.
     pub fn new(managed: &Managed, table: &str, place: String) -> Result<Self, ApplyError> {
         match Table::read(&managed.connection, table)? {
-            Some(table) => Ok(Self { table, place }),
+            Some(table) => Ok(Self { table, place, lent: Vec::new() }),
             None => Err(ApplyError::BadStep { place, why: format!("there is no table {table}") }),
         }
+    }
+
+    /// Looks at a table of ours.
+    pub fn of_ours(managed: &Managed, table: &str, place: String) -> Result<Self, ApplyError> {
+        Self::new(managed, table, place).map(|clearing| Self { lent: vec![table.to_owned()], ..clearing })
+    }
+
+    /// Names of ours that its statements may touch.
+    pub fn lent(&self) -> &[String] {
+        &self.lent
     }
 
     /// Deletes the next `part.rows` rows.
@@ -192,7 +204,11 @@ impl Clearing {
         let sql = format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT ?1)");
         let deleted = managed.connection.prepare_cached(&sql).and_then(|mut s| s.execute([part.rows]));
         match deleted {
-            Ok(rows) => Ok(Chunk { position: "[]".to_owned(), examined: rows as u64, changed: rows as u64, end: rows == 0, ..Chunk::default() }),
+            // Rows of ours are nobody's news.
+            Ok(rows) => {
+                let (examined, changed) = (rows as u64, if self.lent.is_empty() { rows as u64 } else { 0 });
+                Ok(Chunk { position: "[]".to_owned(), examined, changed, end: rows == 0, ..Chunk::default() })
+            }
             Err(error) => {
                 let (code, message) = row_error(managed, &self.place, error)?;
                 Err(ApplyError::Row { place: self.place.clone(), key: None, code, message })

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{Direction, LegacyAlterTable, SyncTable},
+    manifest::{Direction, LegacyAlterTable, Step, SyncTable},
+    sql::tokens,
 };
 
 use super::{Deed, Desk, Finding, Rule, Script, Strictness, Weight, sql_files};
@@ -50,6 +51,7 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
     let ups: Vec<Script<'_>> = sql_files(&steps).into_iter().map(|file| Script::read(&migration.files, file)).collect();
     lost(&mut desk, &ups, before, now);
     columns(&mut desk, &ups, before, now);
+    left_behind(&mut desk, &steps, before, now);
     types(&mut desk, &ups, before, now);
     for (child, parent) in now.dangling.difference(&before.dangling) {
         desk.note(
@@ -147,6 +149,26 @@ pub fn made_up(authored: &Authored, strictness: Strictness, what: &str, again: b
 
 fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
     ups.first().map_or("up.sql", |script| script.file)
+}
+
+/// Columns that a rebuild does not copy, and from which no value is computed.
+fn left_behind(desk: &mut Desk<'_>, steps: &[Step], before: &Facts, now: &Facts) {
+    for step in steps {
+        let Step::Rebuild(rebuild) = step else { continue };
+        let table = rebuild.table.to_lowercase();
+        let used: BTreeSet<String> = rebuild.values.values().flat_map(|value| tokens(value)).map(|token| token.text()).collect();
+        let (Some(old), Some(new)) = (before.columns.get(&table), now.columns.get(&table)) else { continue };
+        for column in old.iter().filter(|column| !new.contains(*column) && !used.contains(*column)) {
+            desk.note(
+                Rule::DropColumn,
+                Weight::Destructive,
+                &rebuild.file,
+                0,
+                format!("the values of {table}.{column} go for good"),
+                "stop using the column first; then say that it is meant: destructive = true in migration.toml",
+            );
+        }
+    }
 }
 
 /// Indexes and triggers that went without being named: DROP TABLE takes them along, and a rebuild has to make them again.

@@ -304,7 +304,7 @@ fn sql_files(steps: &[Step]) -> Vec<&str> {
         .iter()
         .filter_map(|step| match step {
             Step::Sql { file } => Some(file.as_str()),
-            Step::Verify { .. } | Step::Backfill(_) | Step::Load(_) => None,
+            Step::Verify { .. } | Step::Backfill(_) | Step::Load(_) | Step::Rebuild(_) => None,
         })
         .collect()
 }

@@ -1,7 +1,7 @@
 //! The rules about steps that change rows, and about `continues_after`: what the manifest and the shipped files show. Pure.
 
 use whimbrel_shared::{
-    manifest::{Backfill, Load, LoadConflict, Mode, Step},
+    manifest::{Backfill, Load, LoadConflict, Mode, Rebuild, Step},
     sql::{Token, tokens},
 };
 
@@ -32,6 +32,10 @@ pub(super) fn judge(desk: &mut Desk<'_>, steps: &[Step], so_far: &SoFar, rows: &
             Step::Load(load) => {
                 shipped(desk, load);
                 ("load", &load.into, load.batch)
+            }
+            Step::Rebuild(rebuild) => {
+                own_values(desk, rebuild);
+                ("rebuild", &rebuild.table, rebuild.batch)
             }
         };
         let name = table.to_lowercase();
@@ -67,6 +71,16 @@ fn own_row(desk: &mut Desk<'_>, step: &Backfill) {
     for (key, expression) in [("set", &step.set), ("where", &step.filter)] {
         if let Some(what) = depends_on_more(expression) {
             let what = format!("the backfill of {} says {what} in its `{key}`, so the same row gives different values elsewhere", step.table);
+            say(desk, Rule::Backfill, Weight::Always, what, "compute from the row's own columns only");
+        }
+    }
+}
+
+/// The same holds for the values of a rebuild: a row that is copied twice must come out the same.
+fn own_values(desk: &mut Desk<'_>, step: &Rebuild) {
+    for (column, expression) in &step.values {
+        if let Some(what) = depends_on_more(expression) {
+            let what = format!("the rebuild of {} says {what} for {column}, so the same row gives different values elsewhere", step.table);
             say(desk, Rule::Backfill, Weight::Always, what, "compute from the row's own columns only");
         }
     }

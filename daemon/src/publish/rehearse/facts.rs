@@ -4,7 +4,10 @@ use rusqlite::Connection;
 use whimbrel_shared::fingerprint::Schema;
 
 use super::each;
-use crate::publish::lint::{Facts, SyncKey};
+use crate::{
+    migrate::rows::table::affinity,
+    publish::lint::{Facts, SyncKey},
+};
 
 /// Reads them. `schema` is what the engine read of the same file.
 pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result<Facts> {
@@ -52,21 +55,4 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
         },
     )?;
     Ok(facts)
-}
-
-/// What SQLite makes of a declared type (<https://www.sqlite.org/datatype3.html>, 3.1).
-pub(super) fn affinity(kind: &str) -> &'static str {
-    let kind = kind.to_ascii_uppercase();
-    let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
-    if has(&["INT"]) {
-        "INTEGER"
-    } else if has(&["CHAR", "CLOB", "TEXT"]) {
-        "TEXT"
-    } else if kind.is_empty() || has(&["BLOB"]) {
-        "BLOB"
-    } else if has(&["REAL", "FLOA", "DOUB"]) {
-        "REAL"
-    } else {
-        "NUMERIC"
-    }
 }

@@ -271,7 +271,7 @@ impl Stage {
             let unit = units(migration, operation, &self.managed.schema)?.swap_remove(at);
             let before = self.managed.schema.schema().clone();
             let performed = perform(&mut self.managed, migration, std::slice::from_ref(&unit), None, &self.known, nobody)?;
-            if matches!(unit.work, Work::Sql(_)) {
+            if unit.changes_schema() {
                 steps.push(before.change_to(self.managed.schema.schema()));
             }
             whole.statements += performed.statements;
@@ -300,7 +300,7 @@ impl Stage {
         let all = units(migration, Operation::Apply, &self.managed.schema)?;
         let last = all.iter().rposition(|unit| !matches!(unit.work, Work::Verify(_))).unwrap_or(0);
         // A row step may stop before its end; one of schema has not begun then.
-        let first = usize::from(all.first().is_none_or(|unit| matches!(unit.work, Work::Sql(_) | Work::Verify(_))));
+        let first = usize::from(all.first().is_none_or(|unit| unit.changes_schema() || matches!(unit.work, Work::Verify(_))));
         for done in first..=last {
             let after = all.get(done.wrapping_sub(1)).map_or(0, |unit| unit.step);
             let result: Result<(), Fell> = self.within(authored, |stage| {
