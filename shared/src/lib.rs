@@ -1,5 +1,6 @@
 //! The words and rules that daemon and server agree on. Pure: values in, values out; no I/O crate is a dependency.
 
+pub mod columns;
 pub mod duration;
 pub mod fingerprint;
 pub mod ids;
