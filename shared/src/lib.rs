@@ -4,6 +4,7 @@ pub mod columns;
 pub mod duration;
 pub mod fingerprint;
 pub mod ids;
+pub mod ledger;
 pub mod manifest;
 pub mod migration;
 pub mod protocol;
