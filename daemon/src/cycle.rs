@@ -859,6 +859,8 @@ impl Core {
                 schema: None,
                 steps: Vec::new(),
                 min_sqlite: None,
+                columns: None,
+                sync: Default::default(),
             };
             drop(store);
             let entry = TargetEntry::new(&body, link);

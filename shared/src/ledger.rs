@@ -3,7 +3,7 @@
 //! A chain signs what each version changes, so that a chain of n versions stays linear in size; a ledger is the changes
 //! one on top of the other, and the highest id that was ever given, which dropping does not lower.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,34 @@ pub struct ColumnChange {
     /// Ids of the tables that go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<u32>,
+    /// Columns that a backfill fills anew, and that have another id from here on: what was written under the old one is
+    /// another value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewed: Vec<Renewed>,
+}
+
+/// A column that has another id from one version on. `[table, from, to]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "(u32, u32, u32)", into = "(u32, u32, u32)")]
+pub struct Renewed {
+    /// Id of the table.
+    pub table: u32,
+    /// Its id before.
+    pub from: u32,
+    /// Its id from here on.
+    pub to: u32,
+}
+
+impl From<(u32, u32, u32)> for Renewed {
+    fn from((table, from, to): (u32, u32, u32)) -> Self {
+        Self { table, from, to }
+    }
+}
+
+impl From<Renewed> for (u32, u32, u32) {
+    fn from(renewed: Renewed) -> Self {
+        (renewed.table, renewed.from, renewed.to)
+    }
 }
 
 /// Why a change does not follow what is there.
@@ -42,6 +70,16 @@ pub enum BadChange {
         id: u32,
         /// The highest that was given.
         last: u32,
+    },
+    /// A column is said to be filled anew that is not.
+    #[error("it says that column {from} of table {table} becomes {to}, and that is not what it does")]
+    NotRenewed {
+        /// Id of the table.
+        table: u32,
+        /// Id before.
+        from: u32,
+        /// Id after.
+        to: u32,
     },
     /// Not in order, or a table both made and dropped.
     #[error("its table ids do not ascend at {id}, or it is named twice")]
@@ -70,6 +108,8 @@ pub struct Same {
     pub tables: BTreeMap<String, Option<u32>>,
     /// Columns, by table and name.
     pub columns: BTreeMap<(String, String), Option<u32>>,
+    /// Columns, by table and name, that are who they were and are filled anew.
+    pub renewed: BTreeSet<(String, String)>,
 }
 
 /// The map at one version, with the marks below which no id is given again.
@@ -89,6 +129,11 @@ impl Ledger {
         ColumnMap { tables: self.tables.values().cloned().collect() }
     }
 
+    /// The table with that id.
+    pub fn table(&self, id: u32) -> Option<&TableColumns> {
+        self.tables.get(&id)
+    }
+
     /// The highest table id that was ever given; 0 before the first.
     pub fn last_table(&self) -> u32 {
         self.last_table
@@ -104,6 +149,13 @@ impl Ledger {
     pub fn apply(&mut self, change: &ColumnChange) -> Result<(), BadChange> {
         ascending(change.made.iter().map(|t| t.id))?;
         ascending(change.dropped.iter().copied())?;
+        for Renewed { table, from, to } in change.renewed.iter().copied() {
+            let made = change.made.iter().find(|t| t.id == table);
+            let was = self.tables.get(&table).is_some_and(|t| t.column_by_id(from).is_some() && t.column_by_id(to).is_none());
+            if !was || !made.is_some_and(|t| t.column_by_id(from).is_none() && t.column_by_id(to).is_some()) {
+                return Err(BadChange::NotRenewed { table, from, to });
+            }
+        }
         for id in &change.dropped {
             let table = self.tables.remove(id).ok_or(BadChange::NoSuchTable { id: *id })?;
             self.names.remove(&table.name.to_ascii_lowercase());
@@ -155,23 +207,25 @@ impl Ledger {
         let claimed: Vec<u32> = same.tables.iter().filter(|(name, _)| shapes.iter().any(|(n, _)| n == *name)).filter_map(|(_, id)| *id).collect();
         let mut last_table = self.last_table;
         let mut tables: BTreeMap<u32, TableColumns> = BTreeMap::new();
+        let mut renewed = Vec::new();
         for (name, shape) in shapes {
             let by_name = || self.names.get(&name).copied().filter(|id| !claimed.contains(id));
             let old = same.tables.get(&name).copied().unwrap_or_else(by_name).and_then(|id| self.tables.get(&id));
             let id = old.map_or_else(|| next_id(&mut last_table), |old| old.id);
-            let table = TableColumns { id, name: shape.name.clone(), columns: self.columns(old, &name, shape, same) };
+            let table = TableColumns { id, name: shape.name.clone(), columns: self.columns(old, &name, shape, same, &mut renewed) };
             if let Some(twin) = tables.insert(id, table) {
                 return Err(BadColumns::NotAscending { place: format!("table {:?}", twin.name), id, after: id }.into());
             }
         }
         let dropped = self.tables.keys().filter(|id| !tables.contains_key(id)).copied().collect();
         tables.retain(|id, table| self.tables.get(id) != Some(table));
-        let change = ColumnChange { made: tables.into_values().collect(), dropped };
+        renewed.sort_unstable();
+        let change = ColumnChange { made: tables.into_values().collect(), dropped, renewed };
         self.clone().apply(&change)?;
         Ok(change)
     }
 
-    fn columns(&self, old: Option<&TableColumns>, table: &str, shape: &Shape, same: &Same) -> Vec<Column> {
+    fn columns(&self, old: Option<&TableColumns>, table: &str, shape: &Shape, same: &Same, renewed: &mut Vec<Renewed>) -> Vec<Column> {
         let mut last = old.and_then(|old| self.last_column(old.id)).unwrap_or(0);
         let key = |name: &str| (table.to_owned(), name.to_ascii_lowercase());
         let claimed: Vec<u32> = shape.columns.iter().filter_map(|name| same.columns.get(&key(name)).copied().flatten()).collect();
@@ -182,7 +236,10 @@ impl Ledger {
                 let by_name = || old?.column(name).map(|c| c.id).filter(|id| !claimed.contains(id));
                 // Who has no old table has no old column either.
                 let known = old.and_then(|_| same.columns.get(&key(name)).copied().unwrap_or_else(by_name));
-                Column { id: known.unwrap_or_else(|| next_id(&mut last)), name: name.clone() }
+                let anew = known.zip(old).filter(|_| same.renewed.contains(&key(name)));
+                let id = known.filter(|_| anew.is_none()).unwrap_or_else(|| next_id(&mut last));
+                renewed.extend(anew.map(|(from, old)| Renewed { table: old.id, from, to: id }));
+                Column { id, name: name.clone() }
             })
             .collect();
         columns.sort_by_key(|c| c.id);
@@ -247,14 +304,24 @@ mod tests {
         let same = Same {
             tables: BTreeMap::from([("people".to_owned(), Some(1))]),
             columns: BTreeMap::from([(("people".to_owned(), "given".to_owned()), Some(1))]),
+            ..Same::default()
         };
         let two = step(&one, &[shape("people", &["given", "last", "first"]), shape("person", &["first"])], &same);
         assert_eq!(said(&two), ["people#1: given=1 last=2 first=3", "person#2: first=1"]);
-        let swap = Same { tables: BTreeMap::from([("people".to_owned(), Some(2)), ("person".to_owned(), Some(1))]), columns: BTreeMap::new() };
+        let swap = Same { tables: BTreeMap::from([("people".to_owned(), Some(2)), ("person".to_owned(), Some(1))]), ..Same::default() };
         let swapped = step(&two, &[shape("person", &["given", "last", "first"]), shape("people", &["first"])], &swap);
         assert_eq!(said(&swapped), ["person#1: given=1 last=2 first=3", "people#2: first=1"]);
-        let fresh = Same { tables: BTreeMap::new(), columns: BTreeMap::from([(("people".to_owned(), "first".to_owned()), None)]) };
+        let fresh = Same { columns: BTreeMap::from([(("people".to_owned(), "first".to_owned()), None)]), ..Same::default() };
         assert_eq!(said(&step(&swapped, &[shape("people", &["first"])], &fresh)), ["people#2: first=2"]);
+    }
+
+    #[test]
+    fn a_column_that_is_filled_anew_gets_another_id_and_both_are_told() {
+        let one = step(&Ledger::default(), &[shape("notes", &["id", "title"])], &Same::default());
+        let renewed = BTreeSet::from([("notes".to_owned(), "title".to_owned()), ("notes".to_owned(), "slug".to_owned())]);
+        let same = Same { renewed, ..Same::default() };
+        let change = one.next(&[shape("notes", &["id", "Title", "slug"])], &same).unwrap();
+        assert_eq!(serde_json::to_string(&change).unwrap(), r#"{"made":[[1,"notes",[[1,"id"],[3,"Title"],[4,"slug"]]]],"renewed":[[1,2,3]]}"#);
     }
 
     #[test]
@@ -268,6 +335,7 @@ mod tests {
         assert!(refused(r#"{"made":[[2,"b",[[1,"x"]]]]}"#).contains("table \"b\" id 2, and ids up to 2 were given"));
         assert!(refused(r#"{"made":[[1,"a",[[1,"x"],[2,"z"]]]]}"#).contains("column \"z\" of table \"a\" id 2"));
         assert!(refused(r#"{"made":[[3,"A",[[1,"x"]]]]}"#).contains("name of another table"));
+        assert!(refused(r#"{"renewed":[[1,1,3]]}"#).contains("becomes 3, and that is not what it does"));
         assert!(refused(r#"{"dropped":[2]}"#).contains("there is none"));
         assert!(refused(r#"{"made":[[1,"a",[[1,"x"]]]],"dropped":[1]}"#).contains("named twice"));
         assert!(refused(r#"{"made":[[4,"c",[[1,"x"]]],[3,"d",[[1,"x"]]]]}"#).contains("ascend"));

@@ -4,6 +4,7 @@ use crate::{
     ids::Digest,
     migration::{BadMigration, Link, MAX_CHAIN, Migration, TargetEntry, Targets},
     remedy::{Remedy, operator},
+    row_schema::RowSchema,
 };
 
 /// A migration whose bytes are those of its targets entry. Only [`verify`] makes one.
@@ -71,6 +72,16 @@ pub enum TrustError {
         /// How.
         why: String,
     },
+    /// The ids of tables and columns, or what is said of exchanging rows, cannot be.
+    #[error("version {version} (revision {revision}) gives ids or settings of rows that cannot be: {why}")]
+    BadIds {
+        /// Where.
+        version: u32,
+        /// Its revision.
+        revision: u32,
+        /// How.
+        why: String,
+    },
     /// A published link changed.
     #[error("{name} was accepted with digest {known} and is now offered with {offered}; the accepted one is kept")]
     Changed {
@@ -91,6 +102,7 @@ impl TrustError {
                 operator("the repository serves damaged or foreign bytes: restore it, or publish again")
             }
             Self::BrokenChain { .. } => operator("publish the chain again from the directory it came from"),
+            Self::BadIds { .. } => operator("publish it again with this whimbrel, which gives the ids by itself"),
             Self::Changed { .. } => operator("a published migration never changes: restore its text, and put the change into a new one"),
         }
     }
@@ -111,7 +123,8 @@ pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, Tr
 }
 
 /// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each that all do the
-/// same to the schema, `previous` the digest of the predecessor's first revision, names unique. Returns it in order.
+/// same to the schema, to ids and to the settings of rows, `previous` the digest of the predecessor's first revision, names
+/// unique, no id given twice. Returns it in order.
 pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let broken = |version: u32, why: String| TrustError::BrokenChain { version, why };
     if targets.targets.len() > MAX_CHAIN {
@@ -126,6 +139,7 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let mut slot: Option<&TargetEntry> = None; // first revision of the version being read
     let mut last: Option<&TargetEntry> = None;
     let mut names = std::collections::BTreeSet::new();
+    let mut ids = RowSchema::default();
     for entry in &chain {
         let link = &entry.custom;
         let (version, revision) = last.map_or((0, 0), |l| (l.custom.version, l.custom.revision));
@@ -141,6 +155,10 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
             if first.custom.schema.is_some() && link.schema != first.custom.schema {
                 return Err(broken(link.version, format!("revision {} ends in another schema than revision 1", link.revision)));
             }
+            // Rows travel by these, whichever revision ran.
+            if link.columns != first.custom.columns || link.sync != first.custom.sync {
+                return Err(broken(link.version, format!("revision {} gives other column ids or settings of rows than revision 1", link.revision)));
+            }
         } else {
             if link.version != version + 1 {
                 return Err(broken(link.version, format!("it follows version {version}")));
@@ -155,6 +173,7 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
                 return Err(broken(link.version, format!("the name {} stands twice", link.name)));
             }
             slot = Some(entry);
+            ids.pass(link).map_err(|why| TrustError::BadIds { version: link.version, revision: link.revision, why })?;
         }
         last = Some(entry);
     }
@@ -181,8 +200,18 @@ mod tests {
                 files: BTreeMap::from([("up.sql".to_owned(), format!("CREATE TABLE t{version}(x);"))]),
             };
             let body = migration.to_bytes();
-            let link =
-                Link { name: migration.name.clone(), version, revision: 1, previous, mends: None, schema: None, steps: Vec::new(), min_sqlite: None };
+            let link = Link {
+                name: migration.name.clone(),
+                version,
+                revision: 1,
+                previous,
+                mends: None,
+                schema: None,
+                steps: Vec::new(),
+                min_sqlite: None,
+                columns: None,
+                sync: Default::default(),
+            };
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             targets.targets.insert(entry.path(), entry);
