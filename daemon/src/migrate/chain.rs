@@ -1,6 +1,6 @@
 //! The accepted chain of one app, in memory. Pure.
 
-use whimbrel_shared::{fingerprint::Schema, migration::TargetEntry};
+use whimbrel_shared::{fingerprint::Schema, migration::TargetEntry, row_schema::RowSchema};
 
 /// Accepted entries, by version, then revision.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,16 @@ impl Chain {
             self.extend(&mut schema, at)?;
         }
         Some(schema)
+    }
+
+    /// The ids of tables and columns, and which tables exchange rows, at `version`. The error says in words what cannot be:
+    /// the chain was checked when it was accepted, so it is damaged.
+    pub fn rows_at(&self, version: u32) -> Result<RowSchema, String> {
+        let mut rows = RowSchema::default();
+        for slot in self.versions.iter().take(version as usize).filter_map(|revisions| revisions.first()) {
+            rows.pass(&slot.custom).map_err(|why| format!("version {}: {why}", slot.custom.version))?;
+        }
+        Ok(rows)
     }
 
     /// The schema half-way through `version`, an online migration, after so many of its `sql` steps.

@@ -43,7 +43,7 @@ pub(super) fn judge(desk: &mut Desk<'_>, steps: &[Step], so_far: &SoFar, rows: &
             say(desk, Rule::RowStep, Weight::Always, what, "say how many rows a part may have at most, or take `batch` away");
         }
         let filled = matches!(step, Step::Backfill(_));
-        if filled && mode == Mode::Atomic && so_far.synced.contains_key(&name) {
+        if filled && mode == Mode::Atomic && so_far.synced.contains(&name) {
             let what = format!("{table} exchanges rows, and its backfill is one transaction, under one lock");
             say(
                 desk,
