@@ -118,8 +118,9 @@ impl Importer<'_> {
             if !self.wanted.tables.is_empty() && !self.wanted.tables.iter().any(|w| w.eq_ignore_ascii_case(&line.table)) {
                 continue;
             }
-            let values = line.row.iter().map(|(column, json)| from_json(json.clone()).map(|value| (column.clone(), value)));
-            let record = Record { line: number, values: values.collect::<Result<_, _>>().map_err(wrong)? };
+            let (columns, values): (Vec<String>, Vec<serde_json::Value>) = line.row.into_iter().unzip();
+            let values = values.into_iter().map(from_json).collect::<Result<_, _>>().map_err(wrong)?;
+            let record = Record { line: number, columns: columns.into(), values };
             if loading.as_ref().is_none_or(|l| !l.table.name.eq_ignore_ascii_case(&line.table)) {
                 self.put(loading.as_mut(), &mut pending)?;
                 loading = Some(self.loading(&line.table, "")?);
