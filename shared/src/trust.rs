@@ -102,7 +102,9 @@ impl TrustError {
                 operator("the repository serves damaged or foreign bytes: restore it, or publish again")
             }
             Self::BrokenChain { .. } => operator("publish the chain again from the directory it came from"),
-            Self::BadIds { .. } => operator("restore the repository from a backup, or publish with whimbrel, which gives ids by itself; those that were given never change"),
+            Self::BadIds { .. } => operator(
+                "restore the repository from a backup, or publish with whimbrel, which gives ids by itself; those that were given never change",
+            ),
             Self::Changed { .. } => operator("a published migration never changes: restore its text, and put the change into a new one"),
         }
     }

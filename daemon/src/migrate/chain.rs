@@ -1,6 +1,10 @@
 //! The accepted chain of one app, in memory. Pure.
 
-use whimbrel_shared::{fingerprint::Schema, migration::TargetEntry, row_schema::{NoIds, RowSchema}};
+use whimbrel_shared::{
+    fingerprint::Schema,
+    migration::TargetEntry,
+    row_schema::{NoIds, RowSchema},
+};
 
 /// Accepted entries, by version, then revision.
 #[derive(Clone, Debug, Default)]

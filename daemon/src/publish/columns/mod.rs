@@ -5,7 +5,10 @@ pub mod own_row;
 pub(super) mod read;
 pub(super) mod seen;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use whimbrel_shared::{
     carry::{self, CarryError},
@@ -21,8 +24,8 @@ use self::{own_row::Filled, read::Tables};
 /// What a rehearsal found out about one version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The tables that it leaves.
-    pub tables: Tables,
+    /// The tables that it leaves. Shared with the versions beside it that do not change them.
+    pub tables: Arc<Tables>,
     /// What its statements were seen to do to names.
     pub seen: carry::Seen,
     /// What its backfills fill.

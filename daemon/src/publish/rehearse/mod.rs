@@ -13,7 +13,7 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
@@ -207,7 +207,7 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
     let mut seeds = seed::Seeds::new()?;
     let mut rehearsal = Rehearsal { versions: Vec::with_capacity(of), findings: Vec::new(), notes: Vec::new() };
     let mut before = Facts::default();
-    let mut tables = Tables::default();
+    let mut tables = Arc::new(Tables::default());
     let mut ids = RowSchema::default();
     for (index, authored) in chain.migrations.iter().enumerate() {
         let (version, migration) = (index + 1, &authored.migration);
@@ -225,9 +225,9 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         rehearsal.findings.extend(lint::after(authored, strictness, &before, &now));
         let seen = seen::seen(&tables.shapes, deeds(migration).iter());
         if now.schema != before.schema {
-            tables = columns::read::read(&stage.managed.connection).map_err(sqlite("reading the schema"))?;
+            tables = Arc::new(columns::read::read(&stage.managed.connection).map_err(sqlite("reading the schema"))?);
         }
-        let found = columns::Found { tables: tables.clone(), seen, filled: stage.filled(&examined)?, bad_keys: examined.bad_keys };
+        let found = columns::Found { tables: Arc::clone(&tables), seen, filled: stage.filled(&examined)?, bad_keys: examined.bad_keys };
         let number = u32::try_from(version).unwrap_or(u32::MAX);
         let rows = match found.decide(&ids, number, &migration.manifest) {
             Ok((rows, notes)) => {
