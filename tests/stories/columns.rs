@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use whimbrel_tests::{Mig, device::list, migrations};
 
-use crate::pair;
+use crate::{SOON, pair};
 
 /// What each version does to ids, oldest first: the map as the device folds it is these, one on top of the other.
 fn changes(targets: &Value) -> Vec<String> {
@@ -63,11 +63,10 @@ fn ids_are_signed_served_and_kept_through_a_rename_a_drop_a_split_and_a_renamed_
         r#"{"made":[[1,"people",[[1,"id"],[2,"given"],[5,"family"],[6,"suffix"]]]]}"#,
     ];
     assert_eq!(changes(&served), want);
-    let first = served["targets"]["0001_init.r1.json"]["custom"]["sync"]["tables"][0].to_string();
-    assert_eq!(first, r#"{"conflict":"merge","direction":"both","key":[[1,"binary"]],"table":1}"#);
+    let first = &served["targets"]["0001_init.r1.json"]["custom"]["sync"]["tables"][0];
+    assert_eq!(*first, json!({ "table": 1, "direction": "both", "conflict": "merge", "key": [[1, "binary"]] }));
     let kept = list(&device.state().join("device.db"), "SELECT json_extract(entry, '$.custom.columns') FROM target ORDER BY version");
     assert_eq!(kept, want);
-    assert_eq!(device.json(&["status", "--json"])["databases"][0]["no_rows"], Value::Null);
 
     // The same schema with other ids is another thing.
     let mut other = chain.clone();
@@ -90,10 +89,11 @@ fn a_chain_without_ids_says_why_its_rows_cannot_be_exchanged() {
     let stage = crate::stage();
     let (server, device) = pair(&stage, "");
     server.publish_unchecked("notes", &[Mig::up("0001_init", "CREATE TABLE notes(id TEXT PRIMARY KEY);")]);
-    device.once_well();
-    let status = device.json(&["status", "--json"]);
-    let said = status["databases"][0]["no_rows"].to_string();
-    assert!(said.contains("version 1 was published without column ids"), "{status}");
+    let mut daemon = device.start();
+    daemon.until_at(SOON, 1);
+    let said = daemon.status()["databases"][0]["no_rows"].to_string();
+    assert!(said.contains("version 1 was published without column ids"), "{said}");
+    daemon.stop();
 }
 
 #[test]
