@@ -118,8 +118,8 @@ mod tests {
         check("slug = last_insert_rowid() + changes()", "1", &["slug"], &["changes", "last_insert_rowid"]);
         check("slug = CURRENT_TIMESTAMP", "1", &["slug"], &["current_timestamp"]);
         check("slug = (SELECT max(title) FROM \"My notes\")", "1", &["slug"], &["SELECT of its own"]);
-        check("slug = title", "EXISTS (SELECT 1 FROM tags)", &[], &["reads tags"]);
-        check("slug = title", "id IN tags", &[], &["reads tags"]);
+        check("slug = title", "EXISTS (SELECT 1 FROM tags)", &["slug"], &["reads tags"]);
+        check("slug = title", "id IN tags", &["slug"], &["reads tags"]);
         let keyless = filled("k", "CREATE TABLE k(a, b)", "b = rowid", "1").unwrap();
         assert!(keyless.refused[0].contains("row id"), "{:?}", keyless.refused);
         assert_eq!(filled("My notes", CREATE, "nothing = 1", "1"), None);
