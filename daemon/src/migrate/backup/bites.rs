@@ -7,7 +7,7 @@ use std::{fs::File, io};
 
 /// Pushes a file out while it is written from its beginning to its end.
 #[derive(Debug)]
-pub struct Bites {
+pub(super) struct Bites {
     file: File,
     /// Bytes from here on have not been pushed out.
     pushed: u64,
@@ -17,14 +17,14 @@ pub struct Bites {
 
 impl Bites {
     /// Reserves room for `size_bytes`. Where the file system cannot, the file grows as it is written.
-    pub fn new(file: File, size_bytes: u64) -> Self {
+    pub(super) fn new(file: File, size_bytes: u64) -> Self {
         reserve(&file, size_bytes);
         Self { file, pushed: 0, arrived: 0 }
     }
 
     /// Everything below `written` is in the file: begins to push it out, and waits for the bite before it, so that no more
     /// than two are on their way.
-    pub fn push(&mut self, written: u64) -> io::Result<()> {
+    pub(super) fn push(&mut self, written: u64) -> io::Result<()> {
         push(&self.file, self.pushed, written, false)?;
         push(&self.file, self.arrived, self.pushed, true)?;
         (self.arrived, self.pushed) = (self.pushed, written.max(self.pushed));
