@@ -12,7 +12,7 @@ use std::{
 
 use whimbrel_shared::{
     carry::{self, CarryError},
-    columns::{ColumnMap, TableColumns},
+    columns::{Column, ColumnMap, TableColumns},
     ledger::{ColumnChange, Same},
     manifest::{Carry, DropPolicy, Manifest, MinSchema},
     row_schema::RowSchema,
@@ -186,8 +186,11 @@ impl Found {
                 problems.push(Problem::NotOwnRow { table: now.name.clone(), what: "its backfill".to_owned(), why: why.clone() });
             }
             let old = map.table_by_id(table.id);
-            for column in &filled.columns {
-                let Some(column) = now.column(column) else { continue };
+            // A column too may have had another name at the time of the step.
+            let by_old_name = |name: &String| old.and_then(|t| t.column(name)).and_then(|c| now.column_by_id(c.id));
+            let targets: BTreeMap<u32, &Column> =
+                filled.columns.iter().flat_map(|name| [now.column(name), by_old_name(name)]).flatten().map(|c| (c.id, c)).collect();
+            for column in targets.into_values() {
                 // One that is new here is nobody's older value.
                 if old.and_then(|t| t.column_by_id(column.id)).is_none() {
                     continue;

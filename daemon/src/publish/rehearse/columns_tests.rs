@@ -136,6 +136,14 @@ fn a_backfill_of_a_column_that_was_there_gives_it_another_id_or_makes_older_edit
     refused("", &fill("zip = 'x', id = upper(id)", ""), &["WB039 person exchanges rows, and its backfill changes id"]);
     refused("", &fill("zip = hex(randomblob(2))", ""), &["WB039", "randomblob() does not always give the same"]);
     refused("", &fill("zip = (SELECT max(last) FROM person)", ""), &["WB039", "it has a SELECT of its own"]);
+    let later = fill("zip = 'x'", "[[step]]\nsql = \"later.sql\"\n[[carry]]\ntable = \"person\"\nrename = { zip = \"code\" }");
+    let later = [
+        ("1_a/up.sql", PERSON),
+        ("1_a/migration.toml", "[sync.person]"),
+        ("2_b/later.sql", "ALTER TABLE person RENAME zip TO code"),
+        ("2_b/migration.toml", later.as_str()),
+    ];
+    assert_eq!(maps(&run(Layout::Whimbrel, &later).unwrap())[1].0, "person#1: id=1 first=2 last=3 street=5 code=6");
     // At its own place in the migration: the column that it reads is gone before the end, and a view does not stand in between.
     let moved = "mode = \"online\"\ndestructive = true\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"person\"\nset = \"mail = zip || '@'\"\nwhere = \"mail IS NULL AND zip IS NOT NULL\"\n[[step]]\nsql = \"end.sql\"\n[[carry]]\ntable = \"person\"\ndrop = { zip = \"archive\" }";
     let files = [
