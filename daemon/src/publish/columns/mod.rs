@@ -13,7 +13,7 @@ use std::{
 use whimbrel_shared::{
     carry::{self, CarryError},
     columns::{Column, ColumnMap, TableColumns},
-    ledger::{ColumnChange, Same},
+    ledger::{BadChange, ColumnChange, Same},
     manifest::{Carry, DropPolicy, Manifest, MinSchema},
     row_schema::RowSchema,
     synced::{self, SyncChange, SyncError},
@@ -136,22 +136,25 @@ impl Found {
         let (mut problems, mut notes) = (Vec::new(), Vec::new());
 
         // Who is who, before anything is filled anew.
-        let ids = |same: &Same| ledger.next(&self.tables.shapes, same).map_err(|e| vec![Problem::Ids { why: e.to_string() }]);
-        let mut then = ledger.clone();
-        then.apply(&ids(&same)?).map_err(|e| vec![Problem::Ids { why: e.to_string() }])?;
-        let old_after = then.map();
-        self.fill(&map, &old_after, before, version, manifest, &mut same, &mut problems, &mut notes);
-
-        let change = ids(&same)?;
-        let mut now = ledger.clone();
-        now.apply(&change).map_err(|e| vec![Problem::Ids { why: e.to_string() }])?;
-        let after = now.map();
+        let wrong_ids = |e: BadChange| vec![Problem::Ids { why: e.to_string() }];
+        let give = |same: &Same| {
+            let change = ledger.next(&self.tables.shapes, same).map_err(wrong_ids)?;
+            let mut now = ledger.clone();
+            now.apply(&change).map_err(wrong_ids)?;
+            Ok::<_, Vec<Problem>>((change, now.map()))
+        };
+        let (mut change, mut after) = give(&same)?;
+        self.fill(&map, &after, before, version, manifest, &mut same, &mut problems, &mut notes);
+        if !same.renewed.is_empty() {
+            (change, after) = give(&same)?;
+        }
         problems.extend(self.ways_up(&map, &after, before, version, manifest));
         let gone = |id: u32| {
             let name = map.table_by_id(id).map(|t| t.name.as_str()).unwrap_or_default();
             said(&manifest.carry, name).and_then(|c| c.gone).unwrap_or(DropPolicy::Archive)
         };
-        let constraints = self.tables.constraints(&after);
+        let asked = |t: &TableColumns| before.synced().table(t.id).is_some() || manifest.sync.keys().any(|name| name.eq_ignore_ascii_case(&t.name));
+        let constraints = self.tables.constraints(after.tables.iter().filter(|t| asked(t)));
         match synced::next(before.synced(), version, &after, &manifest.sync, &gone, &constraints, &self.tables.others) {
             Ok(sync) if problems.is_empty() => {
                 for table in &sync.tables {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 use whimbrel_shared::{
-    columns::{ColumnMap, TableColumns, reserved},
+    columns::{TableColumns, reserved},
     ledger::Shape,
     synced::{Collation, Constraints, KeyColumn},
 };
@@ -150,9 +150,9 @@ impl Index {
 }
 
 impl Tables {
-    /// Keys and unique sets of every table of `map`, by id.
-    pub(super) fn constraints(&self, map: &ColumnMap) -> BTreeMap<u32, Constraints> {
-        map.tables.iter().filter_map(|table| Some((table.id, self.constraints_of(table)?))).collect()
+    /// Keys and unique sets of these tables, by id.
+    pub(super) fn constraints<'t>(&self, tables: impl Iterator<Item = &'t TableColumns>) -> BTreeMap<u32, Constraints> {
+        tables.filter_map(|table| Some((table.id, self.constraints_of(table)?))).collect()
     }
 
     fn constraints_of(&self, table: &TableColumns) -> Option<Constraints> {
@@ -187,7 +187,10 @@ impl Tables {
 
 #[cfg(test)]
 mod tests {
-    use whimbrel_shared::ledger::{Ledger, Same};
+    use whimbrel_shared::{
+        columns::ColumnMap,
+        ledger::{Ledger, Same},
+    };
 
     use super::*;
 
@@ -220,7 +223,7 @@ mod tests {
         let check = |sql: &str, assigned: bool, key: &[Result<KeyColumn, String>], unique: &[&[KeyColumn]]| {
             let found = tables(sql);
             let map = map(&found);
-            let one = &found.constraints(&map)[&map.table("t").unwrap().id];
+            let one = &found.constraints(map.tables.iter())[&map.table("t").unwrap().id];
             assert_eq!((one.assigned, one.key.as_slice()), (assigned, key), "{sql}");
             assert_eq!(one.unique, unique, "{sql}");
         };
