@@ -245,30 +245,46 @@ pub enum LoadConflict {
     Skip,
 }
 
-/// What becomes of unsent edits of one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What becomes of one table and of the unsent edits of its rows. Names are those before the migration, unless said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Carry {
     /// The table as it was called before.
     pub table: String,
-    /// Its new name, where it changed.
+    /// Its name afterwards: its new one where it changed; its old one where a table of that name is still the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// The table goes, and what becomes of its unsent edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<DropPolicy>,
     /// Columns that changed their name: old to new.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rename: BTreeMap<String, String>,
     /// Columns that go, and what becomes of their unsent values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drop: BTreeMap<String, DropPolicy>,
-    /// One column that becomes several.
+    /// One column that becomes several: old name to new ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub split: BTreeMap<String, Vec<String>>,
     /// Several columns that become one: new name to old ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub merge: BTreeMap<String, Vec<String>>,
-    /// How an old key becomes a new one: new key column to expression.
+    /// How an old key becomes a new one: new key column to an expression over the old row.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub key: BTreeMap<String, String>,
+    /// New tables into which a part of each row moves, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub into: BTreeMap<String, Part>,
+}
+
+/// The part of a row that moves into another table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The new table's key columns, each with the old table's key column whose value it has.
+    pub key: BTreeMap<String, String>,
+    /// Columns that move: old name to the name in the new table.
+    pub columns: BTreeMap<String, String>,
 }
 
 /// What becomes of an unsent value whose column goes.
@@ -283,19 +299,63 @@ pub enum DropPolicy {
     Block,
 }
 
-/// How one table exchanges rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How one table exchanges rows, as far as a migration says it: what is not said stays as it was in the version before,
+/// and has its default in the first version that names the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SyncTable {
     /// Who wins a concurrent edit.
-    #[serde(default)]
-    pub conflict: SyncConflict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<SyncConflict>,
     /// Which way rows go.
-    #[serde(default)]
-    pub direction: Direction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// How keys made on two devices are kept apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Keys>,
+    /// The oldest version whose edits of this table can still be taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_schema: Option<MinSchema>,
+    /// The table exchanges no rows any more, and what becomes of its unsent edits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<DropPolicy>,
+}
+
+/// A version, as a migration says it that does not know its own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawMinSchema", into = "RawMinSchema")]
+pub enum MinSchema {
+    /// The one in whose manifest it stands: `"this"`.
+    This,
+    /// That one.
+    Version(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "min_schema is \"this\" or the number of a version, from 1")]
+enum RawMinSchema {
+    Number(u32),
+    Word(String),
+}
+
+impl TryFrom<RawMinSchema> for MinSchema {
+    type Error = String;
+    fn try_from(raw: RawMinSchema) -> Result<Self, String> {
+        match raw {
+            RawMinSchema::Word(word) if word == "this" => Ok(Self::This),
+            RawMinSchema::Number(version) if version > 0 => Ok(Self::Version(version)),
+            RawMinSchema::Word(_) | RawMinSchema::Number(_) => Err("min_schema is \"this\" or the number of a version, from 1".to_owned()),
+        }
+    }
+}
+
+impl From<MinSchema> for RawMinSchema {
+    fn from(min: MinSchema) -> Self {
+        match min {
+            MinSchema::This => Self::Word("this".to_owned()),
+            MinSchema::Version(version) => Self::Number(version),
+        }
+    }
 }
 
 /// Who wins a concurrent edit.
@@ -525,9 +585,27 @@ verify = "verify.sql"
 table = "person"
 rename = { first = "given" }
 drop   = { zip = "archive" }
+[[carry]]
+table = "contact"
+to = "address"
+split = { name = ["given", "surname"] }
+merge = { phone = ["area", "number"] }
+key = { uuid = "lower(hex(id))" }
+[carry.into.place]
+key = { contact = "id" }
+columns = { street = "street" }
+[[carry]]
+table = "old"
+gone = "block"
 [sync.notes]
 conflict = "keep-newest"
 direction = "both"
+keys = "renumber"
+min_schema = "this"
+[sync.person]
+min_schema = 2
+[sync.old]
+stop = "discard"
 "#;
 
     #[test]
@@ -543,6 +621,10 @@ direction = "both"
         let error = Manifest::parse("mode = \"atomic\"\ndestuctive = true\n").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
         assert!(error.to_string().contains("destuctive"), "{error}");
+        let error = Manifest::parse("[[carry]]\ntable = \"a\"\ndrop = { zip = \"arch\" }\n").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("`archive`, `discard`, `block`"), "{error}");
+        let error = Manifest::parse("[sync.a]\nmin_schema = \"that\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("min_schema is"), "{error}");
         for bad in [
             "[[step]]\n",
             "[[step]]\nsql='a'\nverify='b'\n",

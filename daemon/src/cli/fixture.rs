@@ -82,6 +82,7 @@ pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
         failure: None,
         next_try_ms: None,
         app_version: Some("2.3.0".into()),
+        no_rows: None,
         health: vec![],
         migrations: migrations(&[Completed; 5]),
     }

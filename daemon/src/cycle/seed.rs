@@ -69,6 +69,9 @@ impl Core {
                 schema: None,
                 steps: Vec::new(),
                 min_sqlite: None,
+                // Nobody rehearsed it: without ids, no rows.
+                columns: None,
+                sync: Default::default(),
             };
             drop(store);
             let entry = TargetEntry::new(&body, link);

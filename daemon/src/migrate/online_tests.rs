@@ -126,7 +126,7 @@ impl Bed {
         let revise = BTreeSet::from([read.migrations[version as usize - 1].migration.name.clone()]);
         let found = publish::compare::compare(&read, &targets, &bodies, &revise).map_err(|e| e.to_string())?;
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).map_err(|e| e.to_string())?;
-        publish::revise::check(&read, &found, &rehearsal).map_err(|e| e.to_string())?;
+        publish::revise::check(&read, &found, &rehearsal, None).map_err(|e| e.to_string())?;
         let mut entries = all(&self.chain);
         for link in publish::compare::links(&read, &rehearsal, &targets.app, &found, Some(&targets)).unwrap() {
             self.bodies.insert((link.target.custom.version, link.target.custom.revision), link.body.into_bytes());

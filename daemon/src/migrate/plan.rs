@@ -169,6 +169,8 @@ mod tests {
             schema: None,
             steps: Vec::new(),
             min_sqlite: None,
+            columns: None,
+            sync: Default::default(),
         };
         Chain::new((1..=latest).map(|v| TargetEntry::new(format!("m{v}").as_bytes(), link(v))).collect())
     }

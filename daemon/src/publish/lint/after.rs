@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{Direction, LegacyAlterTable, Step, SyncTable},
+    manifest::{LegacyAlterTable, Step},
     sql::tokens,
 };
 
@@ -27,23 +27,10 @@ pub struct Facts {
     pub columns: BTreeMap<String, BTreeSet<String>>,
     /// Tables with a foreign key to a table that is not there: child and parent.
     pub dangling: BTreeSet<(String, String)>,
-    /// Tables whose key SQLite assigns by itself: one INTEGER PRIMARY KEY column, or none at all.
-    pub keys: BTreeMap<String, SyncKey>,
 }
 
-/// How a table's rows are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncKey {
-    /// By a key that the application makes.
-    Own,
-    /// By a number that SQLite assigns, the same on two devices for different rows.
-    Assigned,
-    /// Not at all.
-    Missing,
-}
-
-/// Judges what one migration did to the schema. `synced`: the tables that exchange rows from this version on.
-pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &Facts, synced: &BTreeMap<String, SyncTable>) -> Vec<Finding> {
+/// Judges what one migration did to the schema.
+pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut desk = Desk { authored, strictness, findings: &mut findings };
     let migration = &authored.migration;
@@ -62,45 +49,6 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
             format!("afterwards {child} refers to {parent}, and there is no such table: with foreign keys on, every insert into {child} fails"),
             "if the table was renamed before it was rebuilt, make the new one under another name and rename that at the end",
         );
-    }
-    for (table, sync) in synced {
-        let Some(key) = now.keys.get(table) else {
-            if migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table) {
-                desk.note(
-                    Rule::SyncKeys,
-                    Weight::Always,
-                    first_file(&ups),
-                    0,
-                    format!("[sync.{table}] is said of a table that is not there"),
-                    "correct the name in migration.toml",
-                );
-            }
-            continue;
-        };
-        let said_here = migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table);
-        if !said_here || sync.direction != Direction::Both {
-            continue;
-        }
-        match key {
-            SyncKey::Own => {}
-            SyncKey::Assigned if sync.keys.is_some() => {}
-            SyncKey::Assigned => desk.note(
-                Rule::SyncKeys,
-                Weight::Always,
-                first_file(&ups),
-                0,
-                format!("SQLite assigns the keys of {table}, so two devices give one number to different rows"),
-                format!("use a UUID or a natural key, or say in [sync.{table}] what happens then: keys = \"renumber\" (or \"global\")"),
-            ),
-            SyncKey::Missing => desk.note(
-                Rule::SyncKeys,
-                Weight::Always,
-                first_file(&ups),
-                0,
-                format!("{table} has no primary key, so its rows cannot be told apart"),
-                "give it a primary key",
-            ),
-        }
     }
     findings
 }

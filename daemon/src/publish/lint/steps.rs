@@ -46,8 +46,13 @@ pub(super) fn judge(desk: &mut Desk<'_>, steps: &[Step], so_far: &SoFar, rows: &
             let what = format!("a `{key}` step of {table} says batch = 0, and would never come to an end");
             say(desk, Rule::RowStep, Weight::Always, what, "say how many rows a part may have at most, or take `batch` away");
         }
+        // Others repeat a backfill for their rows, and a copy changes nothing: a rebuild that computes is neither.
+        if matches!(step, Step::Rebuild(rebuild) if !rebuild.values.is_empty()) && so_far.synced.contains(&name) {
+            let what = format!("{table} exchanges rows, and the `values` of its rebuild change them without anyone else learning of it");
+            say(desk, Rule::SyncedRows, Weight::Always, what, "let the rebuild copy, and compute the column in a `backfill` step");
+        }
         let filled = matches!(step, Step::Backfill(_));
-        if filled && mode == Mode::Atomic && so_far.synced.contains_key(&name) {
+        if filled && mode == Mode::Atomic && so_far.synced.contains(&name) {
             let what = format!("{table} exchanges rows, and its backfill is one transaction, under one lock");
             say(
                 desk,
