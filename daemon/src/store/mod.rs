@@ -3,7 +3,10 @@
 pub mod ballast;
 pub mod checkpoint;
 pub mod device;
+pub mod journal;
+pub mod key;
 pub mod managed;
+pub mod outbox;
 pub mod settings;
 mod words;
 

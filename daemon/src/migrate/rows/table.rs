@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, Row, types::Value};
 use serde_json::json;
+pub use whimbrel_shared::sql::quote;
 
 use crate::migrate::error::{ApplyError, sqlite};
 
@@ -95,11 +96,6 @@ impl Table {
         }
         Ok(Some(text))
     }
-}
-
-/// A name as SQL writes it.
-pub fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A value as JSON. What JSON cannot hold exactly is an object: `{"$blob": hex}`, `{"$real": hex of the bits}`.
