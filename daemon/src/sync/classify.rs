@@ -279,7 +279,8 @@ fn reached(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> 
     let mut roots = Vec::new();
     let mut names = Vec::new();
     let mut program = connection.prepare(&format!("EXPLAIN {sql}"))?;
-    let mut rows = program.query([])?;
+    // Nothing is bound: EXPLAIN runs nothing.
+    let mut rows = program.raw_query();
     while let Some(row) = rows.next()? {
         let (opcode, p1, p2, p3): (String, i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
         match opcode.as_str() {
