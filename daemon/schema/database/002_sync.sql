@@ -21,18 +21,6 @@ CREATE TABLE IF NOT EXISTS _whimbrel_folded (
 
 INSERT OR IGNORE INTO _whimbrel_folded (one, seq) VALUES (1, 0);
 
--- The oldest part of a journal that nobody folds, without masks: each key once, 0 where a key has fewer columns.
-CREATE TABLE IF NOT EXISTS _whimbrel_journal_key (
-    tab     INTEGER NOT NULL,
-    k1      NOT NULL,
-    k2      NOT NULL,
-    k3      NOT NULL,
-    k4      NOT NULL,
-    seq     INTEGER NOT NULL,
-    wall_ms INTEGER NOT NULL,
-    PRIMARY KEY (tab, k1, k2, k3, k4)
-) WITHOUT ROWID;
-
 -- Tables whose rows have to be compared with what was recorded of them, and how far that has come.
 -- `phase` 1: rows that are there; 2: rows that were recorded.
 CREATE TABLE IF NOT EXISTS _whimbrel_sweep (
@@ -43,33 +31,12 @@ CREATE TABLE IF NOT EXISTS _whimbrel_sweep (
     k1, k2, k3, k4
 );
 
--- Bounds a journal that nobody folds: past 131072 rows, each 512 writes move the oldest 1024 to the keys; past 131072
--- keys they are dropped, and their tables are swept. Every INSERT here is without a conflict, because the conflict clause
--- of the application's statement would replace one that is written here.
-CREATE TRIGGER IF NOT EXISTS _whimbrel_journal_bound AFTER INSERT ON _whimbrel_journal
-WHEN NEW.seq % 512 = 0 AND NEW.seq - (SELECT min(seq) FROM _whimbrel_journal) >= 131072
+-- Bounds a journal that nobody folds: the newest 262144 rows stay. That older ones went is seen in the numbers, and every
+-- table is swept then. Every statement that the application prepares compiles this trigger too, so it is short; its first
+-- form, which kept the keys of what went, cost each of them 60 µs.
+CREATE TRIGGER IF NOT EXISTS _whimbrel_journal_bound AFTER INSERT ON _whimbrel_journal WHEN NEW.seq % 512 = 0
 BEGIN
-    UPDATE _whimbrel_sweep SET phase = 1, k1 = NULL, k2 = NULL, k3 = NULL, k4 = NULL
-    WHERE (SELECT count(*) FROM _whimbrel_journal_key) >= 131072
-      AND tab IN (SELECT tab FROM _whimbrel_journal WHERE seq < (SELECT min(seq) FROM _whimbrel_journal) + 1024);
-    INSERT INTO _whimbrel_sweep (tab, why, wall_ms, phase)
-    SELECT tab, 'journal', min(wall_ms), 1 FROM _whimbrel_journal
-    WHERE (SELECT count(*) FROM _whimbrel_journal_key) >= 131072
-      AND seq < (SELECT min(seq) FROM _whimbrel_journal) + 1024
-      AND tab NOT IN (SELECT tab FROM _whimbrel_sweep)
-    GROUP BY tab;
-    INSERT INTO _whimbrel_journal_key (tab, k1, k2, k3, k4, seq, wall_ms)
-    SELECT tab, k1, coalesce(k2, 0), coalesce(k3, 0), coalesce(k4, 0), min(seq), min(wall_ms) FROM _whimbrel_journal AS j
-    WHERE (SELECT count(*) FROM _whimbrel_journal_key) < 131072
-      AND seq < (SELECT min(seq) FROM _whimbrel_journal) + 1024
-      AND seq > (SELECT max(seq) FROM _whimbrel_folded)
-      AND k1 IS NOT NULL
-      AND NOT EXISTS (
-          SELECT 1 FROM _whimbrel_journal_key AS k
-          WHERE k.tab = j.tab AND k.k1 = j.k1 AND k.k2 = coalesce(j.k2, 0) AND k.k3 = coalesce(j.k3, 0) AND k.k4 = coalesce(j.k4, 0)
-      )
-    GROUP BY tab, k1, coalesce(k2, 0), coalesce(k3, 0), coalesce(k4, 0);
-    DELETE FROM _whimbrel_journal WHERE seq < (SELECT min(seq) FROM _whimbrel_journal) + 1024;
+    DELETE FROM _whimbrel_journal WHERE seq <= NEW.seq - 262144;
 END;
 
 -- Tables that are captured: their keys and columns as the triggers were written for, and the digest of the triggers' texts.

@@ -1,32 +1,30 @@
-//! The journal that the triggers write (`_whimbrel_journal`), the keys it is folded to when nobody comes, and the tables
-//! that have to be swept. Every function runs inside the caller's transaction.
+//! The journal that the triggers write (`_whimbrel_journal`), what is captured, and the tables that have to be swept.
+//! Every function runs inside the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::ValueRef};
 
 use super::{
     StoreError, at,
-    key::{Key, KeyValue, MOST_KEY_COLUMNS},
+    key::{Key, KeyValue},
 };
 
 /// The mask of "the row with this key may be gone".
 pub const SUSPECT: i64 = -2;
 
-/// Journal rows past which the oldest are folded to keys, by `_whimbrel_journal_bound` in `002_sync.sql`.
-pub const MOST_ROWS: u64 = 131_072;
-/// Keys past which tables are marked to be swept instead.
-pub const MOST_KEYS: u64 = 131_072;
-/// Rows by which both limits may be passed between two looks.
-const SLACK: u64 = 2_048;
+/// Rows of a journal that nobody folds, at most: older ones are dropped by `_whimbrel_journal_bound` in `002_sync.sql`.
+pub const MOST_ROWS: u64 = 262_144;
+/// Rows by which it may be passed between two looks.
+const SLACK: u64 = 512;
 
 /// Most bytes that a journal nobody folds takes in the file when its keys have `key_bytes` bytes each: a bound, whatever the
-/// number of writes. Pages are two thirds full at worst, since both trees mostly grow at their ends or split in halves.
+/// number of writes. Rows come at the end of their tree, so its pages are full; the tenth on top is for what a page cannot
+/// fill.
 pub fn most_bytes(key_bytes: u64) -> u64 {
-    // Row id 5, header 10, table 2, mask 8, time 6; for a key: header 9, table 2, number 5, time 6.
-    let (row, key) = (31 + key_bytes, 22 + key_bytes);
-    ((MOST_ROWS + SLACK) * row + (MOST_KEYS + SLACK) * key) * 3 / 2
+    // Row id 9, header 11, table 4, mask 8, time 6, and the row's place in its page 2.
+    (MOST_ROWS + SLACK) * (40 + key_bytes) * 11 / 10
 }
 
-/// One row of the journal, or a key that it was folded to.
+/// One row of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Noted {
     /// Its place in the order of all changes.
@@ -35,7 +33,7 @@ pub struct Noted {
     pub table: u32,
     /// The key as it was written.
     pub key: Key,
-    /// The mask; 0 for a key.
+    /// Bits of the columns that changed; 0: they are not known; [`SUSPECT`].
     pub mask: i64,
     /// The application's clock then, in milliseconds since 1970.
     pub wall_ms: i64,
@@ -50,19 +48,29 @@ pub struct Extent {
     pub last: i64,
     /// Number of the last one that was folded; 0: none ever was.
     pub folded: i64,
-    /// Whether there are keys that the journal was folded to.
-    pub keys: bool,
+    /// Time of the oldest row.
+    pub first_wall_ms: i64,
 }
 
 impl Extent {
-    /// Whether anything waits to be folded.
+    /// Whether nothing waits to be folded, and nothing was lost.
     pub fn is_folded(&self) -> bool {
-        self.last == self.folded && !self.keys
+        self.last == self.folded && !self.lost_rows()
     }
 
-    /// Whether somebody emptied the journal, so that its numbers began anew. We never do: the last row that was folded
-    /// stays until there is a newer one.
-    pub fn restarted(&self) -> bool {
+    /// Where the fold begins: after this number.
+    pub fn begin(&self) -> i64 {
+        if self.restarted() { 0 } else { self.folded }
+    }
+
+    /// Whether rows are missing that were not folded: the journal reached its bound, or somebody emptied it. We never do:
+    /// the last row that was folded stays until there is a newer one.
+    pub fn lost_rows(&self) -> bool {
+        self.restarted() || self.last > 0 && self.first > self.folded + 1
+    }
+
+    /// Whether its numbers began anew.
+    fn restarted(&self) -> bool {
         self.folded > 0 && self.first < self.folded
     }
 }
@@ -72,9 +80,10 @@ pub fn extent(connection: &Connection) -> Result<Extent, StoreError> {
     connection
         .prepare_cached(
             "SELECT coalesce((SELECT min(seq) FROM main._whimbrel_journal), 0), coalesce((SELECT max(seq) FROM main._whimbrel_journal), 0),
-             coalesce((SELECT max(seq) FROM main._whimbrel_folded), 0), EXISTS (SELECT 1 FROM main._whimbrel_journal_key)",
+             coalesce((SELECT max(seq) FROM main._whimbrel_folded), 0),
+             coalesce((SELECT wall_ms FROM main._whimbrel_journal ORDER BY seq LIMIT 1), 0)",
         )
-        .and_then(|mut s| s.query_row([], |row| Ok(Extent { first: row.get(0)?, last: row.get(1)?, folded: row.get(2)?, keys: row.get(3)? })))
+        .and_then(|mut s| s.query_row([], |row| Ok(Extent { first: row.get(0)?, last: row.get(1)?, folded: row.get(2)?, first_wall_ms: row.get(3)? })))
         .map_err(at("reading the journal"))
 }
 
@@ -83,12 +92,11 @@ pub fn mend(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch(super::managed::SYNC).map_err(at("making whimbrel's tables for sync again"))
 }
 
-/// Rows in the journal, and keys it was folded to.
-pub fn size(connection: &Connection) -> Result<(u64, u64), StoreError> {
+/// Rows in the journal.
+pub fn size(connection: &Connection) -> Result<u64, StoreError> {
     connection
-        .query_row("SELECT (SELECT count(*) FROM main._whimbrel_journal), (SELECT count(*) FROM main._whimbrel_journal_key)", [], |row| {
-            Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
-        })
+        .query_row("SELECT count(*) FROM main._whimbrel_journal", [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
         .map_err(at("counting the journal"))
 }
 
@@ -139,36 +147,6 @@ pub fn forget_rows(connection: &Connection, seq: i64) -> Result<(), StoreError> 
         .map_err(at(doing))
 }
 
-/// Takes up to `most` of the keys that the journal was folded to.
-pub fn take_keys(connection: &Connection, most: usize, columns: &dyn Fn(u32) -> Option<usize>) -> Result<(Vec<Noted>, usize), StoreError> {
-    let doing = "reading the keys of the journal";
-    let mut statement = connection
-        .prepare_cached("SELECT seq, tab, wall_ms, k1, k2, k3, k4 FROM main._whimbrel_journal_key ORDER BY tab, k1, k2, k3, k4 LIMIT ?1")
-        .map_err(at(doing))?;
-    let mut rows = statement.query([most as i64]).map_err(at(doing))?;
-    let (mut taken, mut whole) = (Vec::new(), Vec::new());
-    while let Some(row) = rows.next().map_err(at(doing))? {
-        let read = || -> rusqlite::Result<_> {
-            let table: u32 = row.get(1)?;
-            let all = Key::read(row, 3, MOST_KEY_COLUMNS)?.ok_or_else(|| rusqlite::Error::InvalidColumnType(3, "k1".into(), rusqlite::types::Type::Null))?;
-            let (seq, wall_ms) = (row.get(0)?, row.get(2)?);
-            let noted = columns(table).map(|columns| Noted { seq, table, key: Key(all.0[..columns].to_vec()), mask: 0, wall_ms });
-            Ok(((table, all), noted))
-        };
-        let (place, noted): ((u32, Key), Option<Noted>) = read().map_err(at(doing))?;
-        whole.push(place);
-        taken.extend(noted);
-    }
-    drop(rows);
-    let mut statement = connection
-        .prepare_cached("DELETE FROM main._whimbrel_journal_key WHERE tab = ?1 AND k1 = ?2 AND k2 = ?3 AND k3 = ?4 AND k4 = ?5")
-        .map_err(at(doing))?;
-    for (table, key) in &whole {
-        statement.execute(params![table, key.column(0), key.column(1), key.column(2), key.column(3)]).map_err(at(doing))?;
-    }
-    Ok((taken, whole.len()))
-}
-
 /// Why a table is swept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SweepReason {
@@ -176,7 +154,7 @@ pub enum SweepReason {
     New,
     /// Its triggers were lost or altered for a while.
     Triggers,
-    /// Nobody folded the journal for so long that its bound was reached.
+    /// Rows of the journal were lost: nobody folded it for so long that its bound was reached, or somebody emptied it.
     Journal,
     /// It could not be read when its part of the journal was folded.
     Unreadable,
@@ -344,11 +322,10 @@ pub fn boot_named(connection: &Connection, number: u32) -> Result<Option<String>
 
 /// Whether what the triggers need is whole: the journal, its keys, and what bounds it.
 pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
-    const NEEDED: [&str; 9] = [
+    const NEEDED: [&str; 8] = [
         "_whimbrel_journal",
         "_whimbrel_journal_bound",
         "_whimbrel_folded",
-        "_whimbrel_journal_key",
         "_whimbrel_sweep",
         "_whimbrel_captured",
         "_whimbrel_row",

@@ -41,12 +41,14 @@ pub struct Boot {
 /// What a fold did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Folded {
-    /// Rows of the journal, and keys it had been folded to, that were worked off.
+    /// Rows of the journal that were worked off.
     pub notes: u64,
     /// Rows of the application that they were about. A row may be counted again in each batch.
     pub rows: u64,
     /// Whether more is left, because `most` was reached.
     pub more: bool,
+    /// Whether rows of the journal were missing, so that every table is marked to be swept.
+    pub lost: bool,
     /// Tables that could not be read as they were captured, with the reason. They are swept as soon as they can.
     pub unreadable: Vec<(String, String)>,
 }
@@ -64,11 +66,13 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
         return Ok(done);
     }
     let tables: HashMap<u32, Captured> = captured(connection)?.into_iter().map(|t| (t.id, t)).collect();
-    if extent.restarted() {
-        // What was in it is found by comparing.
+    if extent.lost_rows() {
+        // What was in them is found by comparing, and was not later than what is left; with nothing left, than now.
+        let wall_ms = if extent.last > 0 { extent.first_wall_ms } else { now_ms };
         for id in tables.keys() {
-            journal::mark_sweep(connection, *id, SweepReason::Journal, now_ms)?;
+            journal::mark_sweep(connection, *id, SweepReason::Journal, wall_ms)?;
         }
+        done.lost = true;
     }
     let mut folding = Folding {
         connection,
@@ -82,16 +86,7 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
     let columns = |table: u32| tables.get(&table).map(|t| t.key.len());
     let room = |notes: u64| usize::try_from(most.map_or(BATCH as u64, |most| most.saturating_sub(notes).min(BATCH as u64))).unwrap_or(BATCH);
 
-    // They are older than every row of the journal.
-    while room(folding.done.notes) > 0 {
-        let (notes, taken) = journal::take_keys(connection, room(folding.done.notes), &columns)?;
-        if taken == 0 {
-            break;
-        }
-        folding.batch(notes)?;
-        folding.done.notes += taken as u64;
-    }
-    let mut seq = if extent.restarted() { 0 } else { extent.folded };
+    let mut seq = extent.begin();
     while seq < extent.last && room(folding.done.notes) > 0 {
         let mut notes = Vec::new();
         let read = journal::rows_after(connection, (seq, extent.last), room(folding.done.notes), &columns, &mut |note| notes.push(note))?;
@@ -102,6 +97,9 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
         journal::forget_rows(connection, seq)?;
     }
     drop(folding);
+    if extent.last == 0 {
+        journal::forget_rows(connection, 0)?;
+    }
     done.more = !journal::extent(connection)?.is_folded();
     Ok(done)
 }

@@ -63,8 +63,9 @@ impl<'c, 't> Rows<'c, 't> {
         }
         let (statement, ids) = self.by_key.get_mut(&columns).expect("it was put there");
         let doing = "reading a row that changed";
-        let mut rows = statement.query(params_from_iter(&key.0)).map_err(sqlite(doing))?;
-        match rows.next().map_err(sqlite(doing))? {
+        let name = &self.table.name;
+        let mut rows = statement.query(params_from_iter(&key.0)).map_err(|e| unreadable(name, doing, e))?;
+        match rows.next().map_err(|e| unreadable(name, doing, e))? {
             Some(row) => hashes(row, 0, ids).map(Some).map_err(sqlite(doing)),
             None => Ok(None),
         }
@@ -92,9 +93,10 @@ impl<'c, 't> Rows<'c, 't> {
         let mut statement = self.prepare(&sql)?;
         let most = most as i64;
         let parameters = std::iter::once(&most as &dyn rusqlite::ToSql).chain(after.iter().flat_map(|k| &k.0).map(|v| v as &dyn rusqlite::ToSql));
-        let mut rows = statement.query(params_from_iter(parameters)).map_err(sqlite(doing))?;
+        let name = &self.table.name;
+        let mut rows = statement.query(params_from_iter(parameters)).map_err(|e| unreadable(name, doing, e))?;
         let mut found = Vec::new();
-        while let Some(row) = rows.next().map_err(sqlite(doing))? {
+        while let Some(row) = rows.next().map_err(|e| unreadable(name, doing, e))? {
             let columns = self.table.key.len();
             if let Some(key) = Key::read(row, 0, columns).map_err(sqlite(doing))? {
                 found.push((key, hashes(row, columns, &ids).map_err(sqlite(doing))?));
@@ -115,10 +117,15 @@ impl<'c, 't> Rows<'c, 't> {
     }
 
     fn prepare(&self, sql: &str) -> Result<CachedStatement<'c>, SyncError> {
-        self.connection.prepare_cached(sql).map_err(|source| match code_of(&source) {
-            rusqlite::ffi::SQLITE_ERROR => SyncError::Unreadable { table: self.table.name.clone(), why: source.to_string() },
-            _ => SyncError::Sqlite { doing: "preparing to read rows that changed", source },
-        })
+        self.connection.prepare_cached(sql).map_err(|e| unreadable(&self.table.name, "preparing to read rows", e))
+    }
+}
+
+/// A statement that does not compile: also one that was kept, when it is prepared anew for a schema that changed.
+fn unreadable(table: &str, doing: &'static str, source: rusqlite::Error) -> SyncError {
+    match code_of(&source) {
+        rusqlite::ffi::SQLITE_ERROR => SyncError::Unreadable { table: table.to_owned(), why: source.to_string() },
+        _ => SyncError::Sqlite { doing, source },
     }
 }
 

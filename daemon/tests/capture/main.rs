@@ -2,7 +2,9 @@
 //! are must become what the application has (reference 2.2). `WHIMBREL_NIGHT=1` takes fifty times as many seeds, and
 //! `WHIMBREL_SEED=N` one of them, with its statements.
 
+mod driver;
 mod mutation;
+mod pitfalls;
 mod replica;
 mod schema;
 mod statements;

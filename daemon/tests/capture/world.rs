@@ -28,6 +28,7 @@ pub(crate) fn run(seed: u64, mutation: Mutation, show: bool) -> Result<(), Strin
     let mut rng = Rng::with_seed(seed);
     let schema = schema(&mut rng);
     let connection = Connection::open_in_memory().unwrap();
+    connection.set_prepared_statement_cache_capacity(256);
     let say = |line: &str| {
         if show {
             println!("{line};");
@@ -140,7 +141,7 @@ fn settle(connection: &Connection, rng: &mut Rng, schema: &Schema, replica: &mut
     for _ in 0..1_000 {
         folded(connection, rng, say)?;
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let swept = sweep::sweep(connection, 7).unwrap();
+        let swept = sweep::sweep(connection, 30).unwrap();
         connection.execute_batch("COMMIT").unwrap();
         while !replica.on_the_way.is_empty() {
             replica.arrive(connection, 0);
