@@ -72,7 +72,9 @@ const UPDATE: &str = "UPDATE item SET count = count + 1, body = ?2 WHERE id = ?1
 fn insert(connection: &Connection, keys: &[String], first: u32) {
     let mut statement = connection.prepare_cached(INSERT).expect("it compiles");
     for (n, key) in (first..).zip(keys) {
-        statement.execute(params![key, format!("someone{n}@example.com"), n, f64::from(n) * 0.25, "the body of a note, with a few words in it"]).expect("a row");
+        statement
+            .execute(params![key, format!("someone{n}@example.com"), n, f64::from(n) * 0.25, "the body of a note, with a few words in it"])
+            .expect("a row");
     }
 }
 

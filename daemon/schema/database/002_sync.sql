@@ -19,7 +19,11 @@ CREATE TABLE IF NOT EXISTS _whimbrel_folded (
     seq INTEGER NOT NULL
 );
 
-INSERT OR IGNORE INTO _whimbrel_folded (one, seq) VALUES (1, 0);
+-- There always is a row that was folded, and its number is never 1: a journal that somebody emptied begins anew with 1.
+INSERT OR IGNORE INTO _whimbrel_folded (one, seq) VALUES (1, 2);
+
+INSERT INTO _whimbrel_journal (seq, tab, mask, wall_ms)
+SELECT seq, 0, 0, 0 FROM _whimbrel_folded WHERE NOT EXISTS (SELECT 1 FROM _whimbrel_journal);
 
 -- Tables whose rows have to be compared with what was recorded of them, and how far that has come.
 -- `phase` 1: rows that are there; 2: rows that were recorded.

@@ -46,7 +46,7 @@ pub struct Extent {
     pub first: i64,
     /// Number of the newest row; 0: there is none.
     pub last: i64,
-    /// Number of the last one that was folded; 0: none ever was.
+    /// Number of the last one that was folded.
     pub folded: i64,
     /// Time of the oldest row.
     pub first_wall_ms: i64,
@@ -66,12 +66,12 @@ impl Extent {
     /// Whether rows are missing that were not folded: the journal reached its bound, or somebody emptied it. We never do:
     /// the last row that was folded stays until there is a newer one.
     pub fn lost_rows(&self) -> bool {
-        self.restarted() || self.last > 0 && self.first > self.folded + 1
+        self.restarted() || self.first > self.folded + 1
     }
 
     /// Whether its numbers began anew.
-    fn restarted(&self) -> bool {
-        self.folded > 0 && self.first < self.folded
+    pub fn restarted(&self) -> bool {
+        self.first < self.folded
     }
 }
 
@@ -83,7 +83,9 @@ pub fn extent(connection: &Connection) -> Result<Extent, StoreError> {
              coalesce((SELECT max(seq) FROM main._whimbrel_folded), 0),
              coalesce((SELECT wall_ms FROM main._whimbrel_journal ORDER BY seq LIMIT 1), 0)",
         )
-        .and_then(|mut s| s.query_row([], |row| Ok(Extent { first: row.get(0)?, last: row.get(1)?, folded: row.get(2)?, first_wall_ms: row.get(3)? })))
+        .and_then(|mut s| {
+            s.query_row([], |row| Ok(Extent { first: row.get(0)?, last: row.get(1)?, folded: row.get(2)?, first_wall_ms: row.get(3)? }))
+        })
         .map_err(at("reading the journal"))
 }
 
@@ -112,7 +114,9 @@ pub fn rows_after(
 ) -> Result<Option<(i64, usize)>, StoreError> {
     let doing = "reading the journal";
     let mut statement = connection
-        .prepare_cached("SELECT seq, tab, mask, wall_ms, k1, k2, k3, k4 FROM main._whimbrel_journal WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3")
+        .prepare_cached(
+            "SELECT seq, tab, mask, wall_ms, k1, k2, k3, k4 FROM main._whimbrel_journal WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+        )
         .map_err(at(doing))?;
     let mut rows = statement.query(params![seq, last, most as i64]).map_err(at(doing))?;
     let (mut end, mut count) = (None, 0);
@@ -145,6 +149,14 @@ pub fn forget_rows(connection: &Connection, seq: i64) -> Result<(), StoreError> 
         .and_then(|_| connection.prepare_cached("INSERT OR REPLACE INTO main._whimbrel_folded (one, seq) VALUES (1, ?1)")?.execute([seq]))
         .map(|_| ())
         .map_err(at(doing))
+}
+
+/// A journal whose numbers began anew, and that was folded whole, goes on after `seq`, so that numbers only grow.
+pub fn go_on(connection: &Connection, seq: i64) -> Result<(), StoreError> {
+    connection
+        .execute("INSERT INTO main._whimbrel_journal (seq, tab, mask, wall_ms) VALUES (?1, 0, 0, 0)", [seq])
+        .map_err(at("writing the journal"))?;
+    forget_rows(connection, seq)
 }
 
 /// Why a table is swept.

@@ -3,11 +3,7 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::{
-    StoreError, at,
-    journal::key_parameters,
-    key::Key,
-};
+use super::{StoreError, at, journal::key_parameters, key::Key};
 
 /// When something was edited: enough to compute its clock later, when the clock of the server is known too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +113,8 @@ impl Entry {
                 2 => Sent::EditedSince,
                 _ => return None,
             };
-            let stamp = Stamp { wall_ms: take(&mut rest)?.cast_signed(), boot: take(&mut rest)?.try_into().ok()?, seq: take(&mut rest)?.cast_signed() };
+            let stamp =
+                Stamp { wall_ms: take(&mut rest)?.cast_signed(), boot: take(&mut rest)?.try_into().ok()?, seq: take(&mut rest)?.cast_signed() };
             let mut before = 0_u32;
             let columns = (0..take(&mut rest)?)
                 .map(|_| {
@@ -225,7 +222,9 @@ impl<'c> Outbox<'c> {
         let ready = |sql: &str| connection.prepare_cached(sql).map_err(at("opening the outbox"));
         Ok(Self {
             entry: ready(&format!("SELECT deed, edits FROM main._whimbrel_outbox WHERE {PLACE}"))?,
-            put: ready("INSERT OR REPLACE INTO main._whimbrel_outbox (tab, k1, k2, k3, k4, seq, deed, edits) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?,
+            put: ready(
+                "INSERT OR REPLACE INTO main._whimbrel_outbox (tab, k1, k2, k3, k4, seq, deed, edits) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?,
             remove: ready(&format!("DELETE FROM main._whimbrel_outbox WHERE {PLACE}"))?,
             recorded: ready(&format!("SELECT version, hashes FROM main._whimbrel_row WHERE {PLACE}"))?,
             record: ready("INSERT OR REPLACE INTO main._whimbrel_row (tab, k1, k2, k3, k4, version, hashes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
@@ -235,8 +234,11 @@ impl<'c> Outbox<'c> {
 
     /// What waits to be sent of a row.
     pub fn entry(&mut self, table: u32, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let found: Option<(i64, Vec<u8>)> =
-            self.entry.query_row(&key_parameters(&table, key)[..], |row| Ok((row.get(0)?, row.get(1)?))).optional().map_err(at("reading the outbox"))?;
+        let found: Option<(i64, Vec<u8>)> = self
+            .entry
+            .query_row(&key_parameters(&table, key)[..], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(at("reading the outbox"))?;
         found.map(|(deed, edits)| Entry::decode(deed, &edits).ok_or_else(damaged_outbox)).transpose()
     }
 
@@ -299,9 +301,7 @@ pub fn pending(
 ) -> Result<Vec<(Place, Entry)>, StoreError> {
     let doing = "reading the outbox";
     let range = if after.is_some() { "WHERE (seq, tab, k1, k2, k3, k4) > (?2, ?3, ?4, ?5, ?6, ?7)" } else { "" };
-    let sql = format!(
-        "SELECT seq, tab, deed, edits, k1, k2, k3, k4 FROM main._whimbrel_outbox {range} ORDER BY seq, tab, k1, k2, k3, k4 LIMIT ?1"
-    );
+    let sql = format!("SELECT seq, tab, deed, edits, k1, k2, k3, k4 FROM main._whimbrel_outbox {range} ORDER BY seq, tab, k1, k2, k3, k4 LIMIT ?1");
     let mut statement = connection.prepare_cached(&sql).map_err(at(doing))?;
     let most = most as i64;
     let mut rows = match after {
@@ -325,7 +325,10 @@ pub fn pending(
 
 /// Rows that wait to be sent.
 pub fn count(connection: &Connection) -> Result<u64, StoreError> {
-    connection.query_row("SELECT count(*) FROM main._whimbrel_outbox", [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).map_err(at("counting the outbox"))
+    connection
+        .query_row("SELECT count(*) FROM main._whimbrel_outbox", [], |row| row.get::<_, i64>(0))
+        .map(i64::unsigned_abs)
+        .map_err(at("counting the outbox"))
 }
 
 /// Keys that were recorded or wait to be sent, of one table of `columns` key columns, after one of them, in the order of
@@ -370,8 +373,13 @@ mod tests {
         let sent = prop_oneof![Just(Sent::Never), any::<u64>().prop_map(Sent::As), Just(Sent::EditedSince)];
         let stamp = (any::<i64>(), any::<u32>(), any::<i64>()).prop_map(|(wall_ms, boot, seq)| Stamp { wall_ms, boot, seq });
         let columns = prop::collection::btree_set(any::<u32>(), 0..80).prop_map(|set| set.into_iter().collect());
-        let edit = (any::<Option<u64>>(), stamp, sent, any::<bool>(), columns)
-            .prop_map(|(base, stamp, sent, derived, columns)| Edit { base, stamp, sent, derived, columns });
+        let edit = (any::<Option<u64>>(), stamp, sent, any::<bool>(), columns).prop_map(|(base, stamp, sent, derived, columns)| Edit {
+            base,
+            stamp,
+            sent,
+            derived,
+            columns,
+        });
         prop::collection::vec(edit, 1..4)
     }
 

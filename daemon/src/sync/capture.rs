@@ -164,8 +164,7 @@ fn compare(connection: &Connection) -> Result<Vec<Lost>, SyncError> {
         if digest(&own) == row.triggers {
             continue;
         }
-        let captured: Captured =
-            serde_json::from_str(&row.shape).map_err(|e| SyncError::BadShape { table: row.table, why: e.to_string() })?;
+        let captured: Captured = serde_json::from_str(&row.shape).map_err(|e| SyncError::BadShape { table: row.table, why: e.to_string() })?;
         let expected = triggers(&captured);
         let gone = expected.iter().filter(|t| !own.iter().any(|o| o.name == t.name)).count();
         let altered = expected.iter().filter(|t| own.iter().any(|o| o.name == t.name && o.sql != t.sql)).count();

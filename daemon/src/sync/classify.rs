@@ -101,7 +101,8 @@ impl Judge<'_> {
             }
         }
         for (index, why) in &unprobed {
-            let why = format!("rows that REPLACE deletes because of the index {index} are found only by comparing the table from time to time: {why}");
+            let why =
+                format!("rows that REPLACE deletes because of the index {index} are found only by comparing the table from time to time: {why}");
             self.add(Class::ReadWrite, why, "make it a UNIQUE constraint on plain columns, if that is not soon enough");
         }
         let echo = self.writable(facts)?;
@@ -214,7 +215,7 @@ impl Judge<'_> {
             match reached(self.connection, sql) {
                 Ok(tables) => elsewhere.extend(tables),
                 Err(error) if is_sql_error(&error) => {
-                    let why = format!("its triggers ({}) cannot run outside the application: {error}", facts.triggers.join(", "));
+                    let why = format!("its triggers ({}) cannot run outside the application: {}", facts.triggers.join(", "), message(&error));
                     self.add(Class::PushOnly, why, REMEDY);
                     return Ok(Echo::Switch);
                 }
@@ -238,7 +239,7 @@ impl Judge<'_> {
         for sql in statements {
             match self.connection.prepare(sql) {
                 Ok(_) => {}
-                Err(error) if is_sql_error(&error) => return Ok(Some(error.to_string())),
+                Err(error) if is_sql_error(&error) => return Ok(Some(message(&error))),
                 Err(error) => return Err(error),
             }
         }
@@ -301,8 +302,16 @@ fn reached(connection: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> 
 fn compiles(connection: &Connection, sql: &str) -> Result<Option<String>, SyncError> {
     match connection.prepare(sql) {
         Ok(_) => Ok(None),
-        Err(error) if is_sql_error(&error) => Ok(Some(error.to_string())),
+        Err(error) if is_sql_error(&error) => Ok(Some(message(&error))),
         Err(error) => Err(sqlite("trying a statement")(error)),
+    }
+}
+
+/// What SQLite says, without our statement.
+fn message(error: &rusqlite::Error) -> String {
+    match error {
+        rusqlite::Error::SqlInputError { msg, .. } => msg.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -97,8 +97,8 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
         journal::forget_rows(connection, seq)?;
     }
     drop(folding);
-    if extent.last == 0 {
-        journal::forget_rows(connection, 0)?;
+    if extent.restarted() && seq >= extent.last {
+        journal::go_on(connection, extent.folded + 1)?;
     }
     done.more = !journal::extent(connection)?.is_folded();
     Ok(done)
@@ -124,7 +124,10 @@ impl Folding<'_, '_, '_> {
             let stamp = Stamp { wall_ms: note.wall_ms, boot, seq: note.seq };
             let Some(collations) = self.collations.get(&note.table) else { continue };
             let place = (note.table, note.key.clone().canonical(collations));
-            touched.entry(place).and_modify(|(_, touch, _)| touch.add(note.mask, stamp)).or_insert_with(|| (note.key, Touch::new(note.mask, stamp), note.wall_ms));
+            touched
+                .entry(place)
+                .and_modify(|(_, touch, _)| touch.add(note.mask, stamp))
+                .or_insert_with(|| (note.key, Touch::new(note.mask, stamp), note.wall_ms));
         }
         // Neighbours in the trees one after the other.
         let mut touched: Vec<_> = touched.into_iter().collect();

@@ -56,7 +56,8 @@ impl<'c, 't> Rows<'c, 't> {
         if !self.by_key.contains_key(&columns) {
             let (list, ids) = self.list(columns);
             // By a qualified name: a column that is gone is an error, and not a text in double quotes.
-            let conditions = self.table.key.iter().enumerate().map(|(n, k)| format!("t.{} = ?{} COLLATE {}", quote(&k.name), n + 1, k.collation.name()));
+            let conditions =
+                self.table.key.iter().enumerate().map(|(n, k)| format!("t.{} = ?{} COLLATE {}", quote(&k.name), n + 1, k.collation.name()));
             let conditions = conditions.collect::<Vec<_>>().join(" AND ");
             let statement = self.prepare(&format!("SELECT {list} FROM main.{} AS t WHERE {conditions}", quote(&self.table.name)))?;
             self.by_key.insert(columns, (statement, ids));

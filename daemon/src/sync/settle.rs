@@ -115,7 +115,10 @@ pub fn settle(
         Some(Entry { deed: Deed::Delete, edits }) => {
             // A delete that was sent may have been accepted: then the server has nothing to which a part could be added.
             if edits.iter().any(|e| e.sent != Sent::Never) {
-                return Some(Entry { deed: Deed::Edit, edits: vec![Edit { base, stamp: touch.last, sent: Sent::EditedSince, derived, columns: tracked.to_vec() }] });
+                return Some(Entry {
+                    deed: Deed::Edit,
+                    edits: vec![Edit { base, stamp: touch.last, sent: Sent::EditedSince, derived, columns: tracked.to_vec() }],
+                });
             }
             (Deed::Edit, Vec::new())
         }
@@ -128,7 +131,9 @@ pub fn settle(
         // What a migration gave to a column that is new is not recorded, and is no edit until somebody writes there.
         let changed = recorded.hash(*id).map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
         match columns.position(*id) {
-            None if changed => columns.insert(*id, Edit { base, stamp: touched.unwrap_or(touch.last), sent: Sent::Never, derived, columns: Vec::new() }),
+            None if changed => {
+                columns.insert(*id, Edit { base, stamp: touched.unwrap_or(touch.last), sent: Sent::Never, derived, columns: Vec::new() })
+            }
             None => {}
             Some(at) => {
                 let edit = &mut columns.0[at].1;
@@ -219,4 +224,122 @@ fn absent(touch: &Touch, recorded: Option<&Recorded>, entry: Option<Entry>, deri
     }
     let edit = Edit { base: recorded.map(|r| r.version), stamp: touch.last, sent, derived, columns: Vec::new() };
     Some(Entry { deed: Deed::Delete, edits: vec![edit] })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACKED: [u32; 3] = [2, 3, 70];
+
+    fn stamp(seq: i64) -> Stamp {
+        Stamp { wall_ms: seq * 10, boot: 1, seq }
+    }
+
+    fn edit(seq: i64, sent: Sent, columns: &[u32]) -> Edit {
+        Edit { base: Some(5), stamp: stamp(seq), sent, derived: false, columns: columns.to_vec() }
+    }
+
+    fn entry(deed: Deed, edits: &[Edit]) -> Option<Entry> {
+        Some(Entry { deed, edits: edits.to_vec() })
+    }
+
+    /// The server has version 5, with the value 0 in columns 2 and 3, and nothing recorded of 70.
+    fn known() -> Recorded {
+        Recorded { version: 5, hashes: vec![(2, 0), (3, 0)] }
+    }
+
+    fn mask(columns: &[u32]) -> i64 {
+        columns.iter().fold(0, |mask, id| mask | bit(*id))
+    }
+
+    #[test]
+    fn a_row_that_the_server_never_had_is_an_insert_and_vanishes_with_its_row() {
+        let touch = Touch::new(mask(&TRACKED), stamp(1));
+        assert_eq!(needed(&touch, None, None), Columns::Presence);
+        let inserted = settle(&touch, None, None, Some(&vec![]), &TRACKED, false);
+        assert_eq!(inserted, entry(Deed::Insert, &[Edit { base: None, ..edit(1, Sent::Never, &TRACKED) }]));
+        assert_eq!(settle(&Touch::new(-2, stamp(2)), None, inserted.clone(), None, &TRACKED, false), None);
+        // Once it was sent, the server may have it.
+        let sent = entry(Deed::Insert, &[Edit { base: None, ..edit(1, Sent::As(9), &TRACKED) }]);
+        let gone = settle(&Touch::new(-2, stamp(2)), None, sent, None, &TRACKED, false);
+        assert_eq!(gone, entry(Deed::Delete, &[Edit { base: None, ..edit(2, Sent::EditedSince, &[]) }]));
+        let back = settle(&touch, None, gone, Some(&vec![]), &TRACKED, false);
+        assert_eq!(back, entry(Deed::Insert, &[Edit { base: None, ..edit(1, Sent::EditedSince, &TRACKED) }]));
+    }
+
+    #[test]
+    fn columns_are_dirty_by_their_hashes_with_the_time_they_were_named() {
+        let mut touch = Touch::new(mask(&[2]), stamp(1));
+        touch.add(mask(&[3]), stamp(2));
+        touch.add(-2, stamp(3));
+        assert_eq!(needed(&touch, Some(&known()), None), Columns::All);
+        let now = vec![(2, 7), (3, 7), (70, 7)];
+        let settled = settle(&touch, Some(&known()), None, Some(&now), &TRACKED, false);
+        assert_eq!(settled, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(2, Sent::Never, &[3]), edit(3, Sent::Never, &[70])]));
+    }
+
+    #[test]
+    fn an_edit_that_was_undone_waits_only_if_it_was_sent() {
+        let touch = Touch::new(mask(&[2]), stamp(4));
+        assert_eq!(needed(&touch, Some(&known()), None), Columns::Mask(mask(&[2])));
+        let undone = vec![(2, 0)];
+        let unsent = entry(Deed::Edit, &[edit(1, Sent::Never, &[2])]);
+        assert_eq!(settle(&touch, Some(&known()), unsent, Some(&undone), &TRACKED, false), None);
+        let sent = entry(Deed::Edit, &[edit(1, Sent::As(9), &[2, 3])]);
+        let after = settle(&touch, Some(&known()), sent, Some(&undone), &TRACKED, false);
+        assert_eq!(after, entry(Deed::Edit, &[edit(4, Sent::EditedSince, &[2]), edit(1, Sent::As(9), &[3])]));
+    }
+
+    #[test]
+    fn the_base_stays_what_it_was_when_the_column_first_became_dirty() {
+        let touch = Touch::new(mask(&[2, 3]), stamp(4));
+        let newer = Recorded { version: 8, ..known() };
+        let before = entry(Deed::Edit, &[edit(1, Sent::Never, &[2])]);
+        let after = settle(&touch, Some(&newer), before, Some(&vec![(2, 7), (3, 7)]), &TRACKED, false);
+        let third = Edit { base: Some(8), ..edit(4, Sent::Never, &[3]) };
+        assert_eq!(after, entry(Deed::Edit, &[edit(4, Sent::Never, &[2]), third]));
+    }
+
+    #[test]
+    fn a_delete_is_noted_once_and_undone_by_the_row_coming_back() {
+        let touch = Touch::new(-2, stamp(4));
+        let gone = settle(&touch, Some(&known()), None, None, &TRACKED, false);
+        assert_eq!(gone, entry(Deed::Delete, &[edit(4, Sent::Never, &[])]));
+        assert_eq!(settle(&Touch::new(-2, stamp(5)), Some(&known()), gone.clone(), None, &TRACKED, false), gone);
+        let back = Touch::new(mask(&TRACKED), stamp(6));
+        assert_eq!(needed(&back, Some(&known()), gone.as_ref()), Columns::All);
+        let same = vec![(2, 0), (3, 0)];
+        assert_eq!(settle(&back, Some(&known()), gone, Some(&same), &TRACKED, false), None);
+        // The server may have deleted it: then all of it is sent.
+        let sent = entry(Deed::Delete, &[edit(4, Sent::As(9), &[])]);
+        assert_eq!(settle(&back, Some(&known()), sent, Some(&same), &TRACKED, false), entry(Deed::Edit, &[edit(6, Sent::EditedSince, &TRACKED)]));
+    }
+
+    #[test]
+    fn a_sweep_finds_what_differs_and_leaves_what_is_known() {
+        let known_dirty = entry(Deed::Edit, &[edit(1, Sent::Never, &[2])]);
+        let now = vec![(2, 7), (3, 7), (70, 7)];
+        let routine = settle(&Touch::swept(stamp(9), false), Some(&known()), known_dirty.clone(), Some(&now), &TRACKED, false);
+        assert_eq!(routine, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3])]));
+        let missed = settle(&Touch::swept(stamp(9), true), Some(&known()), known_dirty, Some(&now), &TRACKED, false);
+        assert_eq!(missed, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3, 70])]));
+    }
+
+    #[test]
+    fn a_row_that_is_all_key_is_an_insert_without_columns() {
+        let inserted = settle(&Touch::new(mask(&[1]), stamp(1)), None, None, Some(&vec![]), &[], false);
+        assert_eq!(inserted, entry(Deed::Insert, &[Edit { base: None, ..edit(1, Sent::Never, &[]) }]));
+        let again = settle(&Touch::new(mask(&[1]), stamp(2)), None, inserted, Some(&vec![]), &[], false);
+        assert_eq!(again, entry(Deed::Insert, &[Edit { base: None, ..edit(2, Sent::Never, &[]) }]));
+    }
+
+    #[test]
+    fn what_triggers_made_while_rows_landed_is_derived_until_the_application_edits_it() {
+        let now = vec![(2, 7)];
+        let derived = settle(&Touch::new(mask(&[2]), stamp(1)), Some(&known()), None, Some(&now), &TRACKED, true);
+        assert!(derived.as_ref().unwrap().edits[0].derived);
+        let edited = settle(&Touch::new(mask(&[2]), stamp(2)), Some(&known()), derived, Some(&now), &TRACKED, false);
+        assert!(!edited.unwrap().edits[0].derived);
+    }
 }

@@ -171,7 +171,10 @@ mod tests {
         assert_eq!(facts.key, [(2, "BINARY".to_owned()), (0, "RTRIM".to_owned())]);
         assert!(!facts.row_id && facts.columns[3].hidden && facts.columns[0].collation == "NOCASE");
         assert_eq!(facts.triggers, ["own"]);
-        assert_eq!(facts.unique.iter().map(|u| (u.terms.len(), u.partial, u.sql.is_some())).collect::<Vec<_>>(), [(1, false, false), (2, true, true)]);
+        assert_eq!(
+            facts.unique.iter().map(|u| (u.terms.len(), u.partial, u.sql.is_some())).collect::<Vec<_>>(),
+            [(1, false, false), (2, true, true)]
+        );
         assert!(read("CREATE TABLE t(id INTEGER PRIMARY KEY)").row_id);
         assert!(!read("CREATE TABLE t(id INTEGER PRIMARY KEY DESC)").row_id);
         assert!(!read("CREATE TABLE t(id INTEGER PRIMARY KEY) WITHOUT ROWID").row_id);
@@ -191,7 +194,9 @@ mod tests {
                 let kept: bool = connection
                     .execute("DELETE FROM t", [])
                     .and_then(|_| connection.execute(&format!("INSERT INTO t(\"{0}\") VALUES (1), (1.0)", column.name), []))
-                    .and_then(|_| connection.query_row(&format!("SELECT count(DISTINCT typeof(\"{}\")) = 2 FROM t", column.name), [], |row| row.get(0)))
+                    .and_then(|_| {
+                        connection.query_row(&format!("SELECT count(DISTINCT typeof(\"{}\")) = 2 FROM t", column.name), [], |row| row.get(0))
+                    })
                     // A STRICT table refuses one of them.
                     .unwrap_or(false);
                 assert_eq!(facts.is_untyped(column) && (column.decl_type != "BLOB" || options.is_empty()), kept, "{:?} {options}", column.decl_type);

@@ -189,7 +189,11 @@ mod tests {
         check("a TEXT COLLATE NOCASE", "(a DESC)", r#""t"."a" = NEW."a" if  of a"#);
         check("a, s", "(a) WHERE s = 'x'", r#""t"."a" = NEW."a" if "t"."s" = 'x' of a,s"#);
         check("a, s", "( a ) WHERE s IS NOT NULL AND S <> a", r#""t"."a" = NEW."a" if "t"."s" IS NOT NULL AND "t"."s" <> "t"."a" of a,s"#);
-        check("a, b", "(lower(A) COLLATE NOCASE DESC, b)", r#"(lower("t"."a") COLLATE NOCASE) = (lower(NEW."a") COLLATE NOCASE) and "t"."b" = NEW."b" if  of a,b"#);
+        check(
+            "a, b",
+            "(lower(A) COLLATE NOCASE DESC, b)",
+            r#"(lower("t"."a") COLLATE NOCASE) = (lower(NEW."a") COLLATE NOCASE) and "t"."b" = NEW."b" if  of a,b"#,
+        );
         check("a", "(id, a)", "key");
         check("a, nocase", "(lower(a) COLLATE nocase)", "sweep");
         check("a, text", "(CAST(a AS text))", "sweep");

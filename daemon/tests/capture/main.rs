@@ -2,6 +2,7 @@
 //! are must become what the application has (reference 2.2). `WHIMBREL_NIGHT=1` takes fifty times as many seeds, and
 //! `WHIMBREL_SEED=N` one of them, with its statements.
 
+mod classes;
 mod driver;
 mod mutation;
 mod pitfalls;

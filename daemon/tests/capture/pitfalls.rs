@@ -178,7 +178,11 @@ const CASES: &[Case] = &[
     Case {
         pitfall: 2,
         schema: ITEM,
-        app: &["PRAGMA recursive_triggers = OFF", "INSERT OR REPLACE INTO item VALUES (9, 'x', 1)", "UPDATE OR REPLACE item SET mail = 'z' WHERE id = 2"],
+        app: &[
+            "PRAGMA recursive_triggers = OFF",
+            "INSERT OR REPLACE INTO item VALUES (9, 'x', 1)",
+            "UPDATE OR REPLACE item SET mail = 'z' WHERE id = 2",
+        ],
         waits: &["item 1 delete", "item 2 edit mail", "item 3 delete", "item 9 insert"],
     },
     Case {
@@ -230,13 +234,22 @@ const CASES: &[Case] = &[
     Case {
         pitfall: 14,
         schema: ITEM,
-        app: &["PRAGMA trusted_schema = OFF", "INSERT INTO item VALUES (4, 'w', 1)", "UPDATE item SET n = 9 WHERE id = 1", "DELETE FROM item WHERE id = 2"],
+        app: &[
+            "PRAGMA trusted_schema = OFF",
+            "INSERT INTO item VALUES (4, 'w', 1)",
+            "UPDATE item SET n = 9 WHERE id = 1",
+            "DELETE FROM item WHERE id = 2",
+        ],
         waits: &["item 1 edit n", "item 2 delete", "item 4 insert"],
     },
     Case {
         pitfall: 16,
         schema: ITEM,
-        app: &["UPDATE item SET n = x'00ff' WHERE id = 1", "UPDATE item SET n = 9e999 WHERE id = 2", "UPDATE item SET n = 0.1 + 0.2, mail = zeroblob(2000000) WHERE id = 3"],
+        app: &[
+            "UPDATE item SET n = x'00ff' WHERE id = 1",
+            "UPDATE item SET n = 9e999 WHERE id = 2",
+            "UPDATE item SET n = 0.1 + 0.2, mail = zeroblob(2000000) WHERE id = 3",
+        ],
         waits: &["item 1 edit n", "item 2 edit n", "item 3 edit mail,n"],
     },
     Case {
@@ -344,7 +357,23 @@ fn plain_grammar(driver: Driver) {
     assert!(texts.len() > 10);
     for text in texts {
         let words: Vec<String> = whimbrel_shared::sql::tokens(&text).iter().map(whimbrel_shared::sql::Token::text).collect();
-        for newer in ["strict", "returning", "conflict", "do", "json", "unixepoch", "subsec", "distinct", "iif", "filter", "over", "with", "generated", "true", "false"] {
+        for newer in [
+            "strict",
+            "returning",
+            "conflict",
+            "do",
+            "json",
+            "unixepoch",
+            "subsec",
+            "distinct",
+            "iif",
+            "filter",
+            "over",
+            "with",
+            "generated",
+            "true",
+            "false",
+        ] {
             assert!(!words.iter().any(|w| w == newer), "{newer} in {text}");
         }
         assert!(!text.contains("->") && !text.contains(") = (") && !text.contains("), ("), "{text}");
@@ -355,9 +384,21 @@ fn plain_grammar(driver: Driver) {
 /// 17
 fn the_application_changes_its_schema(driver: Driver) {
     let schema = "CREATE TABLE t(id INTEGER PRIMARY KEY, a, b); INSERT INTO t VALUES (1, 1, 1), (2, 2, 2);";
-    let rebuild = ["BEGIN", "CREATE TABLE new(id INTEGER PRIMARY KEY, a, b, c)", "INSERT INTO new SELECT *, 0 FROM t", "DROP TABLE t", "ALTER TABLE new RENAME TO t", "COMMIT"];
+    let rebuild = [
+        "BEGIN",
+        "CREATE TABLE new(id INTEGER PRIMARY KEY, a, b, c)",
+        "INSERT INTO new SELECT *, 0 FROM t",
+        "DROP TABLE t",
+        "ALTER TABLE new RENAME TO t",
+        "COMMIT",
+    ];
     let world = World::new(driver, Mode::KeyOnly, schema);
-    world.app(&["ALTER TABLE t RENAME COLUMN b TO bb", "ALTER TABLE t RENAME COLUMN bb TO b", "ALTER TABLE t ADD COLUMN c", "UPDATE t SET a = 9 WHERE id = 1"]);
+    world.app(&[
+        "ALTER TABLE t RENAME COLUMN b TO bb",
+        "ALTER TABLE t RENAME COLUMN bb TO b",
+        "ALTER TABLE t ADD COLUMN c",
+        "UPDATE t SET a = 9 WHERE id = 1",
+    ]);
     assert_eq!(world.waits(), ["t 1 edit a"]);
     world.app(&["ALTER TABLE t DROP COLUMN b"]);
     world.app(&["UPDATE t SET a = 8"]);
@@ -507,7 +548,8 @@ fn what_lands_is_no_edit_and_what_the_applications_triggers_make_of_it_is_kept_a
 
 #[test]
 fn a_journal_that_nobody_folds_stays_within_its_bound_and_its_rows_are_found() {
-    let mut world = World::new(Driver::Rusqlite, Mode::Mask, "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE quiet(id INTEGER PRIMARY KEY, a)");
+    let mut world =
+        World::new(Driver::Rusqlite, Mode::Mask, "CREATE TABLE t(id INTEGER PRIMARY KEY, a); CREATE TABLE quiet(id INTEGER PRIMARY KEY, a)");
     let rows = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)";
     world.app(&[&format!("{rows} INSERT INTO t SELECT i, 0 FROM n"), "INSERT INTO quiet VALUES (1, 1)"]);
     for turn in 0..4 {
@@ -536,8 +578,7 @@ fn a_journal_that_nobody_folds_stays_within_its_bound_and_its_rows_are_found() {
 fn sqlite_keeps_the_texts_of_our_triggers_as_they_are() {
     let world = World::new(Driver::Rusqlite, Mode::Mask, ITEM);
     for trigger in triggers(&world.tables()[0]) {
-        let kept: String =
-            world.connection.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [&trigger.name], |row| row.get(0)).unwrap();
+        let kept: String = world.connection.query_row("SELECT sql FROM sqlite_schema WHERE name = ?1", [&trigger.name], |row| row.get(0)).unwrap();
         assert_eq!(kept, trigger.sql);
     }
 }

@@ -32,8 +32,7 @@ impl Schema {
             columns.sort_by_key(|c| c.id);
             columns
         };
-        let map =
-            ColumnMap { tables: self.tables.iter().map(|t| TableColumns { id: t.id, name: t.name.to_owned(), columns: columns(t) }).collect() };
+        let map = ColumnMap { tables: self.tables.iter().map(|t| TableColumns { id: t.id, name: t.name.to_owned(), columns: columns(t) }).collect() };
         map.check().unwrap();
         map
     }

@@ -97,7 +97,9 @@ fn app(connection: &Connection, rng: &mut Rng, schema: &Schema, say: &dyn Fn(&st
                 let code = error.sqlite_error().map(|e| e.extended_code & 0xff);
                 let text = error.to_string();
                 let own = matches!(code, Some(rusqlite::ffi::SQLITE_CONSTRAINT | rusqlite::ffi::SQLITE_MISMATCH))
-                    || ["too many levels", "nested too deep", "no such savepoint", "no transaction is active", "foreign key mismatch"].iter().any(|w| text.contains(w));
+                    || ["too many levels", "nested too deep", "no such savepoint", "no transaction is active", "foreign key mismatch"]
+                        .iter()
+                        .any(|w| text.contains(w));
                 if !own || text.contains("_whimbrel_") {
                     return Err(format!("{sql}: {text}"));
                 }
