@@ -17,11 +17,14 @@ use whimbrel_shared::columns::{Column, ColumnMap, TableColumns};
 use whimbrel_tests::{bins, scores::Scores};
 
 /// Rows of a bulk write.
-const ROWS: u32 = 100_000;
+const ROWS: u32 = 60_000;
 /// Writes with a transaction each.
-const SINGLES: u32 = 5_000;
-/// Rounds; the smallest time counts, as noise only adds.
-const ROUNDS: u32 = 7;
+const SINGLES: u32 = 4_000;
+/// Writes that one file has before it is the turn of the next.
+const SINGLES_A_TURN: usize = 200;
+const BULK_A_TURN: usize = 5_000;
+/// Rounds; the middle one counts.
+const ROUNDS: u32 = 3;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +32,7 @@ fn main() {
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(bins::folder()).expect("a folder on the disk of the build");
     for (what, index, limits) in [
         ("5 columns, random text key", "", Some((1.15, 1.5, 1.8))),
+        ("the same, and two indexes", "CREATE INDEX i ON item(mail); CREATE INDEX j ON item(price);", None),
         ("the same, and a UNIQUE index with its probe", "CREATE UNIQUE INDEX u ON item(mail);", None),
     ] {
         println!("\nCPU with capture ÷ without, {what} (WAL, synchronous = NORMAL):");
@@ -91,12 +95,12 @@ fn together(connection: &Connection, work: impl FnOnce()) {
     connection.execute_batch("COMMIT").expect("commit");
 }
 
-/// CPU time of this process for `work`.
+/// CPU time of this thread for `work`.
 fn cpu(work: impl FnOnce()) -> Duration {
     let now = || {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: it writes to the struct that it is given.
-        unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
     };
     let begun = now();
@@ -106,50 +110,72 @@ fn cpu(work: impl FnOnce()) -> Duration {
 
 const KINDS: [&str; 5] = ["autocommit insert", "autocommit update", "bulk insert", "bulk update", "bulk delete"];
 
-/// CPU of each kind of write in a fresh file.
-fn round(path: &Path, index: &str, mode: Option<Mode>, bulk: &[String], singles: &[String]) -> [Duration; 5] {
-    for suffix in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(format!("{}{suffix}", path.display()));
-    }
-    let connection = open(path, index, mode);
-    // The single writes meet a table that has rows.
-    together(&connection, || insert(&connection, &bulk[..bulk.len() / 2], 0));
-    let single_insert = cpu(|| insert(&connection, singles, 10_000_000));
-    let single_update = cpu(|| update(&connection, singles));
-    let bulk_insert = cpu(|| together(&connection, || insert(&connection, &bulk[bulk.len() / 2..], 20_000_000)));
-    let bulk_update = cpu(|| together(&connection, || update(&connection, &bulk[bulk.len() / 2..])));
-    let bulk_delete = cpu(|| {
-        together(&connection, || {
-            let mut statement = connection.prepare_cached("DELETE FROM item WHERE id = ?1").expect("it compiles");
-            for key in &bulk[..bulk.len() / 2] {
-                statement.execute([key]).expect("a row");
+/// The same writes into files that are captured in different ways, in turns of some milliseconds, so that what else runs on
+/// the machine meets all of them alike. CPU of each kind of write, by file.
+fn round(files: &[Connection; 3], bulk: &[String], singles: &[String]) -> [[Duration; 5]; 3] {
+    let mut spent = [[Duration::ZERO; 5]; 3];
+    let (before, after) = bulk.split_at(bulk.len() / 2);
+    let mut turns = |kind: usize, keys: &[String], size: usize, work: &dyn Fn(&Connection, &[String], u32)| {
+        for (turn, keys) in (0..).zip(keys.chunks(size)) {
+            for n in 0..3 {
+                let file = (turn as usize + n) % 3;
+                spent[file][kind] += cpu(|| work(&files[file], keys, turn));
             }
-        });
-    });
-    [single_insert, single_update, bulk_insert, bulk_update, bulk_delete]
+        }
+    };
+    // The single writes meet a table that has rows.
+    for file in files {
+        together(file, || insert(file, before, 0));
+    }
+    turns(0, singles, SINGLES_A_TURN, &|file, keys, turn| insert(file, keys, 10_000_000 + turn * 10_000));
+    turns(1, singles, SINGLES_A_TURN, &|file, keys, _| update(file, keys));
+    turns(2, after, BULK_A_TURN, &|file, keys, turn| together(file, || insert(file, keys, 20_000_000 + turn * 100_000)));
+    turns(3, after, BULK_A_TURN, &|file, keys, _| together(file, || update(file, keys)));
+    turns(4, before, BULK_A_TURN, &|file, keys, _| together(file, || delete(file, keys)));
+    spent
+}
+
+fn delete(connection: &Connection, keys: &[String]) {
+    let mut statement = connection.prepare_cached("DELETE FROM item WHERE id = ?1").expect("it compiles");
+    for key in keys {
+        statement.execute([key]).expect("a row");
+    }
 }
 
 fn compare(scores: &mut Scores, folder: &Path, index: &str, limits: Option<(f64, f64, f64)>) {
     let bulk: Vec<String> = (0..ROWS * 2).map(key).collect();
     let singles: Vec<String> = (0..SINGLES).map(|n| key(1_000_000_000 + n)).collect();
-    let path = folder.join("cost.db");
-    let modes = [None, Some(Mode::Mask), Some(Mode::KeyOnly)];
-    let mut best = [[Duration::MAX; 5]; 3];
-    // In turns, so that what else runs on the machine meets all of them.
-    for _ in 0..ROUNDS {
-        for (mode, best) in modes.iter().zip(&mut best) {
-            for (best, time) in best.iter_mut().zip(round(&path, index, *mode, &bulk, &singles)) {
-                *best = (*best).min(time);
+    let mut ratios: [[Vec<f64>; 5]; 2] = Default::default();
+    for round_number in 0..ROUNDS {
+        let folder = folder.join(format!("{round_number}{}", index.len()));
+        std::fs::create_dir(&folder).expect("a folder");
+        let files =
+            [("none", None), ("mask", Some(Mode::Mask)), ("key", Some(Mode::KeyOnly))].map(|(name, mode)| open(&folder.join(name), index, mode));
+        let spent = round(&files, &bulk, &singles);
+        drop(files);
+        std::fs::remove_dir_all(&folder).expect("it can be removed");
+        for (ratios, spent) in ratios.iter_mut().zip(&spent[1..]) {
+            for (kind, ratios) in ratios.iter_mut().enumerate() {
+                ratios.push(spent[kind].as_secs_f64());
+            }
+        }
+        for ratios in &mut ratios {
+            for (kind, ratios) in ratios.iter_mut().enumerate() {
+                *ratios.last_mut().expect("one was pushed") /= spent[0][kind].as_secs_f64();
             }
         }
     }
+    let mut middle = |mode: usize, kind: usize| -> f64 {
+        ratios[mode][kind].sort_unstable_by(f64::total_cmp);
+        ratios[mode][kind][ROUNDS as usize / 2]
+    };
     for (at, kind) in KINDS.iter().enumerate() {
-        let ratio = |mode: usize| best[mode][at].as_secs_f64() / best[0][at].as_secs_f64();
+        let (mask, key_only) = (middle(0, at), middle(1, at));
         match (limits, at) {
-            (Some((limit, _, _)), 0) | (Some((_, limit, _)), 1) | (Some((_, _, limit)), 2) => scores.at_most(kind, ratio(1), limit, "×"),
-            _ => scores.note(kind, format!("{:.2} ×", ratio(1))),
+            (Some((limit, _, _)), 0) | (Some((_, limit, _)), 1) | (Some((_, _, limit)), 2) => scores.at_most(kind, mask, limit, "×"),
+            _ => scores.note(kind, format!("{mask:.2} ×")),
         }
-        scores.note(&format!("{kind}, key-only mode"), format!("{:.2} ×", ratio(2)));
+        scores.note(&format!("{kind}, key-only mode"), format!("{key_only:.2} ×"));
     }
 }
 

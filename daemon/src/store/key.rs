@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn keys_have_one_form_exactly_where_sqlite_takes_them_for_the_same() {
-        let reals = [0.0, -0.0, 1.0, 1.5, 1e300, -9.223_372_036_854_775_8e18, 9.223_372_036_854_775_8e18, 4_503_599_627_370_497.0];
+        let reals: [f64; 8] = [0.0, -0.0, 1.0, 1.5, 1e300, -2_f64.powi(63), 2_f64.powi(63), 4_503_599_627_370_497.0];
         let texts = ["a", "A", "a ", "a  ", " a", "", " ", "Ä", "ä", "1"];
         let mut values: Vec<KeyValue> = reals.iter().map(|r| KeyValue::Real(r.to_bits())).collect();
         values.extend([0, 1, i64::MIN, i64::MAX, 4_503_599_627_370_497].map(KeyValue::Integer));
