@@ -158,7 +158,7 @@ impl Bed {
     fn nothing_is_left(&self) {
         let left: i64 = self.one(
             "SELECT (SELECT count(*) FROM _whimbrel_checkpoint) + (SELECT count(*) FROM _whimbrel_touched) + (SELECT count(*) FROM _whimbrel_intent)
-             + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel%' ESCAPE '\\')",
+             + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel\\_catch%' ESCAPE '\\')",
         );
         assert_eq!(left, 0);
     }

@@ -74,6 +74,7 @@ mod tests {
     #[test]
     fn hashes_stand_in_files_and_stay_as_they_are() {
         let known = [Stored::Null, Stored::Integer(-7), Stored::Real(0.1), Stored::Text("Ä".as_bytes()), Stored::Blob(&[0, 255])].map(hash);
-        assert_eq!(known, [0, 0, 0, 0, 0]);
+        // Computed with another implementation of SipHash-2-4.
+        assert_eq!(known, [0x8b5a0baa49fbc58d, 0x0417653c86e38ce5, 0x2be4dafc118e3d2d, 0x7a0d9b11738372b9, 0x90c75b2a313595f3]);
     }
 }
