@@ -129,14 +129,16 @@ impl ColumnMap {
         within(place, "tables", self.tables.len(), MAX_TABLES)?;
         check_entries("table", |name| format!("table {name:?}"), self.tables.iter().map(|t| (t.id, t.name.as_str())))?;
         for table in &self.tables {
-            let place = format!("table {:?}", short(&table.name));
-            if reserved(&table.name) {
-                return Err(BadColumns::BadName { place, why: "sqlite_ and _whimbrel_ are reserved" });
-            }
             table.check()?;
         }
         Ok(())
     }
+}
+
+/// Checks one table by itself, its id and name too.
+pub(crate) fn check_table(table: &TableColumns) -> Result<(), BadColumns> {
+    check_entries("table", |name| format!("table {name:?}"), std::iter::once((table.id, table.name.as_str())))?;
+    table.check()
 }
 
 impl TableColumns {
@@ -152,6 +154,9 @@ impl TableColumns {
 
     fn check(&self) -> Result<(), BadColumns> {
         let place = format!("table {:?}", short(&self.name));
+        if reserved(&self.name) {
+            return Err(BadColumns::BadName { place, why: "sqlite_ and _whimbrel_ are reserved" });
+        }
         if self.columns.is_empty() {
             return Err(BadColumns::Empty { place });
         }
@@ -220,9 +225,9 @@ fn table_of((id, name, columns): RawTable) -> TableColumns {
 impl TryFrom<RawTable> for TableColumns {
     type Error = BadColumns;
     fn try_from(raw: RawTable) -> Result<Self, BadColumns> {
-        let map = ColumnMap { tables: vec![table_of(raw)] };
-        map.check()?;
-        Ok(map.tables.into_iter().next().expect("one was put in"))
+        let table = table_of(raw);
+        check_table(&table)?;
+        Ok(table)
     }
 }
 

@@ -137,6 +137,8 @@ pub enum Step {
     Backfill(Backfill),
     /// Insert rows that were shipped with the migration.
     Load(Load),
+    /// Give a table another shape, its rows copied range by range.
+    Rebuild(Rebuild),
 }
 
 impl Step {
@@ -147,6 +149,7 @@ impl Step {
             Self::Verify { .. } => "verify",
             Self::Backfill(_) => "backfill",
             Self::Load(_) => "load",
+            Self::Rebuild(_) => "rebuild",
         }
     }
 
@@ -155,6 +158,7 @@ impl Step {
         match self {
             Self::Sql { file } | Self::Verify { file } => Some(file),
             Self::Load(load) => Some(&load.file),
+            Self::Rebuild(rebuild) => Some(&rebuild.file),
             Self::Backfill(_) => None,
         }
     }
@@ -198,6 +202,21 @@ pub struct Load {
     pub batch: Option<u32>,
 }
 
+/// A table that gets another shape, and keeps its rows, indexes and triggers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The table.
+    pub table: String,
+    /// File beside the manifest: CREATE TABLE as it is to be, then the indexes and triggers that are new or different.
+    pub file: String,
+    /// Values of columns that are not copied as they are: new column to an expression over the old row.
+    pub values: BTreeMap<String, String>,
+    /// Indexes and triggers of the table that go.
+    pub drop: Vec<String>,
+    /// Cap on the rows of one chunk.
+    pub batch: Option<u32>,
+}
+
 /// What one failing row does to a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -226,30 +245,46 @@ pub enum LoadConflict {
     Skip,
 }
 
-/// What becomes of unsent edits of one table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What becomes of one table and of the unsent edits of its rows. Names are those before the migration, unless said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Carry {
     /// The table as it was called before.
     pub table: String,
-    /// Its new name, where it changed.
+    /// Its name afterwards: its new one where it changed; its old one where a table of that name is still the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// The table goes, and what becomes of its unsent edits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<DropPolicy>,
     /// Columns that changed their name: old to new.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rename: BTreeMap<String, String>,
     /// Columns that go, and what becomes of their unsent values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drop: BTreeMap<String, DropPolicy>,
-    /// One column that becomes several.
+    /// One column that becomes several: old name to new ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub split: BTreeMap<String, Vec<String>>,
     /// Several columns that become one: new name to old ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub merge: BTreeMap<String, Vec<String>>,
-    /// How an old key becomes a new one: new key column to expression.
+    /// How an old key becomes a new one: new key column to an expression over the old row.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub key: BTreeMap<String, String>,
+    /// New tables into which a part of each row moves, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub into: BTreeMap<String, Part>,
+}
+
+/// The part of a row that moves into another table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The new table's key columns, each with the old table's key column whose value it has.
+    pub key: BTreeMap<String, String>,
+    /// Columns that move: old name to the name in the new table.
+    pub columns: BTreeMap<String, String>,
 }
 
 /// What becomes of an unsent value whose column goes.
@@ -264,19 +299,63 @@ pub enum DropPolicy {
     Block,
 }
 
-/// How one table exchanges rows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// How one table exchanges rows, as far as a migration says it: what is not said stays as it was in the version before,
+/// and has its default in the first version that names the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SyncTable {
     /// Who wins a concurrent edit.
-    #[serde(default)]
-    pub conflict: SyncConflict,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<SyncConflict>,
     /// Which way rows go.
-    #[serde(default)]
-    pub direction: Direction,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
     /// How keys made on two devices are kept apart.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Keys>,
+    /// The oldest version whose edits of this table can still be taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_schema: Option<MinSchema>,
+    /// The table exchanges no rows any more, and what becomes of its unsent edits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<DropPolicy>,
+}
+
+/// A version, as a migration says it that does not know its own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RawMinSchema", into = "RawMinSchema")]
+pub enum MinSchema {
+    /// The one in whose manifest it stands: `"this"`.
+    This,
+    /// That one.
+    Version(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "min_schema is \"this\" or the number of a version, from 1")]
+enum RawMinSchema {
+    Number(u32),
+    Word(String),
+}
+
+impl TryFrom<RawMinSchema> for MinSchema {
+    type Error = String;
+    fn try_from(raw: RawMinSchema) -> Result<Self, String> {
+        match raw {
+            RawMinSchema::Word(word) if word == "this" => Ok(Self::This),
+            RawMinSchema::Number(version) if version > 0 => Ok(Self::Version(version)),
+            RawMinSchema::Word(_) | RawMinSchema::Number(_) => Err("min_schema is \"this\" or the number of a version, from 1".to_owned()),
+        }
+    }
+}
+
+impl From<MinSchema> for RawMinSchema {
+    fn from(min: MinSchema) -> Self {
+        match min {
+            MinSchema::This => Self::Word("this".to_owned()),
+            MinSchema::Version(version) => Self::Number(version),
+        }
+    }
 }
 
 /// Who wins a concurrent edit.
@@ -319,7 +398,7 @@ pub enum Keys {
     Renumber,
 }
 
-/// A step as it is written: one table with the keys of all kinds, told apart by which of four it has.
+/// A step as it is written: one table with the keys of all kinds, told apart by which of five it has.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawStep {
@@ -351,15 +430,23 @@ struct RawStep {
     clear_existing: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebuild: Option<String>,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    shape: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop: Option<Vec<String>>,
 }
 
 impl TryFrom<RawStep> for Step {
     type Error = String;
     fn try_from(raw: RawStep) -> Result<Self, String> {
         let need = |value: Option<String>, key: &str, kind: &str| value.ok_or_else(|| format!("a {kind} step needs `{key}`"));
-        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load].into_iter().flatten().count();
+        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load, &raw.rebuild].into_iter().flatten().count();
         if kinds != 1 {
-            return Err("a step has exactly one of `sql`, `verify`, `backfill` and `load`".to_owned());
+            return Err("a step has exactly one of `sql`, `verify`, `backfill`, `load` and `rebuild`".to_owned());
         }
         let on_error = raw.on_error.unwrap_or_default();
         let step = if let Some(table) = raw.backfill {
@@ -382,6 +469,14 @@ impl TryFrom<RawStep> for Step {
                 on_error,
                 batch: raw.batch,
             })
+        } else if let Some(table) = raw.rebuild {
+            Self::Rebuild(Rebuild {
+                table,
+                file: need(raw.shape.clone(), "as", "rebuild")?,
+                values: raw.values.clone().unwrap_or_default(),
+                drop: raw.drop.clone().unwrap_or_default(),
+                batch: raw.batch,
+            })
         } else if let Some(file) = raw.sql {
             Self::Sql { file }
         } else {
@@ -395,11 +490,14 @@ impl TryFrom<RawStep> for Step {
             || raw.newest.is_some()
             || raw.clear_existing.is_some()
             || raw.since.is_some();
+        let rebuild_keys = raw.shape.is_some() || raw.values.is_some() || raw.drop.is_some();
         let row_keys = raw.on_error.is_some() || raw.batch.is_some();
         let stray = match &step {
-            Self::Sql { .. } | Self::Verify { .. } => backfill_keys || load_keys || row_keys,
-            Self::Backfill(_) => load_keys,
-            Self::Load(_) => backfill_keys,
+            Self::Sql { .. } | Self::Verify { .. } => backfill_keys || load_keys || rebuild_keys || row_keys,
+            Self::Backfill(_) => load_keys || rebuild_keys,
+            Self::Load(_) => backfill_keys || rebuild_keys,
+            // A row that was left out would be lost: there is no `on_error`.
+            Self::Rebuild(_) => backfill_keys || load_keys || raw.on_error.is_some(),
         };
         if stray { Err(format!("a {} step has a key that belongs to another kind of step", step.kind())) } else { Ok(step) }
     }
@@ -429,6 +527,14 @@ impl From<Step> for RawStep {
                 since: l.since.then_some(true),
                 on_error: chosen(l.on_error),
                 batch: l.batch,
+                ..Self::default()
+            },
+            Step::Rebuild(r) => Self {
+                rebuild: Some(r.table),
+                shape: Some(r.file),
+                values: (!r.values.is_empty()).then_some(r.values),
+                drop: (!r.drop.is_empty()).then_some(r.drop),
+                batch: r.batch,
                 ..Self::default()
             },
         }
@@ -469,20 +575,43 @@ key      = ["id"]
 conflict = "merge"
 clear_existing = false
 [[step]]
+rebuild = "notes"
+as      = "notes.sql"
+values  = { body = "coalesce(body, '')" }
+drop    = ["notes_old"]
+[[step]]
 verify = "verify.sql"
 [[carry]]
 table = "person"
 rename = { first = "given" }
 drop   = { zip = "archive" }
+[[carry]]
+table = "contact"
+to = "address"
+split = { name = ["given", "surname"] }
+merge = { phone = ["area", "number"] }
+key = { uuid = "lower(hex(id))" }
+[carry.into.place]
+key = { contact = "id" }
+columns = { street = "street" }
+[[carry]]
+table = "old"
+gone = "block"
 [sync.notes]
 conflict = "keep-newest"
 direction = "both"
+keys = "renumber"
+min_schema = "this"
+[sync.person]
+min_schema = 2
+[sync.old]
+stop = "discard"
 "#;
 
     #[test]
     fn the_whole_manifest_of_the_design_parses_and_survives_json() {
         let manifest = Manifest::parse(FULL).unwrap();
-        assert_eq!(manifest.step.len(), 4);
+        assert_eq!(manifest.step.len(), 5);
         let json = serde_json::to_string(&manifest).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
     }
@@ -492,7 +621,18 @@ direction = "both"
         let error = Manifest::parse("mode = \"atomic\"\ndestuctive = true\n").unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
         assert!(error.to_string().contains("destuctive"), "{error}");
-        for bad in ["[[step]]\n", "[[step]]\nsql='a'\nverify='b'\n", "[[step]]\nsql='a'\nwhere='b'\n", "[[step]]\nbackfill='t'\n"] {
+        let error = Manifest::parse("[[carry]]\ntable = \"a\"\ndrop = { zip = \"arch\" }\n").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("`archive`, `discard`, `block`"), "{error}");
+        let error = Manifest::parse("[sync.a]\nmin_schema = \"that\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("min_schema is"), "{error}");
+        for bad in [
+            "[[step]]\n",
+            "[[step]]\nsql='a'\nverify='b'\n",
+            "[[step]]\nsql='a'\nwhere='b'\n",
+            "[[step]]\nbackfill='t'\n",
+            "[[step]]\nrebuild='t'\n",
+            "[[step]]\nrebuild='t'\nas='t.sql'\non_error='collect'\n",
+        ] {
             assert!(Manifest::parse(bad).is_err(), "{bad}");
         }
     }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     fingerprint::SchemaChange,
     ids::{AppName, Digest, MigrationName},
+    ledger::ColumnChange,
     manifest::{Manifest, Step},
+    synced::SyncChange,
 };
 
 /// The `format` of a target file.
@@ -163,6 +165,13 @@ pub struct Link {
     /// Oldest SQLite library that can read the resulting schema, such as `3.37.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_sqlite: Option<String>,
+    /// What this version does to the ids of tables and columns; none where nobody rehearsed (seed form), and then rows
+    /// cannot be exchanged from here on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub columns: Option<ColumnChange>,
+    /// What this version does to which tables exchange rows, and how.
+    #[serde(default, skip_serializing_if = "SyncChange::is_empty")]
+    pub sync: SyncChange,
 }
 
 /// The digests of a target file, as TUF writes them.

@@ -4,6 +4,7 @@ use crate::{
     ids::Digest,
     migration::{BadMigration, Link, MAX_CHAIN, Migration, TargetEntry, Targets},
     remedy::{Remedy, operator},
+    row_schema::RowSchema,
 };
 
 /// A migration whose bytes are those of its targets entry. Only [`verify`] makes one.
@@ -71,6 +72,16 @@ pub enum TrustError {
         /// How.
         why: String,
     },
+    /// The ids of tables and columns, or what is said of exchanging rows, cannot be.
+    #[error("version {version} (revision {revision}) gives ids or settings of rows that cannot be: {why}")]
+    BadIds {
+        /// Where.
+        version: u32,
+        /// Its revision.
+        revision: u32,
+        /// How.
+        why: String,
+    },
     /// A published link changed.
     #[error("{name} was accepted with digest {known} and is now offered with {offered}; the accepted one is kept")]
     Changed {
@@ -91,6 +102,9 @@ impl TrustError {
                 operator("the repository serves damaged or foreign bytes: restore it, or publish again")
             }
             Self::BrokenChain { .. } => operator("publish the chain again from the directory it came from"),
+            Self::BadIds { .. } => operator(
+                "restore the repository from a backup, or publish with whimbrel, which gives ids by itself; those that were given never change",
+            ),
             Self::Changed { .. } => operator("a published migration never changes: restore its text, and put the change into a new one"),
         }
     }
@@ -111,7 +125,8 @@ pub fn verify(entry: &TargetEntry, bytes: &[u8]) -> Result<VerifiedMigration, Tr
 }
 
 /// Checks that `targets` are one unbroken chain: versions 1, 2, 3 … without a gap, revisions 1, 2 … in each that all do the
-/// same to the schema, `previous` the digest of the predecessor's first revision, names unique. Returns it in order.
+/// same to the schema, to ids and to the settings of rows, `previous` the digest of the predecessor's first revision, names
+/// unique, no id given twice. Returns it in order.
 pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let broken = |version: u32, why: String| TrustError::BrokenChain { version, why };
     if targets.targets.len() > MAX_CHAIN {
@@ -126,6 +141,7 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
     let mut slot: Option<&TargetEntry> = None; // first revision of the version being read
     let mut last: Option<&TargetEntry> = None;
     let mut names = std::collections::BTreeSet::new();
+    let mut ids = RowSchema::default();
     for entry in &chain {
         let link = &entry.custom;
         let (version, revision) = last.map_or((0, 0), |l| (l.custom.version, l.custom.revision));
@@ -141,6 +157,10 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
             if first.custom.schema.is_some() && link.schema != first.custom.schema {
                 return Err(broken(link.version, format!("revision {} ends in another schema than revision 1", link.revision)));
             }
+            // Rows travel by these, whichever revision ran.
+            if link.columns != first.custom.columns || link.sync != first.custom.sync {
+                return Err(broken(link.version, format!("revision {} gives other column ids or settings of rows than revision 1", link.revision)));
+            }
         } else {
             if link.version != version + 1 {
                 return Err(broken(link.version, format!("it follows version {version}")));
@@ -155,6 +175,7 @@ pub fn check_chain(targets: &Targets) -> Result<Vec<&TargetEntry>, TrustError> {
                 return Err(broken(link.version, format!("the name {} stands twice", link.name)));
             }
             slot = Some(entry);
+            ids.pass(link).map_err(|why| TrustError::BadIds { version: link.version, revision: link.revision, why })?;
         }
         last = Some(entry);
     }
@@ -181,8 +202,18 @@ mod tests {
                 files: BTreeMap::from([("up.sql".to_owned(), format!("CREATE TABLE t{version}(x);"))]),
             };
             let body = migration.to_bytes();
-            let link =
-                Link { name: migration.name.clone(), version, revision: 1, previous, mends: None, schema: None, steps: Vec::new(), min_sqlite: None };
+            let link = Link {
+                name: migration.name.clone(),
+                version,
+                revision: 1,
+                previous,
+                mends: None,
+                schema: None,
+                steps: Vec::new(),
+                min_sqlite: None,
+                columns: None,
+                sync: Default::default(),
+            };
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             targets.targets.insert(entry.path(), entry);
@@ -221,6 +252,33 @@ mod tests {
         let two = swapped.targets[&path(2)].clone();
         swapped.targets.insert(path(3), two);
         assert!(matches!(check_chain(&swapped), Err(TrustError::WrongName { .. })));
+    }
+
+    #[test]
+    fn ids_that_come_back_or_differ_among_revisions_break_the_chain() {
+        let (mut targets, _) = chain(3);
+        let ids = |json: &str| -> Option<crate::ledger::ColumnChange> { Some(serde_json::from_str(json).unwrap()) };
+        let give = |targets: &mut Targets, version: u32, json: &str| {
+            targets.targets.get_mut(&format!("{version:04}.r1.json")).unwrap().custom.columns = ids(json);
+        };
+        give(&mut targets, 1, r#"{"made":[[1,"t1",[[1,"x"]]]]}"#);
+        give(&mut targets, 2, r#"{"made":[[2,"t2",[[1,"x"]]]],"dropped":[1]}"#);
+        give(&mut targets, 3, r#"{"made":[[3,"t3",[[1,"x"]]]]}"#);
+        check_chain(&targets).unwrap();
+        let mut again = targets.clone();
+        give(&mut again, 3, r#"{"made":[[1,"t3",[[1,"x"]]]]}"#);
+        let error = check_chain(&again).unwrap_err();
+        assert!(matches!(&error, TrustError::BadIds { version: 3, why, .. } if why.contains("never given again")), "{error}");
+        let mut second = targets.targets["0002.r1.json"].clone();
+        second.custom.revision = 2;
+        second.custom.mends = Some(targets.targets["0002.r1.json"].digest());
+        second.hashes.sha256 = Digest::of(b"mended");
+        targets.targets.insert(second.path(), second.clone());
+        check_chain(&targets).unwrap();
+        second.custom.columns = ids(r#"{"made":[[2,"t2",[[2,"x"]]]],"dropped":[1]}"#);
+        targets.targets.insert(second.path(), second);
+        let error = check_chain(&targets).unwrap_err();
+        assert!(error.to_string().contains("revision 2 gives other column ids"), "{error}");
     }
 
     #[test]

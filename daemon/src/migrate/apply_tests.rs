@@ -56,6 +56,8 @@ impl Bed {
                 schema: None,
                 steps: Vec::new(),
                 min_sqlite: None,
+                columns: None,
+                sync: Default::default(),
             };
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());

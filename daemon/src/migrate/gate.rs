@@ -174,6 +174,8 @@ mod tests {
             schema: None,
             steps: Vec::new(),
             min_sqlite: min_sqlite.map(str::to_owned),
+            columns: None,
+            sync: Default::default(),
         };
         let migration = Migration { format: String::new(), name: link.name.clone(), manifest, down: None, files: BTreeMap::new() };
         let mut found = database_gates(known, Operation::Apply);
