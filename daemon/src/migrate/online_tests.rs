@@ -512,7 +512,7 @@ fn what_was_noted_and_left_for_a_step_that_a_revision_replaces_is_forgotten() {
     assert_eq!(bed.fails().0, "constraint");
     let left =
         "SELECT (SELECT count(*) FROM _whimbrel_touched) + (SELECT count(*) FROM _whimbrel_failed_item) + (SELECT failed FROM _whimbrel_checkpoint)
-                + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger')";
+                + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name <> '_whimbrel_journal_bound')";
     assert_eq!(bed.one::<i64>(left), 0, "nobody watches notes any more");
 
     let filled = "continues_after = 1\nmode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"tags\"\nset = \"name = upper(name)\"\nwhere = \"name <> upper(name)\"\non_error = \"collect\"\n";
