@@ -9,7 +9,7 @@ use super::{
 
 /// While it lives, what this connection writes to tables of one policy is landing and not editing. The switch is the
 /// connection's (`SQLITE_DBCONFIG_ENABLE_TRIGGER`): nobody else is concerned, and nothing of it is in the file. Foreign-key
-/// actions run in any case.
+/// actions run in any case. The journal is folded before it begins, so that what the application wrote keeps its own mark.
 ///
 /// After landing with [`Echo::Rewrite`] the caller records what landed and calls [`super::fold::fold`] with
 /// [`super::fold::Origin::Landing`] in the same transaction: what is as it was recorded is no edit, and what the
