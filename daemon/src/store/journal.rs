@@ -11,7 +11,10 @@ use super::{
 /// The mask of "the row with this key may be gone".
 pub const SUSPECT: i64 = -2;
 
-/// Rows of a journal that nobody folds, at most: older ones are dropped by `_whimbrel_journal_bound` in `002_sync.sql`.
+/// Our tables for sync. May run again: what is there stays.
+const SCHEMA: &str = include_str!("../../schema/database/sync.sql");
+
+/// Rows of a journal that nobody folds, at most: older ones are dropped by `_whimbrel_journal_bound` in `sync.sql`.
 pub const MOST_ROWS: u64 = 262_144;
 /// Rows by which it may be passed between two looks.
 const SLACK: u64 = 512;
@@ -89,9 +92,17 @@ pub fn extent(connection: &Connection) -> Result<Extent, StoreError> {
         .map_err(at("reading the journal"))
 }
 
-/// Makes again what somebody dropped of the tables and triggers that capture needs. The caller holds the write lock.
-pub fn mend(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute_batch(super::managed::SYNC).map_err(at("making whimbrel's tables for sync again"))
+/// Makes the tables and the trigger that capture needs, or what somebody dropped of them; what is there stays. A file that
+/// exchanges no rows has none of them. The caller holds the write lock.
+pub fn make(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute_batch(SCHEMA).map_err(at("making whimbrel's tables for sync"))
+}
+
+/// Whether rows of this file were ever captured.
+pub fn is_there(connection: &Connection) -> Result<bool, StoreError> {
+    connection
+        .query_row("SELECT count(*) FROM main.sqlite_schema WHERE name = '_whimbrel_captured'", [], |row| row.get(0))
+        .map_err(at("looking for whimbrel's tables"))
 }
 
 /// Rows in the journal.

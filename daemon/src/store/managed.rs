@@ -16,10 +16,7 @@ use super::{
 };
 
 /// Our schema in a managed file, by number.
-const SCHEMA: [&str; 2] = [include_str!("../../schema/database/001_init.sql"), SYNC];
-
-/// Its part for sync. It may run again: what is there stays.
-pub(super) const SYNC: &str = include_str!("../../schema/database/002_sync.sql");
+const SCHEMA: [&str; 1] = [include_str!("../../schema/database/001_init.sql")];
 
 /// Who a file is. Kept in the file, and compared with what the daemon remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]

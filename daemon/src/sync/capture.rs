@@ -30,6 +30,10 @@ pub fn install(connection: &Connection, map: &ColumnMap, wanted: &[Wanted], now_
     if connection.is_autocommit() {
         return Err(SyncError::NoTransaction { doing: "installing the triggers of capture" });
     }
+    if wanted.is_empty() && !journal::is_there(connection)? {
+        return Ok(Vec::new());
+    }
+    journal::make(connection)?;
     remove(connection)?;
     let before = journal::captured(connection)?;
     let mut judged = Vec::new();
@@ -98,9 +102,6 @@ pub fn repair(connection: &Connection, map: &ColumnMap, wanted: &[Wanted], now_m
         return Ok(Vec::new());
     }
     let whole = journal::is_whole(connection)?;
-    if !whole {
-        journal::mend(connection)?;
-    }
     let judged = install(connection, map, wanted, now_ms)?;
     for judgement in judged.iter().filter(|j| j.captured.is_some()) {
         if !whole || lost.iter().any(|l| l.table == Some(judgement.table)) {
@@ -151,6 +152,9 @@ fn digest(triggers: &[Trigger]) -> String {
 }
 
 fn compare(connection: &Connection) -> Result<Vec<Lost>, SyncError> {
+    if !journal::is_there(connection)? && present(connection)?.is_empty() {
+        return Ok(Vec::new());
+    }
     if !journal::is_whole(connection)? {
         // Without them the application's writes fail in the triggers.
         let what = "a table or trigger that capture needs is gone, and the application's writes may fail until it is back".to_owned();

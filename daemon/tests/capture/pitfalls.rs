@@ -48,7 +48,7 @@ impl World {
         let connection = Connection::open(&path).unwrap();
         connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
         connection.execute_batch(&format!("PRAGMA journal_mode = wal; {schema}")).unwrap();
-        journal::mend(&connection).unwrap();
+        journal::make(&connection).unwrap();
         let map = map(&connection);
         let wanted = map.tables.iter().map(|t| Wanted { table: t.id, mode }).collect();
         let mut world = Self { _folder: folder, path, connection, map, wanted, replica: Replica::default(), driver };

@@ -48,7 +48,7 @@ pub(crate) fn run(seed: u64, mutation: Mutation, show: bool) -> Result<(), Strin
     for _ in 0..rng.usize(..8) {
         app(&connection, &mut rng, &schema, &say)?;
     }
-    journal::mend(&connection).unwrap();
+    journal::make(&connection).unwrap();
     let wanted: Vec<_> = schema.tables.iter().map(|t| Wanted { table: t.id, mode: t.mode }).collect();
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     let judged = capture::install(&connection, &schema.map(), &wanted, NOW_MS).unwrap();

@@ -1,5 +1,5 @@
--- What capture and sync keep in a managed file (docs/sync.md). The same grammar as 001: the application's library parses
--- it, and its own writes run the trigger below. It runs again to restore what somebody dropped.
+-- What capture and sync keep in a managed file that exchanges rows, and only there (docs/sync.md). The same grammar as 001:
+-- the application's library parses it, and its own writes run the trigger below. It runs again to restore what somebody dropped.
 
 -- Keys of rows that changed, in the order of the changes. Written by the triggers on the application's tables; the only
 -- thing that its writes pay for. `mask`: bits of the columns that changed; 0: they are not known; -2: the row may be gone.
