@@ -56,7 +56,7 @@ fn open(path: &Path, index: &str, mode: Option<Mode>) -> Connection {
     connection.execute_batch(&format!("PRAGMA journal_mode = wal; PRAGMA synchronous = NORMAL; {TABLE} {index}")).expect("a table");
     if let Some(mode) = mode {
         connection.execute_batch("BEGIN IMMEDIATE").expect("begin");
-        journal::mend(&connection).expect("our tables");
+        journal::make(&connection).expect("our tables");
         let judged = capture::install(&connection, &map(), &[Wanted { table: 1, mode }], 0).expect("it is installed");
         assert!(judged[0].captured.is_some(), "{judged:?}");
         connection.execute_batch("COMMIT").expect("commit");
