@@ -86,6 +86,13 @@ text_id!(
         && !t.ends_with(' ')
         && t.chars().all(|c| c.is_alphanumeric() || "-_.+ ".contains(c))
 );
+text_id!(
+    /// The set of rows that a database exchanges, unique in its app.
+    SpaceName, "space name", "1 to 64 of letters, digits, '-', '_', '.' and '@', the first a letter or digit",
+    |t| (1..=64).contains(&t.len())
+        && t.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
+);
 
 uuid_id!(
     /// A machine with the daemon.
@@ -102,6 +109,10 @@ uuid_id!(
 uuid_id!(
     /// One wish of a device to be enrolled, however often it is asked.
     EnrolmentId
+);
+uuid_id!(
+    /// One push of rows, however often it is sent.
+    PushId
 );
 uuid_id!(
     /// One request of a person at the device (`whimbrel apply`, `retry`, `revert`).
