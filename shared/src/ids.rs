@@ -14,6 +14,13 @@ pub struct BadId {
     rule: &'static str,
 }
 
+impl BadId {
+    /// For ids that live beside what they number.
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        Self { what, text: text.chars().take(80).collect(), rule }
+    }
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*

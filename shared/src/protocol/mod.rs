@@ -5,6 +5,8 @@ pub mod enroll;
 pub mod poll;
 pub mod problem;
 pub mod publish;
+pub mod pull;
+pub mod push;
 pub mod report;
 pub mod state;
 
