@@ -220,7 +220,8 @@ pub(crate) mod tests {
     pub(crate) fn changes() -> impl Strategy<Value = Change> {
         let cells = prop::collection::btree_map(1u32..9, (values(), 0u64..6, clocks()), 0..5);
         let present = (5u64..1 << 40, cells).prop_map(|(seen, cells)| {
-            let cells: Vec<Cell> = cells.into_iter().map(|(column, (value, base, clock))| Cell { column, value, base: base.min(seen), clock }).collect();
+            let cells: Vec<Cell> =
+                cells.into_iter().map(|(column, (value, base, clock))| Cell { column, value, base: base.min(seen), clock }).collect();
             Edit::Present { seen: if cells.is_empty() { 0 } else { seen }, cells }
         });
         let deleted = (any::<u64>(), clocks()).prop_map(|(base, clock)| Edit::Deleted { base, clock });

@@ -99,7 +99,8 @@ mod tests {
 
     fn clocks() -> impl Strategy<Value = Clock> {
         let wall = prop_oneof![0..=MAX_WALL_MS, 1_000_000u64..1_000_010, Just(MAX_WALL_MS)];
-        (wall, prop_oneof![any::<u16>(), 0u16..3, Just(u16::MAX)]).prop_map(|(wall, counter)| Clock::from_bits(wall << 16 | u64::from(counter)).unwrap())
+        (wall, prop_oneof![any::<u16>(), 0u16..3, Just(u16::MAX)])
+            .prop_map(|(wall, counter)| Clock::from_bits(wall << 16 | u64::from(counter)).unwrap())
     }
 
     #[test]

@@ -101,6 +101,13 @@ text_id!(
         && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
 );
 
+impl Default for SpaceName {
+    /// The one space that an app has where nobody says otherwise.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
+
 uuid_id!(
     /// A machine with the daemon.
     DeviceId

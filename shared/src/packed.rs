@@ -527,8 +527,9 @@ mod tests {
 
     /// Ten thousand rows of the five columns that capture is measured with: a key, a title, a number, a price, a time.
     pub(crate) fn sample(rows: u64, key: impl Fn(u64) -> Value) -> Vec<Change> {
-        const WORDS: [&str; 16] =
-            ["red", "green", "small", "large", "apple", "bread", "milk", "soap", "lamp", "chair", "paper", "glass", "shoe", "shirt", "phone", "cable"];
+        const WORDS: [&str; 16] = [
+            "red", "green", "small", "large", "apple", "bread", "milk", "soap", "lamp", "chair", "paper", "glass", "shoe", "shirt", "phone", "cable",
+        ];
         // A plain generator with a fixed seed: the figure is the same everywhere.
         let mut state = 7u64;
         let mut dice = |sides: u64| {
@@ -558,7 +559,9 @@ mod tests {
         let named = bytes(&sample(10_000, |at| Value::text(&format!("item-{at:06}"))));
         let random = bytes(&sample(10_000, |at| Value::text(&Value::Integer(at as i64).hash().0.to_string())));
         let json = serde_json::to_vec(&sample(10_000, |at| Value::Integer(at as i64))).unwrap().len() / 10_000;
-        println!("bytes a row: {numbered:.1} with numbers as keys, {named:.1} with counted names, {random:.1} with random 64 bits in decimal; JSON {json}");
+        println!(
+            "bytes a row: {numbered:.1} with numbers as keys, {named:.1} with counted names, {random:.1} with random 64 bits in decimal; JSON {json}"
+        );
         assert!(numbered <= 20.0 && named <= 20.0, "{numbered} {named}");
     }
 

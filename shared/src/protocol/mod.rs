@@ -1,6 +1,7 @@
 //! What goes over the wire, one file per endpoint (DESIGN 11). Pure. Every type here has a golden in `tests/goldens`.
 
 pub mod clients;
+pub mod conflicts;
 pub mod enroll;
 pub mod poll;
 pub mod problem;

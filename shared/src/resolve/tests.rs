@@ -34,7 +34,12 @@ fn tombstone(version: u64, by: u128, ms: i64) -> State {
 
 /// An edit: columns as (id, text, base, time).
 fn edit(seen: u64, cells: &[(u32, &str, u64, i64)]) -> Change {
-    let cell = |(column, value, base, ms): &(u32, &str, u64, i64)| Cell { column: *column, value: Value::text(value), base: *base, clock: Clock::at_ms(*ms) };
+    let cell = |(column, value, base, ms): &(u32, &str, u64, i64)| Cell {
+        column: *column,
+        value: Value::text(value),
+        base: *base,
+        clock: Clock::at_ms(*ms),
+    };
     Change { table: 1, key: vec![Value::Integer(7)], edit: Edit::Present { seen, cells: cells.iter().map(cell).collect() } }
 }
 
@@ -128,12 +133,8 @@ fn of_two_edits_the_strategy_takes_one_and_both_are_kept() {
     case(ServerWins, 800, "1=a 2=b 3=z", "merged: 1=a 2=b");
     case(ClientWins, 1, "1=x 2=y 3=z", "behind");
     let conflict = arrives(Some(&there), &arriving(600), Merge).conflict.unwrap();
-    let column = |column, arrived: &str, there: &str, taken| Contested {
-        column,
-        arrived: Some(Value::text(arrived)),
-        there: Some(Value::text(there)),
-        taken,
-    };
+    let column =
+        |column, arrived: &str, there: &str, taken| Contested { column, arrived: Some(Value::text(arrived)), there: Some(Value::text(there)), taken };
     assert_eq!(conflict.columns, [column(1, "x", "a", true), column(2, "y", "b", false)]);
     // Equal clocks: the larger client id.
     let tie = row(&[(1, "a", 10, 1, 600)]);
