@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::{
     change::Change,
+    hlc::Clock,
     ids::{BadId, ClientId, Digest, PushId},
     packed,
     value::{Value, ValueHash},
@@ -105,6 +106,9 @@ pub struct PushResponse {
     /// Changes whose clocks were more than a minute ahead, and were set to the server's.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restamped: u32,
+    /// The latest clock of what stands against this push: who lands the answer advances past it, as past a row's.
+    #[serde(default, skip_serializing_if = "is_start")]
+    pub newest: Clock,
     /// What is otherwise, by ascending place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<(u32, Answer)>,
@@ -112,6 +116,10 @@ pub struct PushResponse {
 
 fn is_zero(value: &u32) -> bool {
     *value == 0
+}
+
+fn is_start(clock: &Clock) -> bool {
+    *clock == Clock::ZERO
 }
 
 /// What became of a change that was not simply accepted.
@@ -192,7 +200,9 @@ pub enum BadAnswer {
 }
 
 impl PushResponse {
-    /// Each change of the push that this answers, with its answer. Nothing may be cleared on an error.
+    /// Each change of the push that this answers, with its answer. Nothing may be cleared on an error; nor of a row of which
+    /// the file has pulled version `first` or a later one, landed or not: such an answer came late, the row has moved on, and
+    /// its change is sent again in a new push.
     pub fn of<'a>(&'a self, push: &'a PushRequest) -> Result<Vec<Answered<'a>>, BadAnswer> {
         if self.push_id != push.head.push_id || self.content != push.content() {
             return Err(BadAnswer::NotThis);
@@ -221,7 +231,7 @@ impl PushResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{change::Edit, hlc::Clock};
+    use crate::change::Edit;
 
     fn push(rows: i64) -> PushRequest {
         let head = PushHead { push_id: PushId::from_dice(1), client_id: ClientId::from_dice(2), epoch: 1, order: 1, schema: 1, series: None };
@@ -231,7 +241,7 @@ mod tests {
 
     fn response(to: &PushRequest, answers: Vec<(u32, Answer)>) -> PushResponse {
         let series = Series { space: 1, epoch: 1 };
-        PushResponse { push_id: to.head.push_id, content: to.content(), series, now_ms: 0, first: 10, restamped: 0, answers }
+        PushResponse { push_id: to.head.push_id, content: to.content(), series, now_ms: 0, first: 10, restamped: 0, newest: Clock::ZERO, answers }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use rusqlite::{OptionalExtension, Transaction};
 use whimbrel_shared::{
     change::{Change, Edit},
+    hlc::Clock,
     ids::{ClientId, Digest},
     protocol::{
         conflicts::{Kept, KeptKind},
         push::{Answer, MAX_ANSWER_BYTES, PushHead, PushResponse, Reason},
     },
-    resolve::{self, Arrival, Outcome, Resolved, State, Writer},
+    resolve::{self, Arrival, Outcome, Resolved, State, What, Writer},
     value::Value,
 };
 
@@ -66,6 +67,7 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
         now_ms: push.now_ms,
         room: MAX_ANSWER_BYTES,
         restamped: 0,
+        newest: Clock::ZERO,
     };
     let mut answers = Vec::new();
     let mut again = Vec::new();
@@ -81,8 +83,9 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
         answers.extend(taker.take(change, first + u64::from(place), true)?.map(|answer| (place, answer)));
     }
     answers.sort_by_key(|(place, _)| *place);
-    let restamped = taker.restamped;
-    let answer = PushResponse { push_id: head.push_id, content: push.content, series: bound.series, now_ms: push.now_ms, first, restamped, answers };
+    let (restamped, newest) = (taker.restamped, taker.newest);
+    let answer =
+        PushResponse { push_id: head.push_id, content: push.content, series: bound.series, now_ms: push.now_ms, first, restamped, newest, answers };
     remember(tx, push, &answer)?;
     Ok(Pushed::Answered(answer))
 }
@@ -137,6 +140,8 @@ struct Taker<'a> {
     /// Bytes of values that the answer has room for.
     room: usize,
     restamped: u32,
+    /// The latest clock of what stands against the push.
+    newest: Clock,
 }
 
 impl Taker<'_> {
@@ -169,6 +174,7 @@ impl Taker<'_> {
                 return Ok(Some(Answer::Later));
             }
             self.room -= bytes;
+            self.newest = self.newest.max(latest_clock(state));
         }
         if let Some(after) = &resolved.state {
             let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key };
@@ -268,6 +274,14 @@ impl Taker<'_> {
     }
 }
 
+fn latest_clock(state: Option<&State>) -> Clock {
+    let Some(state) = state else { return Clock::ZERO };
+    match &state.what {
+        What::Deleted(_, stamp) => stamp.clock,
+        What::Present(cells) => cells.iter().map(|held| held.stamp.clock).max().unwrap_or(Clock::ZERO),
+    }
+}
+
 fn stands_bytes(answer: &Answer) -> usize {
     match answer {
         Answer::Merged { stands: Some(cells), .. } => cells.iter().map(|(_, value)| value.size_bytes()).sum(),
@@ -277,7 +291,7 @@ fn stands_bytes(answer: &Answer) -> usize {
 
 /// The change with the clocks that are too far ahead set to the server's; none where none is.
 fn bounded(change: &Change, now_ms: i64) -> Option<Change> {
-    let bound = |clock: whimbrel_shared::hlc::Clock| clock.bounded(now_ms);
+    let bound = |clock: Clock| clock.bounded(now_ms);
     let ahead = match &change.edit {
         Edit::Present { cells, .. } => cells.iter().any(|c| bound(c.clock) != c.clock),
         Edit::Deleted { clock, .. } => bound(*clock) != *clock,
