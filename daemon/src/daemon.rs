@@ -1,19 +1,19 @@
 //! The daemon: the only place where parts meet. One loop does the work; everything else rings its bell or reads its
 //! pictures.
 
+mod stop;
+mod systemd;
+
 use std::{
     collections::BTreeMap,
     fs::{File, TryLockError},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Notify, broadcast, watch},
+    sync::{broadcast, watch},
     time::Instant,
 };
 use whimbrel_shared::{
@@ -21,6 +21,10 @@ use whimbrel_shared::{
     remedy::{Remedy, here},
 };
 
+use self::{
+    stop::Stop,
+    systemd::{State, Watchdog, notify, notify_reloading, notify_status},
+};
 #[cfg(unix)]
 use crate::control::server::{Door, serve};
 use crate::{
@@ -47,8 +51,6 @@ use crate::{
 
 /// Events that a slow watcher may be behind.
 const EVENTS_BEHIND: usize = 256;
-/// How long a transaction that is open at a stop may go on. Below systemd's own limit of 90 s.
-const STOP_GRACE: Duration = Duration::from_secs(60);
 /// A disk is freed by people: looking every few seconds costs little, and they wait for it.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
 /// Networks change in bursts: so long after a cycle that went well, a change alone starts no other.
@@ -584,153 +586,4 @@ fn time_asleep() -> Duration {
     }
     #[cfg(not(target_os = "linux"))]
     Duration::ZERO
-}
-
-/// Stop means: finish this transaction, start no other. After [`STOP_GRACE`] the transaction is rolled back; a second
-/// signal ends the process at once.
-struct Stop {
-    stop: watch::Receiver<bool>,
-    reload: Arc<Notify>,
-    reloads: Arc<AtomicBool>,
-}
-
-impl Stop {
-    /// Listens for SIGTERM, SIGINT and SIGHUP.
-    fn listen(halt: &Halt) -> Self {
-        let (send, stop) = watch::channel(false);
-        let halt = halt.clone();
-        tokio::spawn(async move {
-            signal().await;
-            tracing::info!("stopping: the transaction that is open is finished, no other is started");
-            halt.stop.store(true, Ordering::Relaxed);
-            send.send_replace(true);
-            tokio::select! { () = signal() => std::process::exit(1), () = tokio::time::sleep(STOP_GRACE) => {} }
-            halt.kill.store(true, Ordering::Relaxed);
-        });
-        let (reload, reloads) = (Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
-        tokio::spawn(hang_up(reload.clone(), reloads.clone()));
-        Self { stop, reload, reloads }
-    }
-
-    async fn wanted(&self) {
-        if self.stop.clone().wait_for(|wanted| *wanted).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        *self.stop.borrow()
-    }
-
-    async fn reload_wanted(&self) {
-        self.reload.notified().await;
-    }
-
-    fn take_reload(&self) -> bool {
-        self.reloads.swap(false, Ordering::SeqCst)
-    }
-}
-
-async fn hang_up(reload: Arc<Notify>, reloads: Arc<AtomicBool>) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut hup) = signal(SignalKind::hangup()) else { return };
-        while hup.recv().await.is_some() {
-            reloads.store(true, Ordering::SeqCst);
-            reload.notify_one();
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = (reload, reloads);
-}
-
-async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return std::future::pending().await;
-        };
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-    }
-    #[cfg(not(unix))]
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// systemd's watchdog, fed by the loop: while it rests it wakes to say so, while it works only progress counts.
-struct Watchdog {
-    every: Duration,
-    next: Instant,
-}
-
-impl Watchdog {
-    fn new() -> Self {
-        // Also without a watchdog the loop looks at the clocks from time to time, for a suspend.
-        let mut every = Duration::from_secs(30);
-        #[cfg(unix)]
-        if let Some(timeout) = sd_notify::watchdog_enabled() {
-            every = every.min(timeout / 3);
-        }
-        Self { every, next: Instant::now() + every }
-    }
-
-    async fn silent_tick(&mut self) {
-        tokio::time::sleep_until(self.next).await;
-        self.next = Instant::now() + self.every;
-    }
-
-    async fn tick(&mut self) {
-        self.silent_tick().await;
-        Self::feed();
-    }
-
-    fn feed() {
-        notify(&[State::Watchdog]);
-    }
-}
-
-enum State<'a> {
-    Ready,
-    Stopping,
-    Watchdog,
-    Status(&'a str),
-}
-
-/// Tells systemd, where there is one.
-fn notify(states: &[State<'_>]) {
-    #[cfg(unix)]
-    {
-        let states: Vec<_> = states
-            .iter()
-            .map(|s| match s {
-                State::Ready => sd_notify::NotifyState::Ready,
-                State::Stopping => sd_notify::NotifyState::Stopping,
-                State::Watchdog => sd_notify::NotifyState::Watchdog,
-                State::Status(text) => sd_notify::NotifyState::Status(text),
-            })
-            .collect();
-        if let Err(error) = sd_notify::notify(&states) {
-            tracing::debug!(%error, "systemd could not be told");
-        }
-    }
-    #[cfg(not(unix))]
-    let _ = states;
-}
-
-/// A reload without the time it began at is taken for a failure by systemd 253 and later.
-fn notify_reloading() {
-    #[cfg(unix)]
-    if let Ok(now) = sd_notify::NotifyState::monotonic_usec_now() {
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading, now]);
-    }
-}
-
-fn notify_status(snapshot: &Snapshot) {
-    let (done, total) = snapshot.databases.iter().fold((0, 0), |(d, t), db| (d + u32::from(db.pending == 0), t + 1));
-    let text =
-        format!("{}; {done} of {total} databases at their planned version; {} reports unsent", snapshot.server.state, snapshot.server.reports_unsent);
-    notify(&[State::Status(&text)]);
 }

@@ -1,24 +1,36 @@
-//! The public door: axum-server with limits on headers, silence and the number of connections. Plain `axum::serve` has
-//! no header timeout and keeps half-sent requests for ever.
+//! The public door: HTTP/1 with limits on headers, silence and the number of connections. Plain `axum::serve` has no header
+//! timeout and keeps half-sent requests for ever.
+//!
+//! HTTP/1 only as long as the door is plain: without TLS nobody asks for HTTP/2.
 
 use std::{
     future::Future,
     io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use axum::Router;
-use axum_server::{Handle, accept::Accept};
-use hyper_util::rt::TokioTimer;
+use axum::{Router, extract::ConnectInfo};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::watch,
+    task::JoinSet,
     time::{Instant, Sleep, sleep},
 };
-use tracing::warn;
+use tower_service::Service;
+use tracing::{debug, warn};
 
 /// Longest until the headers of a request are there, and longest silence between two requests.
 const HEADERS: Duration = Duration::from_secs(5);
@@ -28,39 +40,89 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const UNREAD: Duration = Duration::from_secs(30);
 /// Most connections at once; one more is closed unanswered.
 const CONNECTIONS: usize = 4096;
+/// Pause after a connection could not be taken: as a rule there are no file descriptors left, and some come back.
+const NOT_TAKEN: Duration = Duration::from_millis(200);
 
-/// Serves `router` until `handle` says stop.
-pub(crate) async fn open(listener: TcpListener, handle: Handle<SocketAddr>, router: Router) -> io::Result<()> {
-    let doorkeeper = Doorkeeper { handle: handle.clone() };
-    // HTTP/1 only as long as the door is plain: without TLS nobody asks for HTTP/2, and telling the two apart waits for
-    // bytes without a limit. `http1_only` after `acceptor`, which forgets it (axum-server 0.8).
-    let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(doorkeeper).http1_only();
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER_BYTES);
-    server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
+/// A door that is open.
+pub(crate) struct Door {
+    stop: watch::Sender<bool>,
+    connections: Arc<AtomicUsize>,
 }
 
-/// Counts connections, and gives each a limit on how long it may leave an answer unread.
-#[derive(Clone)]
-struct Doorkeeper {
-    handle: Handle<SocketAddr>,
+impl Door {
+    /// Connections that are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new connections from now on.
+    pub(crate) fn close(&self) {
+        self.stop.send_replace(true);
+    }
 }
 
-impl<S> Accept<TcpStream, S> for Doorkeeper {
-    type Stream = Guarded;
-    type Service = S;
-    type Future = std::future::Ready<io::Result<(Guarded, S)>>;
+/// A door, and what serves `router` at it until it is closed; then requests under way have `drain` to finish.
+pub(crate) fn open(listener: TcpListener, router: Router, drain: Duration) -> (Door, impl Future<Output = io::Result<()>>) {
+    let (stop, stopped) = watch::channel(false);
+    let door = Door { stop, connections: Arc::default() };
+    let serving = serve(listener, router, drain, stopped, door.connections.clone());
+    (door, serving)
+}
 
-    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        // This connection is counted already.
-        let connections = self.handle.connection_count();
-        if connections > CONNECTIONS {
-            warn!("connection {connections} is one too many and was closed");
-            return std::future::ready(Err(io::ErrorKind::ConnectionRefused.into()));
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    drain: Duration,
+    mut stopped: watch::Receiver<bool>,
+    count: Arc<AtomicUsize>,
+) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_buf_size(BUFFER_BYTES);
+    let graceful = GracefulShutdown::new();
+    let mut open = JoinSet::new();
+    loop {
+        count.store(open.len(), Ordering::Relaxed);
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next(), if !open.is_empty() => continue,
+            _ = stopped.wait_for(|stop| *stop) => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!("a connection could not be taken: {error}");
+                sleep(NOT_TAKEN).await;
+                continue;
+            }
+        };
+        if open.len() >= CONNECTIONS {
+            warn!("connection {} is one too many and was closed", open.len() + 1);
+            continue;
         }
         // Small answers must not wait for the acknowledgement of the last.
-        let guarded = stream.set_nodelay(true).map(|()| Guarded { stream, deadline: None });
-        std::future::ready(guarded.map(|g| (g, service)))
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!("{peer} went away at once: {error}");
+            continue;
+        }
+        let router = router.clone();
+        let answer = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            router.clone().call(request)
+        });
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(Guarded { stream, deadline: None }), answer));
+        open.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!("the connection of {peer} ended: {error}");
+            }
+        });
     }
+    drop(listener);
+    // Who is not done by then is cut off with the set.
+    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+        warn!("{} connections were cut off after {drain:?}", open.len());
+    }
+    Ok(())
 }
 
 /// A connection that breaks when its peer takes nothing for [`UNREAD`].

@@ -8,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum_server::Handle;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::{info, warn};
 use whimbrel_shared::remedy::{Remedy, here, wait};
 
 use crate::{
     api::{self, App},
-    door,
+    door::{self, Door},
     secrets::now_ms,
     seen::FLUSH_EVERY,
     store::{Store, StoreError, sqlite::SqliteStore},
@@ -93,8 +92,8 @@ impl ServeError {
 /// A server that serves until [`Server::stop`].
 pub struct Server {
     addr: SocketAddr,
-    handle: Handle<SocketAddr>,
-    door: JoinHandle<std::io::Result<()>>,
+    door: Door,
+    serving: JoinHandle<std::io::Result<()>>,
     stop_flushing: oneshot::Sender<()>,
     flusher: JoinHandle<()>,
 }
@@ -108,12 +107,11 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let addr = listener.local_addr().map_err(refused)?;
     let pushes = tokio::sync::Semaphore::new(api::sync::PUSHES);
     let app = Arc::new(App { store, seen: Default::default(), failures: Default::default(), pushes });
-    let handle = Handle::new();
-    let router = api::router(app.clone());
-    let door = tokio::spawn(door::open(listener, handle.clone(), router));
+    let (door, serving) = door::open(listener, api::router(app.clone()), DRAIN);
+    let serving = tokio::spawn(serving);
     let (stop_flushing, stopped) = oneshot::channel();
     let flusher = tokio::spawn(flush(app, stopped));
-    Ok(Server { addr, handle, door, stop_flushing, flusher })
+    Ok(Server { addr, door, serving, stop_flushing, flusher })
 }
 
 impl Server {
@@ -124,15 +122,15 @@ impl Server {
 
     /// Takes no new connections, lets requests under way finish (at most 10 s), and writes what is in memory.
     pub async fn stop(mut self) -> Result<(), ServeError> {
-        info!("draining {} connections", self.handle.connection_count());
-        self.handle.graceful_shutdown(Some(DRAIN));
-        let door = (&mut self.door).await;
+        info!("draining {} connections", self.door.connections());
+        self.door.close();
+        let served = (&mut self.serving).await;
         // After the door: the last requests are seen too.
         let _ = self.stop_flushing.send(());
         if self.flusher.await.is_err() {
             warn!("the last-seen times of the last seconds are lost");
         }
-        match door {
+        match served {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => Err(ServeError::Ended(e.to_string())),
             Err(e) => Err(ServeError::Ended(e.to_string())),
@@ -141,7 +139,7 @@ impl Server {
 
     /// Returns when the server ended by itself, which it never should.
     pub async fn ended(&mut self) -> ServeError {
-        match (&mut self.door).await {
+        match (&mut self.serving).await {
             Ok(Ok(())) => ServeError::Ended("the door was closed".to_owned()),
             Ok(Err(e)) => ServeError::Ended(e.to_string()),
             Err(e) => ServeError::Ended(e.to_string()),

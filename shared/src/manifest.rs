@@ -137,6 +137,8 @@ pub enum Step {
     Backfill(Backfill),
     /// Insert rows that were shipped with the migration.
     Load(Load),
+    /// Give a table another shape, its rows copied range by range.
+    Rebuild(Rebuild),
 }
 
 impl Step {
@@ -147,6 +149,7 @@ impl Step {
             Self::Verify { .. } => "verify",
             Self::Backfill(_) => "backfill",
             Self::Load(_) => "load",
+            Self::Rebuild(_) => "rebuild",
         }
     }
 
@@ -155,6 +158,7 @@ impl Step {
         match self {
             Self::Sql { file } | Self::Verify { file } => Some(file),
             Self::Load(load) => Some(&load.file),
+            Self::Rebuild(rebuild) => Some(&rebuild.file),
             Self::Backfill(_) => None,
         }
     }
@@ -194,6 +198,21 @@ pub struct Load {
     pub since: bool,
     /// What a row that fails does to the rest.
     pub on_error: OnError,
+    /// Cap on the rows of one chunk.
+    pub batch: Option<u32>,
+}
+
+/// A table that gets another shape, and keeps its rows, indexes and triggers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuild {
+    /// The table.
+    pub table: String,
+    /// File beside the manifest: CREATE TABLE as it is to be, then the indexes and triggers that are new or different.
+    pub file: String,
+    /// Values of columns that are not copied as they are: new column to an expression over the old row.
+    pub values: BTreeMap<String, String>,
+    /// Indexes and triggers of the table that go.
+    pub drop: Vec<String>,
     /// Cap on the rows of one chunk.
     pub batch: Option<u32>,
 }
@@ -379,7 +398,7 @@ pub enum Keys {
     Renumber,
 }
 
-/// A step as it is written: one table with the keys of all kinds, told apart by which of four it has.
+/// A step as it is written: one table with the keys of all kinds, told apart by which of five it has.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct RawStep {
@@ -411,15 +430,23 @@ struct RawStep {
     clear_existing: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rebuild: Option<String>,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    shape: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop: Option<Vec<String>>,
 }
 
 impl TryFrom<RawStep> for Step {
     type Error = String;
     fn try_from(raw: RawStep) -> Result<Self, String> {
         let need = |value: Option<String>, key: &str, kind: &str| value.ok_or_else(|| format!("a {kind} step needs `{key}`"));
-        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load].into_iter().flatten().count();
+        let kinds = [&raw.sql, &raw.verify, &raw.backfill, &raw.load, &raw.rebuild].into_iter().flatten().count();
         if kinds != 1 {
-            return Err("a step has exactly one of `sql`, `verify`, `backfill` and `load`".to_owned());
+            return Err("a step has exactly one of `sql`, `verify`, `backfill`, `load` and `rebuild`".to_owned());
         }
         let on_error = raw.on_error.unwrap_or_default();
         let step = if let Some(table) = raw.backfill {
@@ -442,6 +469,14 @@ impl TryFrom<RawStep> for Step {
                 on_error,
                 batch: raw.batch,
             })
+        } else if let Some(table) = raw.rebuild {
+            Self::Rebuild(Rebuild {
+                table,
+                file: need(raw.shape.clone(), "as", "rebuild")?,
+                values: raw.values.clone().unwrap_or_default(),
+                drop: raw.drop.clone().unwrap_or_default(),
+                batch: raw.batch,
+            })
         } else if let Some(file) = raw.sql {
             Self::Sql { file }
         } else {
@@ -455,11 +490,14 @@ impl TryFrom<RawStep> for Step {
             || raw.newest.is_some()
             || raw.clear_existing.is_some()
             || raw.since.is_some();
+        let rebuild_keys = raw.shape.is_some() || raw.values.is_some() || raw.drop.is_some();
         let row_keys = raw.on_error.is_some() || raw.batch.is_some();
         let stray = match &step {
-            Self::Sql { .. } | Self::Verify { .. } => backfill_keys || load_keys || row_keys,
-            Self::Backfill(_) => load_keys,
-            Self::Load(_) => backfill_keys,
+            Self::Sql { .. } | Self::Verify { .. } => backfill_keys || load_keys || rebuild_keys || row_keys,
+            Self::Backfill(_) => load_keys || rebuild_keys,
+            Self::Load(_) => backfill_keys || rebuild_keys,
+            // A row that was left out would be lost: there is no `on_error`.
+            Self::Rebuild(_) => backfill_keys || load_keys || raw.on_error.is_some(),
         };
         if stray { Err(format!("a {} step has a key that belongs to another kind of step", step.kind())) } else { Ok(step) }
     }
@@ -489,6 +527,14 @@ impl From<Step> for RawStep {
                 since: l.since.then_some(true),
                 on_error: chosen(l.on_error),
                 batch: l.batch,
+                ..Self::default()
+            },
+            Step::Rebuild(r) => Self {
+                rebuild: Some(r.table),
+                shape: Some(r.file),
+                values: (!r.values.is_empty()).then_some(r.values),
+                drop: (!r.drop.is_empty()).then_some(r.drop),
+                batch: r.batch,
                 ..Self::default()
             },
         }
@@ -529,6 +575,11 @@ key      = ["id"]
 conflict = "merge"
 clear_existing = false
 [[step]]
+rebuild = "notes"
+as      = "notes.sql"
+values  = { body = "coalesce(body, '')" }
+drop    = ["notes_old"]
+[[step]]
 verify = "verify.sql"
 [[carry]]
 table = "person"
@@ -560,7 +611,7 @@ stop = "discard"
     #[test]
     fn the_whole_manifest_of_the_design_parses_and_survives_json() {
         let manifest = Manifest::parse(FULL).unwrap();
-        assert_eq!(manifest.step.len(), 4);
+        assert_eq!(manifest.step.len(), 5);
         let json = serde_json::to_string(&manifest).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&json).unwrap(), manifest);
     }
@@ -574,7 +625,14 @@ stop = "discard"
         assert!(error.contains("line 3") && error.contains("`archive`, `discard`, `block`"), "{error}");
         let error = Manifest::parse("[sync.a]\nmin_schema = \"that\"\n").unwrap_err().to_string();
         assert!(error.contains("line 2") && error.contains("min_schema is"), "{error}");
-        for bad in ["[[step]]\n", "[[step]]\nsql='a'\nverify='b'\n", "[[step]]\nsql='a'\nwhere='b'\n", "[[step]]\nbackfill='t'\n"] {
+        for bad in [
+            "[[step]]\n",
+            "[[step]]\nsql='a'\nverify='b'\n",
+            "[[step]]\nsql='a'\nwhere='b'\n",
+            "[[step]]\nbackfill='t'\n",
+            "[[step]]\nrebuild='t'\n",
+            "[[step]]\nrebuild='t'\nas='t.sql'\non_error='collect'\n",
+        ] {
             assert!(Manifest::parse(bad).is_err(), "{bad}");
         }
     }

@@ -247,6 +247,14 @@ fn runs<I: Item>(items: &[I], out: &mut Vec<u8>) {
     }
 }
 
+/// One column of a run as it was read; the last two are empty where cells have no numbers.
+struct Part {
+    column: u32,
+    values: Vec<Value>,
+    bases: Vec<u64>,
+    times: Vec<Clock>,
+}
+
 fn read_run<I: Item>(input: &mut Input<'_>, items: &mut Vec<I>, cells: &mut usize) -> Result<(), BadPage> {
     let table = input.id("a table's id")?;
     let keys = input.count("the columns of a key", MAX_KEY_COLUMNS)?;
@@ -268,7 +276,7 @@ fn read_run<I: Item>(input: &mut Input<'_>, items: &mut Vec<I>, cells: &mut usiz
     let numbers = input.differences(rows)?;
     let moments = input.clocks(rows, |_| None)?;
     let mut key_parts = (0..keys).map(|_| input.stream(rows)).collect::<Result<Vec<_>, _>>()?;
-    let mut parts: Vec<(u32, Vec<Value>, Vec<u64>, Vec<Clock>)> = Vec::new();
+    let mut parts: Vec<Part> = Vec::new();
     for column in columns {
         let values = input.stream(rows)?;
         let (mut bases, mut times) = (Vec::new(), Vec::new());
@@ -278,17 +286,17 @@ fn read_run<I: Item>(input: &mut Input<'_>, items: &mut Vec<I>, cells: &mut usiz
             }
             times = input.clocks(rows, |at| Some(moments[at]))?;
         }
-        parts.push((column, values, bases, times));
+        parts.push(Part { column, values, bases, times });
     }
     for at in 0..rows {
         // Taken, not removed: the lists keep their places.
         let key = key_parts.iter_mut().map(|part| std::mem::replace(&mut part[at], Value::Null)).collect();
         let cells = width.map(|_| {
-            let cell = |(column, values, bases, times): &mut (u32, Vec<Value>, Vec<u64>, Vec<Clock>)| Cell {
-                column: *column,
-                value: std::mem::replace(&mut values[at], Value::Null),
-                base: bases.get(at).copied().unwrap_or(0),
-                clock: times.get(at).copied().unwrap_or_default(),
+            let cell = |part: &mut Part| Cell {
+                column: part.column,
+                value: std::mem::replace(&mut part.values[at], Value::Null),
+                base: part.bases.get(at).copied().unwrap_or(0),
+                clock: part.times.get(at).copied().unwrap_or_default(),
             };
             parts.iter_mut().map(cell).collect()
         });

@@ -1,7 +1,12 @@
 //! What is known of rows at one version of a chain: ids, and which tables exchange rows. The chain's links one on top of
 //! the other. Pure.
 
-use crate::{columns::ColumnMap, ledger::Ledger, migration::Link, synced::SyncedTables};
+use crate::{
+    columns::ColumnMap,
+    ledger::{ColumnChange, Ledger},
+    migration::Link,
+    synced::{SyncChange, SyncedTables},
+};
 
 /// The ids and settings of rows at one version; nothing at version 0.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,16 +31,21 @@ impl RowSchema {
     /// Moves past the first revision of the next version. Refuses, in words, what `publish` never makes; after that it is
     /// of no further use.
     pub fn pass(&mut self, link: &Link) -> Result<(), String> {
-        match (&link.columns, self.without) {
-            (None, _) if !link.sync.is_empty() => Err("it says which tables exchange rows, and gives no column ids".to_owned()),
+        self.advance(link.version, link.columns.as_ref(), &link.sync)
+    }
+
+    /// [`Self::pass`] by what matters of a link.
+    pub fn advance(&mut self, version: u32, columns: Option<&ColumnChange>, sync: &SyncChange) -> Result<(), String> {
+        match (columns, self.without) {
+            (None, _) if !sync.is_empty() => Err("it says which tables exchange rows, and gives no column ids".to_owned()),
             (None, _) => {
-                self.without = self.without.or(Some(link.version));
+                self.without = self.without.or(Some(version));
                 Ok(())
             }
             (Some(_), Some(without)) => Err(format!("it gives column ids, and version {without} before it has none")),
             (Some(change), None) => {
                 self.ledger.apply(change).map_err(|e| e.to_string())?;
-                self.synced.apply(&link.sync, |id| self.ledger.table(id)).map_err(|e| e.to_string())
+                self.synced.apply(sync, |id| self.ledger.table(id)).map_err(|e| e.to_string())
             }
         }
     }

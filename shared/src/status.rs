@@ -117,6 +117,24 @@ pub struct Failure {
     pub message: String,
     /// What can be done.
     pub remedy: Remedy,
+    /// Key of the row that it is about, where it is one row's; the message has it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+}
+
+impl Failure {
+    /// As it leaves the device: with `values` as it is, otherwise without the row's key.
+    pub fn told(&self, values: bool) -> Self {
+        Self { message: self.without_item(&self.message, values), item: self.item.clone().filter(|_| values), ..self.clone() }
+    }
+
+    /// A text that may repeat this failure's message, as it leaves the device.
+    pub fn without_item(&self, text: &str, values: bool) -> String {
+        match &self.item {
+            Some(item) if !values => text.replace(&format!("row {item}"), "a row"),
+            Some(_) | None => text.to_owned(),
+        }
+    }
 }
 
 /// What happened to a migration.

@@ -1,7 +1,7 @@
 //! Which tables exchange rows at a version, and how: what manifests said so far, with the keys and unique sets that the
 //! schema has, signed per version. Pure. Tables and columns are known by their ids here, so a rename changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +216,12 @@ pub enum SyncError {
         /// What holds.
         before: u32,
     },
+    /// Two entries for one table.
+    #[error("[sync.{table}] stands twice, in different spelling")]
+    Twice {
+        /// The table.
+        table: String,
+    },
     /// `stop` for a table that exchanges none.
     #[error("[sync.{table}] stops what has not begun")]
     NotSynced {
@@ -244,6 +250,7 @@ impl SyncError {
             }
             Self::Ahead { .. } => "say min_schema = \"this\"".to_owned(),
             Self::Lower { .. } => "take it away: the larger one stays".to_owned(),
+            Self::Twice { .. } => "make one entry of the two".to_owned(),
             Self::NotSynced { .. } => "take the entry away".to_owned(),
             Self::StopAndMore { .. } => "leave only `stop`: there is nothing else to say of a table that exchanges no rows".to_owned(),
         }
@@ -263,6 +270,7 @@ pub fn next(
     others: &BTreeMap<String, &'static str>,
 ) -> Result<SyncChange, Vec<SyncError>> {
     let mut errors = Vec::new();
+    let mut named = BTreeSet::new();
     let mut change = SyncChange::default();
     let mut now: BTreeMap<u32, SyncTable> = before.0.keys().map(|id| (*id, SyncTable::default())).collect();
     for (name, sync) in said {
@@ -274,6 +282,9 @@ pub fn next(
             });
             continue;
         };
+        if !named.insert(table.id) {
+            errors.push(SyncError::Twice { table: table.name.clone() });
+        }
         now.insert(table.id, sync.clone());
     }
     for (id, sync) in now {
@@ -400,6 +411,7 @@ mod tests {
         refused(&one, "[sync.notes]\nmin_schema = 2\n", "it was 3");
         refused(&none, "[sync.tags]\nstop = 'archive'\n", "stops what has not begun");
         refused(&one, "[sync.notes]\nstop = 'archive'\nkeys = 'global'\n", "`stop` beside other keys");
+        refused(&none, "[sync.tags]\n[sync.Tags]\n", "[sync.tags] stands twice");
         say(&none, 5, "[sync.notes]\nkeys = 'global'\n").unwrap();
         for (key, word) in [(key(&[1, 2, 3, 4, 5]), "has 5 columns"), (vec![Err("slug".to_owned())], "slug in the primary key")] {
             let found = Constraints { key, ..Constraints::default() };

@@ -102,7 +102,9 @@ impl TrustError {
                 operator("the repository serves damaged or foreign bytes: restore it, or publish again")
             }
             Self::BrokenChain { .. } => operator("publish the chain again from the directory it came from"),
-            Self::BadIds { .. } => operator("publish it again with this whimbrel, which gives the ids by itself"),
+            Self::BadIds { .. } => operator(
+                "restore the repository from a backup, or publish with whimbrel, which gives ids by itself; those that were given never change",
+            ),
             Self::Changed { .. } => operator("a published migration never changes: restore its text, and put the change into a new one"),
         }
     }
@@ -250,6 +252,33 @@ mod tests {
         let two = swapped.targets[&path(2)].clone();
         swapped.targets.insert(path(3), two);
         assert!(matches!(check_chain(&swapped), Err(TrustError::WrongName { .. })));
+    }
+
+    #[test]
+    fn ids_that_come_back_or_differ_among_revisions_break_the_chain() {
+        let (mut targets, _) = chain(3);
+        let ids = |json: &str| -> Option<crate::ledger::ColumnChange> { Some(serde_json::from_str(json).unwrap()) };
+        let give = |targets: &mut Targets, version: u32, json: &str| {
+            targets.targets.get_mut(&format!("{version:04}.r1.json")).unwrap().custom.columns = ids(json);
+        };
+        give(&mut targets, 1, r#"{"made":[[1,"t1",[[1,"x"]]]]}"#);
+        give(&mut targets, 2, r#"{"made":[[2,"t2",[[1,"x"]]]],"dropped":[1]}"#);
+        give(&mut targets, 3, r#"{"made":[[3,"t3",[[1,"x"]]]]}"#);
+        check_chain(&targets).unwrap();
+        let mut again = targets.clone();
+        give(&mut again, 3, r#"{"made":[[1,"t3",[[1,"x"]]]]}"#);
+        let error = check_chain(&again).unwrap_err();
+        assert!(matches!(&error, TrustError::BadIds { version: 3, why, .. } if why.contains("never given again")), "{error}");
+        let mut second = targets.targets["0002.r1.json"].clone();
+        second.custom.revision = 2;
+        second.custom.mends = Some(targets.targets["0002.r1.json"].digest());
+        second.hashes.sha256 = Digest::of(b"mended");
+        targets.targets.insert(second.path(), second.clone());
+        check_chain(&targets).unwrap();
+        second.custom.columns = ids(r#"{"made":[[2,"t2",[[2,"x"]]]],"dropped":[1]}"#);
+        targets.targets.insert(second.path(), second);
+        let error = check_chain(&targets).unwrap_err();
+        assert!(error.to_string().contains("revision 2 gives other column ids"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 """The stories, in order, on one machine: each goes on where the one before it ended."""
 
+import contextlib
+import functools
 import json
 import re
 import shlex
+import sqlite3
 import subprocess
 import time
 
@@ -25,14 +28,32 @@ INIT = """
 CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT NOT NULL);
 """
 
-# Takes a second or two: long enough to do something in the middle of it.
 LONG = """
 CREATE TABLE counted (n INTEGER);
-INSERT INTO counted WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {rows}) SELECT max(x) FROM c;
+INSERT INTO counted {counting};
 ALTER TABLE note ADD COLUMN {column} TEXT;
 DROP TABLE counted;
 """
+COUNTING = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT {rows}) SELECT max(x) FROM c"
 LONG_MANIFEST = 'max_lock = "5m"\ntimeout = "10m"\ndestructive = true\n'
+
+
+@functools.cache
+def rows_a_second():
+    """How far this machine counts in a second: how long a migration takes must not depend on who runs the tests."""
+    rows, took_s = 100_000, 0.0
+    while took_s < 0.25:
+        rows *= 2
+        begun = time.monotonic()
+        with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+            connection.execute(COUNTING.format(rows=rows)).fetchall()
+        took_s = time.monotonic() - begun
+    return rows / took_s
+
+
+def long(seconds, column):
+    """A migration that takes about so long, or longer: something is done in the middle of it."""
+    return LONG.format(counting=COUNTING.format(rows=int(seconds * rows_a_second())), column=column)
 
 
 HOURLY, EVERY_SECOND = "0 0 * * * *", "* * * * * *"
@@ -326,7 +347,7 @@ class Stories:
         daemons = (self.own, self.shared, self.user)
         for daemon in daemons:
             assert self._beside(daemon) == set(), f"{daemon.database}: {self._beside(daemon)}"
-        version = self.outside.publish("daemon_first", LONG.format(rows=3_000_000, column="daemon_first"), LONG_MANIFEST)
+        version = self.outside.publish("daemon_first", long(1, "daemon_first"), LONG_MANIFEST)
         waiting = list(daemons)
 
         def applications_that_come():
@@ -347,7 +368,7 @@ class Stories:
         """-wal and -shm of a daemon that died in the middle of a migration."""
         app = self.apps[self.shared.database]
         app.stop()
-        version = self.outside.publish("killed", LONG.format(rows=3_000_000, column="killed"), LONG_MANIFEST)
+        version = self.outside.publish("killed", long(1, "killed"), LONG_MANIFEST)
         wait_for("the daemon's -wal", lambda: self._beside(self.shared) == {"whimbrel"}, SOON_S)
         self.m.sh("systemctl kill -s KILL whimbrel.service")
         app.start()
@@ -361,13 +382,15 @@ class Stories:
         drop_in = "/etc/systemd/system/whimbrel.service.d/watchdog.conf"
         self.m.write(drop_in, "[Service]\nWatchdogSec=1s")
         self.m.sh("systemctl daemon-reload && systemctl restart whimbrel")
-        version = self.outside.publish("watched", LONG.format(rows=5_000_000, column="watched"), LONG_MANIFEST)
-        for daemon in (self.own, self.shared, self.user):
-            daemon.wait_version(version, 60)
-        assert self.m.show("whimbrel.service", "NRestarts")["NRestarts"] == "0", self.m.journal("whimbrel.service")
-        events = [e for e in self.shared.history() if e["version"] == version]
-        assert events[1]["at_ms"] - events[0]["at_ms"] > 1000, f"it was not longer: {events}"
-        self.m.sh("rm -r /etc/systemd/system/whimbrel.service.d && systemctl daemon-reload && systemctl restart whimbrel")
+        try:
+            version = self.outside.publish("watched", long(3, "watched"), LONG_MANIFEST)
+            for daemon in (self.own, self.shared, self.user):
+                daemon.wait_version(version, 60)
+            assert self.m.show("whimbrel.service", "NRestarts")["NRestarts"] == "0", self.m.journal("whimbrel.service")
+            events = [e for e in self.shared.history() if e["version"] == version]
+            assert events[1]["at_ms"] - events[0]["at_ms"] > 1000, f"it was not longer: {events}"
+        finally:
+            self.m.sh("rm -r /etc/systemd/system/whimbrel.service.d && systemctl daemon-reload && systemctl restart whimbrel")
         wait_for("the daemon", lambda: self.shared.version() == version)
 
     # --- the package changes and goes
@@ -377,7 +400,7 @@ class Stories:
         self.m.sh("echo '# by the administrator' >> /etc/whimbrel/config.toml.example")
         # Unpacked first, so that what is left, the restart, meets the migration.
         self.m.sh(f"dpkg --unpack --force-confold {' '.join(self.upgrade)}", limit_s=180)
-        version = self.outside.publish("upgraded", LONG.format(rows=5_000_000, column="upgraded"), LONG_MANIFEST)
+        version = self.outside.publish("upgraded", long(2, "upgraded"), LONG_MANIFEST)
         wait_for("migrations to be under way", lambda: self.own.applying() and self.shared.applying(), SOON_S)
         old = {d: self._pid(d) for d in daemons}
         began_ms = time.time() * 1000

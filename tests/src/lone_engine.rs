@@ -102,7 +102,7 @@ impl Engine {
             reader.read(&empty).expect("the schema is read");
             let change = schema.change_to(reader.schema());
             let manifest = mig.manifest();
-            let scripts = manifest.step.iter().filter(|step| matches!(step, Step::Sql { .. })).count();
+            let scripts = manifest.step.iter().filter(|step| matches!(step, Step::Sql { .. } | Step::Rebuild(_))).count();
             if manifest.mode == Mode::Online && scripts > 0 {
                 assert_eq!(scripts, 1, "{}: what each of several scripts does is not told apart here", mig.name);
                 entry.custom.steps = vec![change.clone()];

@@ -5,6 +5,7 @@ mod adopt;
 mod app_first;
 mod backup;
 mod bad_input;
+mod columns;
 mod corpus;
 mod documents;
 mod failing_disk;

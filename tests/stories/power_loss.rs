@@ -18,6 +18,9 @@ use whimbrel_tests::{
     sample,
 };
 
+/// Rows of one transaction: the largest `batch` of the features that run online.
+const LARGEST_BATCH: u64 = 20;
+
 #[test]
 fn a_power_cut_in_wal_mode_leaves_the_old_or_the_new_state() {
     prove_all(Journal::Wal);
@@ -98,6 +101,8 @@ struct Counts {
     distinct: usize,
     resumed: usize,
     commits: usize,
+    /// Most rows of an online migration that were under way in a transaction and had to be done again.
+    redone: u64,
 }
 
 impl Counts {
@@ -107,11 +112,14 @@ impl Counts {
         self.distinct += other.distinct;
         self.resumed += other.resumed;
         self.commits += other.commits;
+        self.redone = self.redone.max(other.redone);
     }
 
     fn print(&self, of: &str) {
-        let Self { points, images, distinct, resumed, commits } = self;
-        eprintln!("{of}: {commits} commits, {points} points, {images} images ({distinct} distinct) checked, {resumed} resumed to the same end");
+        let Self { points, images, distinct, resumed, commits, redone } = self;
+        eprintln!(
+            "{of}: {commits} commits, {points} points, {images} images ({distinct} distinct) checked, {resumed} resumed to the same end, at most {redone} rows done again"
+        );
     }
 }
 
@@ -129,6 +137,8 @@ struct Recorded {
     orders: Vec<(usize, usize)>,
     /// The whole content at the beginning and after each commit.
     states: Vec<Digest>,
+    /// Rows that the online migration under way said it had changed, then.
+    changed: Vec<Option<u64>>,
     /// What it came to.
     end: End,
 }
@@ -159,8 +169,8 @@ fn run(proof: &Proof, start: &Start) -> Recorded {
     let end = End::of(&file.connection);
     drop(file);
     let log = disk.log();
-    let states = states(&log);
-    Recorded { log, orders, states, end }
+    let (states, changed) = states(&log);
+    Recorded { log, orders, states, changed, end }
 }
 
 /// Cuts the power at every point of a run.
@@ -196,6 +206,13 @@ fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
             assert!(allowed.contains(&found), "{}: neither the state of commit {acknowledged} nor the next: {}", place(), {
                 run.states.iter().position(|s| *s == found).map_or("one that never was".to_owned(), |n| format!("that of commit {n}"))
             });
+            // What was in the transaction that was cut off is done again, and nothing that was committed before it.
+            let kept = if found == run.states[acknowledged] { acknowledged } else { acknowledged + 1 };
+            if let (Some(Some(under_way)), Some(had)) = (run.changed.get(acknowledged + 1), run.changed[kept]) {
+                let again = under_way.saturating_sub(had);
+                assert!(again <= LARGEST_BATCH, "{}: {again} rows are done again", place());
+                counts.redone = counts.redone.max(again);
+            }
         }
         if let Some(op) = run.log.ops.get(at) {
             acknowledged += usize::from(*op == Op::Commit);
@@ -205,9 +222,9 @@ fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
     counts.commits += acknowledged;
 }
 
-/// The whole content after 0, 1, 2 … commits, had only the process died there. On the way it is looked whether what was
+/// The whole content after 0, 1, 2 … commits, had only the process died there, and how far a migration under way had come. On the way it is looked whether what was
 /// about to run was written down before it ran.
-fn states(log: &Log) -> Vec<Digest> {
+fn states(log: &Log) -> (Vec<Digest>, Vec<Option<u64>>) {
     let mut moment = Moment::of(&log.base);
     let state = |moment: &Moment| {
         let folder = scratch();
@@ -216,7 +233,8 @@ fn states(log: &Log) -> Vec<Digest> {
         let prepared = managed::is_prepared(&file).unwrap();
         let history = if prepared { managed::history(&file).unwrap() } else { History::default() };
         let intent = prepared && managed::intent(&file).unwrap().is_some();
-        (everything(&file), plan::position(&history), intent)
+        let changed = file.query_row("SELECT changed FROM _whimbrel_checkpoint", [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs).ok();
+        (everything(&file), plan::position(&history), intent, changed)
     };
     let mut states = vec![state(&moment)];
     for op in &log.ops {
@@ -226,10 +244,10 @@ fn states(log: &Log) -> Vec<Digest> {
         }
     }
     for (commit, two) in states.windows(2).enumerate() {
-        let [(_, before, intent), (_, after, _)] = two else { unreachable!("windows of two") };
+        let [(_, before, intent, _), (_, after, ..)] = two else { unreachable!("windows of two") };
         assert!(before == after || *intent, "commit {commit} took version {before} to {after}, and no intent said so");
     }
-    states.into_iter().map(|(all, ..)| all).collect()
+    states.into_iter().map(|(all, _, _, changed)| (all, changed)).unzip()
 }
 
 fn digest(files: &Files) -> Digest {

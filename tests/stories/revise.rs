@@ -105,3 +105,38 @@ fn device_rows(device: &Device) {
     let app = rusqlite::Connection::open(device.path("notes.db")).unwrap();
     app.execute_batch("INSERT INTO notes(title) VALUES ('A'), ('a');").unwrap();
 }
+
+#[test]
+fn a_person_takes_back_an_online_migration_that_stopped_half_way() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let device = Device::new(stage.path(), "device", &server.url()).database("notes.db", "notes");
+    device.make("notes.db", "");
+    device.enroll(&server.token("notes"));
+    let mut chain = vec![Mig::up("0001_init", "CREATE TABLE notes(id INTEGER PRIMARY KEY, title TEXT);").down("DROP TABLE notes;")];
+    server.publish("notes", &chain);
+    device.once_well();
+    device_rows(&device);
+    chain.push(
+        Mig::up("0002_slugs", "ALTER TABLE notes ADD COLUMN slug TEXT;")
+            .toml(
+                "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"notes\"\nset = \"slug = lower(title)\"\nwhere = \"slug IS NULL\"\n[[step]]\nsql = \"index.sql\"\n",
+            )
+            .file("index.sql", "CREATE UNIQUE INDEX notes_slug ON notes(slug);")
+            .down("DROP INDEX IF EXISTS notes_slug; ALTER TABLE notes DROP COLUMN slug;"),
+    );
+    server.publish("notes", &chain);
+    device.run(&["run", "--once"]).says(4, &["UNIQUE", "notes.slug"]);
+    assert_eq!(second(&device), "1 failed");
+    let daemon = device.start();
+    let file = device.path("notes.db");
+    let outcome = device.run(&["revert", "0002_slugs", "--yes"]);
+    assert_eq!(outcome.code, 0, "{outcome}");
+    assert_eq!(second(&device), "1 reverted");
+    let columns = "SELECT group_concat(name, ' ') FROM pragma_table_info('notes')";
+    assert_eq!(one::<String>(&file, columns), "id title", "version 1 stays");
+    assert_eq!(one::<String>(&file, "SELECT status FROM _whimbrel_migration WHERE version = 1"), "completed");
+    let id = client_id(&file);
+    until(SOON, "the server knows", || server.statuses(&id).iter().any(|(n, s)| n == "0002_slugs" && s == "reverted").then_some(()));
+    daemon.stop();
+}

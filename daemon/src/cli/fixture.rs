@@ -40,6 +40,7 @@ fn client(n: u128) -> ClientId {
 
 pub(crate) fn failure() -> Failure {
     Failure {
+        item: None,
         code: "sql_error".into(),
         class: FailureClass::Permanent,
         message: "0004_tags/up.sql, step 1, line 2, column 19: no such column: titel\n  UPDATE notes SET slug = titel\n                          ^"
@@ -81,6 +82,7 @@ pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
         failure: None,
         next_try_ms: None,
         app_version: Some("2.3.0".into()),
+        no_rows: None,
         health: vec![],
         migrations: migrations(&[Completed; 5]),
     }

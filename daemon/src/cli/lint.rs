@@ -129,6 +129,7 @@ impl From<PublishError> for CliError {
                 | CompareError::Changed { .. }
                 | CompareError::NotPublished { .. }
                 | CompareError::Older { .. }
+                | CompareError::Rows { .. }
                 | CompareError::TooLong { .. },
             ))
             | PublishError::Write { .. }

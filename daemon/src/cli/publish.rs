@@ -89,10 +89,11 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     findings.retain(|finding| !settled.contains(&finding.migration));
     let mut report = Report::new(&chain, findings);
     report.notes.extend(rehearsal.notes.iter().cloned());
+    report.notes.extend(standing.without_ids());
     if let Err(error) = verdict {
         return Err(refused(out, PUBLISH_SCHEMA, &report, error));
     }
-    match revise::check(&chain, &standing.found, &rehearsal) {
+    match revise::check(&chain, &standing.found, &rehearsal, standing.targets.as_ref()) {
         Ok(notes) => report.notes.extend(notes),
         Err(error) => return Err(refused(out, PUBLISH_SCHEMA, &report, error.into())),
     }

@@ -63,7 +63,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
             }
             match (moved.is_empty(), summary.errors.is_empty()) {
                 (false, _) => out.say("held where it is now; `whimbrel release` lets the plan go on"),
-                (true, true) => out.say("nothing was to be reverted; held all the same: `whimbrel release` lets the plan go on"),
+                (true, true) => out.say("no version that was in place was to be reverted; held all the same: `whimbrel release` lets the plan go on"),
                 (true, false) => {}
             }
             if exit == ExitCode::Done { Ok(()) } else { Err(CliError::told(exit)) }
@@ -118,7 +118,10 @@ fn would_revert(snapshot: &Snapshot, args: &Args) -> Vec<String> {
             (Some(name), _) => d.migrations.iter().find(|m| m.name.as_str() == name || m.version.to_string() == *name)?.version.saturating_sub(1),
             (None, to) => to.unwrap_or_default(),
         };
-        let going = d.migrations.iter().rev().filter(|m| m.version > stay && m.version <= d.version && m.status.is_in_place());
+        // What stands half-way is above everything in place, and goes too.
+        let half = d.half_done.as_ref().map(|half| half.version);
+        let goes = |version: u32, in_place: bool| version > stay && (version <= d.version && in_place || Some(version) == half);
+        let going = d.migrations.iter().rev().filter(|m| goes(m.version, m.status.is_in_place()));
         let names: Vec<&str> = going.map(|m| m.name.as_str()).collect();
         (!names.is_empty()).then(|| format!("{}: version {} → {stay}, reverting {}", clean(&d.path.to_string_lossy()), d.version, names.join(", ")))
     };

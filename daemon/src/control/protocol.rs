@@ -379,6 +379,9 @@ pub struct DatabaseView {
     pub next_try_ms: Option<i64>,
     /// The application's build, where it is known.
     pub app_version: Option<String>,
+    /// Why its rows cannot be exchanged at all, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_rows: Option<String>,
     /// What is wrong or waited for.
     pub health: Vec<HealthItem>,
     /// Every migration of the chain.

@@ -49,6 +49,7 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
             failure: state.stopped.clone(),
             next_try_ms: state.next_try_ms,
             app_version: state.app_version.clone(),
+            no_rows: looked.and_then(|l| chain.without_ids(l.position)).map(|why| why.to_string()),
             health: state.health.clone(),
             migrations,
         });

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::{sync::Semaphore, task::JoinSet};
 use whimbrel_shared::protocol::state::{HealthItem, Severity};
 
-use super::{Core, Open, named};
+use super::{Core, Open, advance::named};
 use crate::{
     control::protocol::{PersonOrder, Selector},
     migrate::{

@@ -200,6 +200,8 @@ impl Runner<'_, '_> {
             let grouping = self.job.policy.grouping && self.job.operation == Operation::Apply && !self.one_by_one && self.alone != Some(next);
             let outcome = settled.and_then(|()| if grouping { self.group(next) } else { Ok(0) });
             let outcome = match outcome {
+                // It stood half-way, and was taken back.
+                Ok(_) if self.ran.done.last() == Some(&next) => Ok(()),
                 Ok(0) => self.one(next),
                 Ok(_) => Ok(()),
                 Err(error) => Err(error),
@@ -263,9 +265,10 @@ impl Runner<'_, '_> {
             let mut history = managed::history(connection)?;
             let row = history.get(&job.from).cloned();
             let in_place = row.as_ref().is_some_and(|r| r.status.is_in_place());
+            let half_way = checkpoint::checkpoint(connection)?.is_some_and(|at| at.version == job.from);
             let wanted = match job.operation {
                 Operation::Apply => !in_place,
-                Operation::Revert => in_place,
+                Operation::Revert => in_place || half_way,
             };
             if !wanted {
                 return Ok((false, false, history));
@@ -453,7 +456,7 @@ impl Runner<'_, '_> {
             let completed = row.as_ref().and_then(|r| r.completed_at_ms);
             managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, completed, Some(failure.clone())))?;
             let mut event = job.event(&entry, EventKind::Failed, status, attempts, now_ms);
-            event.failure = Some(failure.clone());
+            event.failure = Some(failure.told(job.policy.report_values));
             event.rows = job.stands(file, version);
             managed::append_event(&file.connection, &event)?;
             managed::clear_intent(&file.connection)?;
@@ -474,7 +477,7 @@ impl Runner<'_, '_> {
                 let news = failure.as_ref().filter(|f| row.failure.as_ref().is_none_or(|known| known.code != f.code));
                 if let Some(failure) = news {
                     let mut event = job.event(&job.entry(row.version, Some(&row))?, EventKind::Failed, Status::Pending, row.attempts, now_ms);
-                    event.failure = Some(failure.clone());
+                    event.failure = Some(failure.told(job.policy.report_values));
                     event.rows = job.stands(file, row.version);
                     managed::append_event(&file.connection, &event)?;
                 }

@@ -324,7 +324,12 @@ impl ApplyError {
 
     /// As it is kept, shown and reported.
     pub fn failure(&self) -> Failure {
-        Failure { code: self.code().to_owned(), class: self.class(), message: self.to_string(), remedy: self.remedy() }
+        let item = match self {
+            Self::Row { key, .. } => key.clone(),
+            Self::NotIdempotent { key, .. } => Some(key.clone()),
+            _ => None,
+        };
+        Failure { code: self.code().to_owned(), class: self.class(), message: self.to_string(), remedy: self.remedy(), item }
     }
 
     /// Whether somebody else's lock caused it.

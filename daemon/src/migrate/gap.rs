@@ -122,4 +122,20 @@ mod tests {
         assert_eq!(gaps.iter().filter(|g| **g == SURE).count(), 2);
         assert!(gaps.iter().all(|g| [SURE, Duration::ZERO].contains(g)));
     }
+
+    #[test]
+    fn the_file_is_left_alone_for_as_long_as_a_writing_application_is_owed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.db");
+        let app = rusqlite::Connection::open(&path).unwrap();
+        app.execute_batch("PRAGMA journal_mode = wal; CREATE TABLE t(x)").unwrap();
+        let file = Managed::open(&path, crate::migrate::connection::Missing::Refuse, MS, Default::default()).unwrap();
+        for mut gap in [Gap::for_chunks(), Gap::default()] {
+            gap.leave(&file, MS).unwrap();
+            app.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+            let begun = Instant::now();
+            assert!(gap.leave(&file, 20 * MS).unwrap(), "it was seen to write");
+            assert!(begun.elapsed() >= 40 * MS, "{:?}", begun.elapsed());
+        }
+    }
 }

@@ -195,7 +195,7 @@ impl Left<'_> {
         let ran = match (step, batch) {
             (RowStep::Backfill(step), Batch::Keys(keys)) => step.touched(file, keys, &part),
             (RowStep::Load(step), Batch::Records(records)) => step.put(file, &records.iter().collect::<Vec<_>>()),
-            (RowStep::Backfill(_) | RowStep::Load(_) | RowStep::Clear(_), _) => unreachable!("a batch is read for its step"),
+            (RowStep::Backfill(_) | RowStep::Load(_) | RowStep::Clear(_) | RowStep::Rebuild(_), _) => unreachable!("a batch is read for its step"),
         };
         let stopped = file.guard.stopped();
         drop(on);
@@ -251,7 +251,7 @@ impl Batch {
                 }
                 Self::Records(records)
             }
-            RowStep::Clear(_) => unreachable!("emptying a table leaves no rows"),
+            RowStep::Clear(_) | RowStep::Rebuild(_) => unreachable!("these leave no rows"),
         })
     }
 }

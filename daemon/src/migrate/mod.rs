@@ -20,6 +20,7 @@ pub mod online;
 pub mod patience;
 pub mod perform;
 pub mod plan;
+pub mod rebuild;
 pub mod recover;
 pub mod rehearse;
 pub mod rows;

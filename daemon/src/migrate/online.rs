@@ -24,7 +24,8 @@ use super::{
     foreign::Violations,
     gap::Gap,
     live::{Phase, Rows, Throttle},
-    perform::{AtStep, Expected, Performed, explain, perform},
+    perform::{AtStep, Expected, Performed, explain, judge, perform},
+    rebuild::{self, Rebuilding},
     rows::{
         Chunk, FailedItem, Part, RowStep,
         size::Size,
@@ -43,6 +44,8 @@ use crate::store::{
 const FEW: u64 = 200;
 /// Most touched rows of one transaction.
 const TOUCHED_AT_ONCE: u32 = 500;
+/// Begin of the names of the triggers that note what the application touches. The unit's number follows.
+const CATCH: &str = "_whimbrel_catch_";
 /// SQLite's own.
 const AUTOCHECKPOINT_PAGES: u32 = 1000;
 /// The rate is that of the last seconds.
@@ -67,7 +70,7 @@ impl Runner<'_, '_> {
             match units.get(at.unit as usize).filter(|_| (at.unit as usize) < tail) {
                 None => return self.finish(migration, &units, tail, &at),
                 Some(unit) => match unit.row_step(self.file, migration.migration())? {
-                    Some(mut step) => self.rows(migration, unit, &mut step, &mut at)?,
+                    Some(mut step) => self.rows(migration, &units, unit, &mut step, &mut at)?,
                     None => self.step(migration, &units, &mut at)?,
                 },
             }
@@ -83,7 +86,7 @@ impl Runner<'_, '_> {
     fn take_up(&mut self, migration: &VerifiedMigration) -> Result<Checkpoint, ApplyError> {
         let link = migration.link();
         let found = checkpoint::checkpoint(&self.file.connection)?;
-        if let Some(mut at) = found {
+        if let Some(at) = found {
             if at.version != link.version {
                 return Err(ApplyError::Moved(format!("version {} is half done", at.version)));
             }
@@ -91,14 +94,7 @@ impl Runner<'_, '_> {
                 return Ok(at);
             }
             if self.continues(migration, &at)? {
-                let known = units(migration.migration(), Operation::Apply, &self.file.schema)?;
-                let same = migration.migration().manifest.continues_after.unwrap_or(0) as usize;
-                // The step that stopped is another one now.
-                if known.get(at.unit as usize).is_some_and(|unit| unit.step > same) {
-                    (at.position, at.examined) = (None, 0);
-                }
-                (at.revision, at.digest) = (link.revision, migration.digest());
-                return Ok(at);
+                return self.go_on(migration, at);
             }
             self.undo(&at)?;
         }
@@ -134,6 +130,33 @@ impl Runner<'_, '_> {
         Ok(at)
     }
 
+    /// Takes over what another revision began. Where the step that stopped is another one now, what was noted and left for
+    /// it belongs to rows that nobody asks for any more, perhaps of another table.
+    fn go_on(&mut self, migration: &VerifiedMigration, mut at: Checkpoint) -> Result<Checkpoint, ApplyError> {
+        let link = migration.link();
+        let known = units(migration.migration(), Operation::Apply, &self.file.schema)?;
+        let same = migration.migration().manifest.continues_after.unwrap_or(0);
+        let replaced = known.get(at.unit as usize).is_none_or(|unit| unit.step > same as usize);
+        (at.revision, at.digest) = (link.revision, migration.digest());
+        if replaced {
+            (at.position, at.examined, at.total) = (None, 0, 0);
+        }
+        let (at, held) = write(self.file, self.terms(None), |file| {
+            let mut at = at.clone();
+            if replaced {
+                drop_catches(file, Some(at.unit))?;
+                rebuild::take_away(file, None)?;
+                let left = checkpoint::forget_failed_after(&file.connection, link.version, same)?;
+                at.failed = at.failed.saturating_sub(left);
+            }
+            checkpoint::put_checkpoint(&file.connection, &at)?;
+            file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+            Ok(at)
+        })?;
+        self.gap.leave(self.file, held)?;
+        Ok(at)
+    }
+
     /// Whether this revision goes on where another one stopped.
     fn continues(&self, migration: &VerifiedMigration, at: &Checkpoint) -> Result<bool, ApplyError> {
         let Some(after) = migration.migration().manifest.continues_after else { return Ok(false) };
@@ -160,25 +183,42 @@ impl Runner<'_, '_> {
         if goes_on { Ok(()) } else { self.undo(&at) }
     }
 
-    /// Takes back what another revision began, by its own way down, which is valid from each of its steps.
+    /// Takes back what another revision began, by its own way down, which is valid from each of its steps. Where the chain
+    /// goes down, that is a revert of its own, with its event.
     fn undo(&mut self, at: &Checkpoint) -> Result<(), ApplyError> {
         let job = self.job;
         let old = (job.load)(at.version, at.revision)?;
-        // Its first step failed whole: there is nothing to take back, and its way down would fail for that.
-        let begun = at.unit > 0 || at.position.is_some();
-        let down = if begun { units(old.migration(), Operation::Revert, &self.file.schema)? } else { Vec::new() };
+        // Nothing of it is to be seen yet: there is nothing to take back, and its way down would fail for that.
+        let first = units(old.migration(), Operation::Apply, &self.file.schema)?.into_iter().next();
+        let beside = first.is_some_and(|unit| matches!(unit.work, Work::Rebuild(_)));
+        let touched = at.unit > 0 || at.position.is_some() && !beside;
+        let down = if touched { units(old.migration(), Operation::Revert, &self.file.schema)? } else { Vec::new() };
         let (from, to) = (job.chain.schema_within(at.version, at.revision, at.schemas), job.chain.schema_at(at.version - 1));
         let change = from.as_ref().zip(to.as_ref()).map(|(from, to)| from.change_to(to));
-        let before = self.before.clone();
+        let (before, begun, row) = (self.before.clone(), Instant::now(), self.history.get(&at.version).cloned());
         self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
         job.live.set(Phase::Running { version: at.version, name: old.link().name.clone(), operation: Operation::Revert });
         let ((), held) = write(self.file, self.terms(Some(&old)), |file| {
-            drop_catches(file)?;
+            drop_catches(file, None)?;
+            rebuild::take_away(file, None)?;
+            file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
             let expected = from.as_ref().zip(change.as_ref()).map(|(from, change)| Expected { from, change });
             perform(file, old.migration(), &down, expected, &before, &mut |step: AtStep| job.live.at(step))?;
             checkpoint::forget_failed(&file.connection, at.version)?;
-            Ok(checkpoint::clear_checkpoint(&file.connection)?)
+            checkpoint::clear_checkpoint(&file.connection)?;
+            if job.operation == Operation::Revert {
+                let done = Done { changed: 0, skipped: 0, failed: &[], verify_skipped: false, begun, started_ms: job.ambient.now_ms() };
+                job.complete(&file.connection, &old, row.as_ref(), to.as_ref(), &done)?;
+                if at.version == job.from {
+                    job.advance(&file.connection, at.version)?;
+                }
+            }
+            Ok(())
         })?;
+        if job.operation == Operation::Revert && at.version == job.from {
+            self.expected = to;
+            return self.committed(&[at.version], held);
+        }
         self.gap.leave(self.file, held).map(|_| ())
     }
 
@@ -199,7 +239,7 @@ impl Runner<'_, '_> {
     fn step(&mut self, migration: &VerifiedMigration, all: &[Unit], at: &mut Checkpoint) -> Result<(), ApplyError> {
         let (job, link) = (self.job, migration.link());
         let unit = &all[at.unit as usize];
-        let schema_step = matches!(unit.work, Work::Sql(_));
+        let schema_step = unit.changes_schema();
         let nothing = SchemaChange::default();
         let change = if schema_step { link.steps.get(at.schemas as usize) } else { Some(&nothing) };
         let (from, before, crashed) = (self.expected.take(), self.before.clone(), self.crashed);
@@ -217,6 +257,7 @@ impl Runner<'_, '_> {
         let (next, held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
             let failed = last_touched(file, migration, all, at)?;
+            drop_catches(file, None)?;
             let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
             let performed = perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
             keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
@@ -237,15 +278,20 @@ impl Runner<'_, '_> {
     }
 
     /// A row step, from where it stands to its end.
-    fn rows(&mut self, migration: &VerifiedMigration, unit: &Unit, step: &mut RowStep, at: &mut Checkpoint) -> Result<(), ApplyError> {
+    fn rows(&mut self, migration: &VerifiedMigration, all: &[Unit], unit: &Unit, step: &mut RowStep, at: &mut Checkpoint) -> Result<(), ApplyError> {
         let table = step.table().clone();
-        let catches = matches!(unit.work, Work::Backfill(_));
         if at.position.is_none() {
             at.total = step.total(self.file);
             at.examined = 0;
             let ((), held) = write(self.file, self.terms(None), |file| {
-                if catches {
-                    catch(file, &table, at.unit)?;
+                match step {
+                    RowStep::Backfill(_) => catch(file, &table, at.unit)?,
+                    RowStep::Rebuild(rebuilding) => {
+                        // Keys that were noted for an earlier try of this unit have no image to be missing.
+                        checkpoint::forget_touched(&file.connection, at.unit, i64::MAX, true)?;
+                        rebuilding.begin(file, unit.step, Some(at.unit))?;
+                    }
+                    RowStep::Clear(_) | RowStep::Load(_) => {}
                 }
                 checkpoint::put_checkpoint(&file.connection, at)?;
                 // What we made is not news when the rows are gone through.
@@ -259,21 +305,79 @@ impl Runner<'_, '_> {
         let walked = self.walk(migration, unit, step, at, fire);
         switch(self.file, true, AUTOCHECKPOINT_PAGES)?;
         self.job.live.rows(None);
-        walked
+        walked?;
+        if let RowStep::Rebuild(rebuilding) = step {
+            return self.swap(migration, all, rebuilding, at);
+        }
+        at.unit += 1;
+        (at.position, at.examined, at.total) = (None, 0, 0);
+        let ((), held) = write(self.file, self.terms(None), |file| {
+            if matches!(unit.work, Work::Discard(_)) {
+                drop_catches(file, Some(at.unit - 1))?;
+                rebuild::take_away(file, Some(unit.step))?;
+                file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+            }
+            Ok(checkpoint::put_checkpoint(&file.connection, at)?)
+        })?;
+        self.gap.leave(self.file, held).map(|_| ())
+    }
+
+    /// The transaction in which a rebuilt table takes its place: what the application touched last, the names, the checks.
+    fn swap(&mut self, migration: &VerifiedMigration, all: &[Unit], rebuilding: &mut Rebuilding, at: &mut Checkpoint) -> Result<(), ApplyError> {
+        let (job, link, timeout) = (self.job, migration.link(), migration.migration().manifest.timeout.get());
+        let number = all[at.unit as usize].step;
+        let change = link.steps.get(at.schemas as usize);
+        let (from, before, crashed) = (self.expected.take(), self.before.clone(), self.crashed);
+        let next = Checkpoint { unit: at.unit + 1, schemas: at.schemas + 1, position: None, examined: 0, total: 0, ..at.clone() };
+        let (next, held) = write(self.file, self.terms(None), |file| {
+            if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
+                return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
+            }
+            let failed = last_touched(file, migration, all, at)?;
+            let (keys, _) = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?;
+            let on = file.guard.on(timeout, false);
+            file.guard.lend(rebuilding.lent());
+            let ran = rebuilding.touched(file, &keys);
+            let stopped = file.guard.stopped();
+            drop(on);
+            ran.map_err(|error| explain(error, stopped, timeout))?;
+            drop_catches(file, None)?;
+            let touched = rebuilding.swap(file)?;
+            rebuilding.watch_aside(file, next.unit)?;
+            let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
+            judge(file, expected, &before, &touched, true)?;
+            keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
+            if crashed {
+                managed::count_crash(&file.connection, None)?;
+            }
+            let next = Checkpoint { failed: next.failed + failed.len() as u64, ..next.clone() };
+            checkpoint::put_checkpoint(&file.connection, &next)?;
+            Ok(next)
+        })?;
+        tracing::debug!(step = number, held_us = held.as_micros(), "a rebuilt table took its place");
+        *at = next;
+        self.crashed = false;
+        self.expected = from.zip(change).map(|(mut schema, change)| {
+            schema.apply(change);
+            schema
+        });
+        self.gap.leave(self.file, held).map(|_| ())
     }
 
     fn walk(&mut self, migration: &VerifiedMigration, unit: &Unit, step: &mut RowStep, at: &mut Checkpoint, fire: bool) -> Result<(), ApplyError> {
         let (job, link) = (self.job, migration.link());
         let (timeout, number) = (migration.migration().manifest.timeout.get(), unit.step);
-        let catches = matches!(unit.work, Work::Backfill(_));
+        let catches = unit.catches();
         let batch = match &unit.work {
             Work::Backfill(step) => step.batch,
-            Work::Load(step) => step.batch,
-            Work::Clear(_) | Work::Sql(_) | Work::Verify(_) => None,
+            Work::Load(step) | Work::Clear(step) => step.batch,
+            Work::Rebuild(step) | Work::Discard(step) => step.batch,
+            Work::Sql(_) | Work::Verify(_) => None,
         };
         let mut failed: HashSet<String> = checkpoint::failed_keys(&self.file.connection, link.version, u32::try_from(number).unwrap_or(u32::MAX))?;
-        // Rows are judged as they change, so that none that was wrong before is blamed. Emptying is judged at the end.
-        let terms = Terms { foreign_keys: !matches!(unit.work, Work::Clear(_)), ..self.terms(None) };
+        // Rows are judged as they change, so that none that was wrong before is blamed. Emptying is judged at the end, and
+        // copies by themselves.
+        let terms = Terms { foreign_keys: matches!(unit.work, Work::Backfill(_) | Work::Load(_)), ..self.terms(None) };
         let mut size = Size::new(batch);
         let mut pace = Gap::for_chunks();
         let mut wal = Wal::new(self.file)?;
@@ -297,9 +401,11 @@ impl Runner<'_, '_> {
                     false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
                 let on = file.guard.on(timeout, false);
+                file.guard.lend(step.lent());
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
                 let ran = match (walking, &mut *step) {
                     (false, RowStep::Backfill(step)) => step.touched(file, &keys, &part),
+                    (false, RowStep::Rebuild(step)) => step.touched(file, &keys),
                     (_, step) => step.chunk(file, &part),
                 };
                 let stopped = file.guard.stopped();
@@ -334,10 +440,7 @@ impl Runner<'_, '_> {
                 break;
             }
         }
-        at.unit += 1;
-        (at.position, at.examined, at.total) = (None, 0, 0);
-        let ((), held) = write(self.file, self.terms(None), |file| Ok(checkpoint::put_checkpoint(&file.connection, at)?))?;
-        self.gap.leave(self.file, held).map(|_| ())
+        Ok(())
     }
 
     /// The last transaction: what the application touched last, the last checks, and the facts.
@@ -353,6 +456,7 @@ impl Runner<'_, '_> {
         let ((), held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
             let failed = last_touched(file, migration, all, at)?;
+            drop_catches(file, None)?;
             let nothing = SchemaChange::default();
             let expected = from.as_ref().map(|from| Expected { from, change: &nothing });
             perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
@@ -402,7 +506,7 @@ fn numbered(step: usize, chunk: &Chunk) -> Vec<(usize, FailedItem)> {
 /// Tables that the migration empties, in lower case.
 fn cleared(units: &[Unit]) -> Vec<String> {
     let clear = |unit: &Unit| match &unit.work {
-        Work::Clear(table) => Some(table.to_ascii_lowercase()),
+        Work::Clear(load) => Some(load.into.to_ascii_lowercase()),
         _ => None,
     };
     units.iter().filter_map(clear).collect()
@@ -444,14 +548,17 @@ fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
     Ok(())
 }
 
-/// Looks at what the application touched last behind the backfills that no schema step has followed yet, and stops
-/// watching. Inside the open transaction.
+/// Looks at what the application touched last behind the backfills that no schema step has followed yet. Inside the open
+/// transaction; the caller stops watching.
 fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit], at: &Checkpoint) -> Result<Vec<(usize, FailedItem)>, ApplyError> {
     let mut left = Vec::new();
     let timeout = migration.migration().manifest.timeout.get();
     let done = &all[..at.unit as usize];
-    let open = done.iter().rposition(|unit| matches!(unit.work, Work::Sql(_))).map_or(0, |sql| sql + 1);
+    let open = done.iter().rposition(Unit::changes_schema).map_or(0, |schema| schema + 1);
     for (number, unit) in done.iter().enumerate().skip(open) {
+        if !matches!(unit.work, Work::Backfill(_)) {
+            continue;
+        }
         let number = u32::try_from(number).unwrap_or(u32::MAX);
         let Some(RowStep::Backfill(mut step)) = unit.row_step(file, migration.migration())? else { continue };
         let version = migration.link().version;
@@ -464,22 +571,22 @@ fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit],
         let chunk = ran.map_err(|error| explain(error, stopped, timeout))?;
         left.extend(numbered(unit.step, &chunk));
     }
-    drop_catches(file)?;
     Ok(left)
 }
 
-/// Stops watching.
-fn drop_catches(file: &mut Managed) -> Result<(), ApplyError> {
+/// Stops watching for one unit, or for all, and forgets what was noted for it.
+fn drop_catches(file: &mut Managed, unit: Option<u32>) -> Result<(), ApplyError> {
     let doing = "no longer watching what the application touches";
+    let prefix = unit.map_or_else(|| CATCH.to_owned(), |unit| format!("{CATCH}{unit}_"));
     let names: Vec<String> = file
         .connection
-        .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel\\_catch\\_%' ESCAPE '\\'")
-        .and_then(|mut s| s.query_map([], |row| row.get(0))?.collect())
+        .prepare("SELECT name FROM main.sqlite_schema WHERE type = 'trigger' AND substr(name, 1, length(?1)) = ?1")
+        .and_then(|mut s| s.query_map([&prefix], |row| row.get(0))?.collect())
         .map_err(sqlite(doing))?;
     for name in names {
         file.connection.execute_batch(&format!("DROP TRIGGER main.{}", quote(&name))).map_err(sqlite(doing))?;
     }
-    file.connection.execute_batch("DELETE FROM main._whimbrel_touched").map_err(sqlite(doing))?;
+    file.connection.execute("DELETE FROM main._whimbrel_touched WHERE ?1 IS NULL OR unit = ?1", [unit]).map_err(sqlite(doing))?;
     file.schema.read(&file.connection).map(|_| ()).map_err(sqlite("reading the schema"))
 }
 
@@ -540,3 +647,7 @@ impl Meter {
 #[cfg(test)]
 #[path = "online_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rebuild/tests.rs"]
+mod rebuild_tests;

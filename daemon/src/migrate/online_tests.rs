@@ -42,7 +42,7 @@ pub(super) struct Bed {
     /// By version and revision.
     bodies: BTreeMap<(u32, u32), Vec<u8>>,
     identity: FileIdentity,
-    halt: Halt,
+    pub(super) halt: Halt,
 }
 
 /// One migration: its files by name.
@@ -89,11 +89,11 @@ impl Bed {
         app
     }
 
-    fn run(&self, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
+    pub(super) fn run(&self, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
         self.run_on(&mut self.open(), operation, from, to, live)
     }
 
-    fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
+    pub(super) fn run_on(&self, file: &mut Managed, operation: Operation, from: u32, to: u32, live: &Live) -> Ran {
         self.run_with(file, (operation, from, to), live, false)
     }
 
@@ -108,7 +108,7 @@ impl Bed {
     }
 
     /// Publishes another text of a version, as a publisher does, and lets the device have it.
-    fn revise(&mut self, version: u32, files: Files<'_>) -> Result<(), String> {
+    pub(super) fn revise(&mut self, version: u32, files: Files<'_>) -> Result<(), String> {
         let source = self._dir.path().join("migrations");
         let folder = source.join(format!("{version:04}_m{version}"));
         std::fs::remove_dir_all(&folder).unwrap();
@@ -126,7 +126,7 @@ impl Bed {
         let revise = BTreeSet::from([read.migrations[version as usize - 1].migration.name.clone()]);
         let found = publish::compare::compare(&read, &targets, &bodies, &revise).map_err(|e| e.to_string())?;
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).map_err(|e| e.to_string())?;
-        publish::revise::check(&read, &found, &rehearsal).map_err(|e| e.to_string())?;
+        publish::revise::check(&read, &found, &rehearsal, None).map_err(|e| e.to_string())?;
         let mut entries = all(&self.chain);
         for link in publish::compare::links(&read, &rehearsal, &targets.app, &found, Some(&targets)).unwrap() {
             self.bodies.insert((link.target.custom.version, link.target.custom.revision), link.body.into_bytes());
@@ -145,7 +145,7 @@ impl Bed {
     }
 
     #[track_caller]
-    fn fails(&self) -> (String, String) {
+    pub(super) fn fails(&self) -> (String, String) {
         let stopped = self.run(Operation::Apply, 2, self.chain.latest(), &Live::default()).stopped.expect("it fails");
         (stopped.failure.code, stopped.failure.message)
     }
@@ -155,7 +155,7 @@ impl Bed {
         self.app().query_row(sql, [], |row| row.get(0)).unwrap_or_else(|e| panic!("{sql}: {e}"))
     }
 
-    fn nothing_is_left(&self) {
+    pub(super) fn nothing_is_left(&self) {
         let left: i64 = self.one(
             "SELECT (SELECT count(*) FROM _whimbrel_checkpoint) + (SELECT count(*) FROM _whimbrel_touched) + (SELECT count(*) FROM _whimbrel_intent)
              + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE '\\_whimbrel%' ESCAPE '\\')",
@@ -492,6 +492,38 @@ fn a_revision_goes_on_after_the_steps_that_are_the_same() {
 }
 
 #[test]
+fn what_was_noted_and_left_for_a_step_that_a_revision_replaces_is_forgotten() {
+    let tables = &format!("{} CREATE TABLE tags(id INTEGER PRIMARY KEY, name TEXT UNIQUE CHECK (name <> 'TAG 7'));", NOTES[0].1);
+    let up = ("up.sql", "ALTER TABLE notes ADD COLUMN slug TEXT CHECK (slug <> 'note-7');");
+    let first = format!("{SLUGS}on_error = \"collect\"\nbatch = 10\n");
+    // Row 300 would be changed for ever: the run stops there, with row 7 left out.
+    let first = first.replace("lower(replace(title, ' ', '-'))", "CASE WHEN id <> 300 THEN lower(replace(title, ' ', '-')) END");
+    let tags = "INSERT INTO tags SELECT id, lower('Tag ' || id) FROM notes WHERE id <= 50;";
+    let mut bed = Bed::new(&format!("{ROWS}{tags}"), &[&[("up.sql", tables)], &[("migration.toml", &first), up]]);
+    assert_eq!(bed.fails().0, "not_idempotent");
+    bed.app().execute_batch("UPDATE notes SET title = 'Other' WHERE id < 100").unwrap();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM _whimbrel_touched"), 99);
+    assert_eq!(bed.one::<String>("SELECT item FROM _whimbrel_failed_item"), "[7]");
+
+    // The step is one of another table now, and its first rows do not load.
+    let load =
+        "continues_after = 1\nmode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nload = \"tags.ndjson\"\ninto = \"tags\"\nkey = [\"id\"]\n";
+    bed.revise(2, &[("migration.toml", load), up, ("tags.ndjson", "{\"id\": 60, \"name\": \"tag 5\"}")]).unwrap();
+    assert_eq!(bed.fails().0, "constraint");
+    let left =
+        "SELECT (SELECT count(*) FROM _whimbrel_touched) + (SELECT count(*) FROM _whimbrel_failed_item) + (SELECT failed FROM _whimbrel_checkpoint)
+                + (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger')";
+    assert_eq!(bed.one::<i64>(left), 0, "nobody watches notes any more");
+
+    let filled = "continues_after = 1\nmode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"tags\"\nset = \"name = upper(name)\"\nwhere = \"name <> upper(name)\"\non_error = \"collect\"\n";
+    bed.revise(2, &[("migration.toml", filled), up]).unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM tags WHERE name = upper(name)"), 49);
+    assert_eq!(bed.one::<String>("SELECT group_concat(item || message) FROM _whimbrel_failed_item"), "[7]CHECK constraint failed: name <> 'TAG 7'");
+    bed.nothing_is_left();
+}
+
+#[test]
 fn a_revision_in_one_transaction_and_a_revert_take_back_what_stopped_half_way() {
     let half_way = || {
         let bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", UNIQUE), SLUG, INDEX, BACK]]);
@@ -509,6 +541,32 @@ fn a_revision_in_one_transaction_and_a_revert_take_back_what_stopped_half_way() 
     let ran = bed.run(Operation::Revert, 1, 1, &Live::default());
     assert_eq!(ran.stopped.map(|s| s.failure.code), Some("no_down".to_owned()), "revision 1 ran, and it has none");
     assert_eq!(bed.one::<i64>("SELECT count(*) FROM pragma_table_info('notes') WHERE name = 'slug'"), 0);
+}
+
+#[test]
+fn what_stopped_half_way_is_taken_back_alone_on_a_persons_word() {
+    let bed = Bed::new(TWICE, &[NOTES, &[("migration.toml", UNIQUE), SLUG, INDEX, BACK]]);
+    assert_eq!(bed.fails().0, "constraint");
+    let ran = bed.run(Operation::Revert, 2, 2, &Live::default());
+    assert!(ran.stopped.is_none() && ran.done == [2], "{ran:?}");
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM pragma_table_info('notes') WHERE name = 'slug'"), 0);
+    assert_eq!(bed.one::<String>("SELECT group_concat(version || status) FROM _whimbrel_migration"), "1completed,2reverted");
+    assert_eq!(bed.one::<i64>("SELECT count(*) FROM _whimbrel_event WHERE kind = 'reverted' AND status = 'reverted'"), 1);
+    bed.nothing_is_left();
+    bed.app().execute_batch("DELETE FROM notes WHERE id = 3").unwrap();
+    bed.apply();
+    assert_eq!(bed.one::<i64>("SELECT count(slug) FROM notes"), 2);
+}
+
+#[test]
+fn the_key_of_a_row_that_stops_a_step_stays_in_the_file() {
+    let toml = SLUGS.replace("slug = lower(replace(title, ' ', '-'))", "slug = nullif(title, 'Note 4711')");
+    let up = ("up.sql", "ALTER TABLE notes ADD COLUMN slug TEXT CHECK (slug <> 'secret');");
+    let bed = Bed::new("INSERT INTO notes(id, title) VALUES (4711, 'secret')", &[NOTES, &[("migration.toml", &toml), up]]);
+    assert!(bed.fails().1.contains("row [4711]"), "the person at the device is told");
+    assert!(bed.one::<String>("SELECT failure FROM _whimbrel_migration WHERE version = 2").contains("[4711]"));
+    let told: String = bed.one("SELECT failure FROM _whimbrel_event WHERE kind = 'failed'");
+    assert!(!told.contains("4711") && told.contains("a row: CHECK"), "{told}");
 }
 
 #[test]

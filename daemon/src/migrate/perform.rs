@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, config::DbConfig};
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
-    manifest::{ForeignKeys, LegacyAlterTable, Manifest},
+    manifest::{ForeignKeys, LegacyAlterTable, Manifest, Rebuild},
     migration::Migration,
 };
 
@@ -18,6 +18,7 @@ use super::{
     error::{ApplyError, sqlite},
     foreign::Violations,
     guard::{Instruction, RESERVED, Stopped, Touched},
+    rebuild::{self, Rebuilding},
     rows::{FailedItem, Part, RowStep},
     schema::Changes,
     script::{self, Reading, ScriptError},
@@ -128,7 +129,7 @@ pub fn perform(
 
     // The foreign SQL has run; what is asked from here on is ours, within the same deadline.
     managed.guard.time(true);
-    let judged = judge(managed, expected, before, &touched);
+    let judged = judge(managed, expected, before, &touched, false);
     let stopped = managed.guard.stopped();
     managed.guard.time(false);
     judged.map_err(|error| explain(error, stopped, timeout)).map(|()| performed)
@@ -153,6 +154,14 @@ fn run(
                 run_rows(managed, &mut step, unit.step, &mut performed, &mut |part| watch(AtStep { step: unit.step, steps, statement: part }))?;
                 continue;
             }
+            Work::Rebuild(step) => {
+                rebuild_at_once(managed, migration, unit, step, &mut performed, &mut |part| {
+                    watch(AtStep { step: unit.step, steps, statement: part })
+                })?;
+                continue;
+            }
+            // In one transaction nobody waits for the table to be emptied first.
+            Work::Discard(_) => continue,
         };
         let text = migration.file(file).expect("a verified migration has every file its steps name");
         let mut open = false;
@@ -169,6 +178,34 @@ fn run(
         performed.rows += ran.rows;
     }
     Ok(performed)
+}
+
+/// A table rebuilt in one transaction: nobody writes meanwhile, and what is replaced goes at once.
+fn rebuild_at_once(
+    managed: &Managed,
+    migration: &Migration,
+    unit: &Unit,
+    step: &Rebuild,
+    performed: &mut Performed,
+    watch: &mut dyn FnMut(usize),
+) -> Result<(), ApplyError> {
+    let guard = managed.guard.clone();
+    let rebuilding = guard.pause(|| {
+        let rebuilding = Rebuilding::new(managed, step, unit.step, migration, unit.place(migration))?;
+        rebuilding.begin(managed, unit.step, None).map(|()| rebuilding)
+    })?;
+    guard.lend(rebuilding.lent());
+    let mut rows = RowStep::Rebuild(Box::new(rebuilding));
+    run_rows(managed, &mut rows, unit.step, performed, watch)?;
+    guard.lend(&[]);
+    let RowStep::Rebuild(rebuilding) = rows else { unreachable!("it was made above") };
+    let touched = guard.pause(|| {
+        let touched = rebuilding.swap(managed)?;
+        rebuild::take_away(managed, Some(unit.step)).map(|()| touched)
+    })?;
+    let table = BTreeSet::from([step.table.to_ascii_lowercase()]);
+    guard.add(Touched { written: table.clone(), removed: table, ..touched });
+    Ok(())
 }
 
 /// A row step from its beginning to its end, in one transaction.
@@ -189,8 +226,14 @@ fn run_rows(managed: &Managed, step: &mut RowStep, number: usize, performed: &mu
     }
 }
 
-/// Judges what the steps left behind.
-fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before, touched: &Touched) -> Result<(), ApplyError> {
+/// Judges what the steps left behind. `ours_may_change`: the engine itself made or dropped tables of ours.
+pub(super) fn judge(
+    managed: &mut Managed,
+    expected: Option<Expected<'_>>,
+    before: &Before,
+    touched: &Touched,
+    ours_may_change: bool,
+) -> Result<(), ApplyError> {
     if touched.temporary {
         drop_temporary(&managed.connection).map_err(sqlite("dropping temporary objects"))?;
     }
@@ -200,7 +243,7 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
         (true, true) => managed.schema.read(&managed.connection),
     }
     .map_err(sqlite("reading the schema"))?;
-    if !changes.ours.is_empty() {
+    if !changes.ours.is_empty() && !ours_may_change {
         return Err(ApplyError::ChangedOurs { objects: changes.ours });
     }
     // A body is authorised only when it fires, in the application, which has no authorizer. SQLite's identifiers have
@@ -221,8 +264,9 @@ fn judge(managed: &mut Managed, expected: Option<Expected<'_>>, before: &Before,
         }
     }
 
+    // A rebuild in several transactions judges each row as it is copied.
     let children = managed.schema.children_of(&|t| touched.written.contains(t) || changes.foreign_keys.contains(t), &|t| touched.removed.contains(t));
-    if !children.is_empty() {
+    if !children.is_empty() && !ours_may_change {
         let (_, found) = Violations::read(&managed.connection, &managed.schema, Some(&children)).map_err(sqlite("checking foreign keys"))?;
         let new = before.violations.clone().unwrap_or_default().new_in(found);
         if !new.is_empty() {

@@ -44,6 +44,8 @@ pub enum Wish {
     ApplyUpTo(u32),
     /// Revert every version above this one.
     RevertDownTo(u32),
+    /// Take back this one, an online migration that stopped half-way.
+    TakeBack(u32),
 }
 
 /// Highest version in place without a gap below it.
@@ -81,6 +83,7 @@ pub fn next(history: &History, chain: &Chain, order: Option<Order>, wish: Option
 
     match (wish, order) {
         (Some(Wish::RevertDownTo(target)), _) => revert(history, position, target, AskedBy::Person),
+        (Some(Wish::TakeBack(version)), _) => Next::Run { operation: Operation::Revert, from: version, to: version, by: AskedBy::Person },
         (None, Some(Order::RevertDownTo { version })) => revert(history, position, version, AskedBy::Plan),
         // A person may hurry the plan, and not go past it.
         (Some(Wish::ApplyUpTo(target)), Some(Order::ApplyUpTo { version })) => apply(history, chain, position, target.min(version), AskedBy::Person),
@@ -182,7 +185,7 @@ mod tests {
             attempts: 1,
             started_at_ms: None,
             completed_at_ms: None,
-            failure: class.map(|class| Failure { code: "sql_error".into(), class, message: "m".into(), remedy: wait("w") }),
+            failure: class.map(|class| Failure { code: "sql_error".into(), class, message: "m".into(), remedy: wait("w"), item: None }),
         };
         words.iter().map(|(v, s, c)| (*v, row(*v, *s, *c))).collect()
     }
@@ -225,6 +228,7 @@ mod tests {
             (&[(1, Completed, permanent)], down(0), Some(Wish::RevertDownTo(0)), "revert 1..1 Person"),
             (&[(1, Completed, Some(FailureClass::Crash))], down(0), Some(Wish::RevertDownTo(0)), "sql_error"),
             (&[(1, Completed, None)], down(1), Some(Wish::ApplyUpTo(3)), "plan_reverts"),
+            (&[(1, Completed, None), (2, Failed, permanent)], up(2), Some(Wish::TakeBack(2)), "revert 2..2 Person"),
         ];
         for (rows, order, wish, expected) in cases {
             assert_eq!(describe(&next(&history(rows), &chain(3), *order, *wish)), *expected, "{rows:?} {order:?} {wish:?}");

@@ -62,6 +62,7 @@ pub fn recover(
         let crashes = managed::crashes(&file.connection, intent.next)?;
         let gave_up = policy.max_attempts > 0 && crashes >= policy.max_attempts;
         let failure = Failure {
+            item: None,
             code: "crashed".to_owned(),
             class: FailureClass::Crash,
             message: format!("the daemon died {crashes} time{} in a row while it ran", if crashes == 1 { "" } else { "s" }),
@@ -76,7 +77,8 @@ pub fn recover(
             let status = match (intent.operation, gave_up) {
                 (Operation::Apply, true) => Status::Failed,
                 (Operation::Apply, false) => Status::Pending,
-                (Operation::Revert, _) => Status::Completed,
+                // What is taken back from half-way was never in place.
+                (Operation::Revert, _) => row.as_ref().map_or(Status::Completed, |row| row.status),
             };
             let kept = gave_up.then(|| failure.clone());
             managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, row.and_then(|r| r.completed_at_ms), kept))?;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use whimbrel_shared::{
-    manifest::{Backfill, Load, Step},
+    manifest::{Backfill, Load, Rebuild, Step},
     migration::Migration,
     status::Operation,
 };
@@ -12,6 +12,7 @@ use whimbrel_shared::{
 use super::{
     connection::Managed,
     error::ApplyError,
+    rebuild::{self, Rebuilding},
     rows::{RowStep, backfill::Backfilling, load::Clearing, load::Loading},
     schema::SchemaReader,
 };
@@ -34,10 +35,14 @@ pub enum Work {
     Verify(String),
     /// Changes rows.
     Backfill(Backfill),
-    /// Empties a table before a load.
-    Clear(String),
+    /// Empties a table before its load.
+    Clear(Load),
     /// Puts shipped rows in.
     Load(Load),
+    /// Copies a table's rows into one of another shape, which then takes its place.
+    Rebuild(Rebuild),
+    /// Empties and drops the table that was replaced.
+    Discard(Rebuild),
 }
 
 impl Unit {
@@ -46,10 +51,25 @@ impl Unit {
         let what = match &self.work {
             Work::Sql(file) | Work::Verify(file) => file.clone(),
             Work::Backfill(backfill) => format!("backfill of {}", backfill.table),
-            Work::Clear(table) => format!("clearing {table}"),
+            Work::Clear(load) => format!("clearing {}", load.into),
             Work::Load(load) => format!("load of {} into {}", load.file, load.into),
+            Work::Rebuild(rebuild) => format!("rebuild of {}", rebuild.table),
+            Work::Discard(rebuild) => format!("discarding the old {}", rebuild.table),
         };
         format!("{}, step {} ({what})", migration.name, self.step)
+    }
+
+    /// Whether its end is a change of the schema that is known by name.
+    pub fn changes_schema(&self) -> bool {
+        match self.work {
+            Work::Sql(_) | Work::Rebuild(_) => true,
+            Work::Verify(_) | Work::Backfill(_) | Work::Clear(_) | Work::Load(_) | Work::Discard(_) => false,
+        }
+    }
+
+    /// Whether keys that the application touches are noted while it runs.
+    pub fn catches(&self) -> bool {
+        matches!(self.work, Work::Backfill(_) | Work::Rebuild(_))
     }
 
     /// The row step, if it is one, ready to run on the file as it is now.
@@ -58,11 +78,13 @@ impl Unit {
         Ok(Some(match &self.work {
             Work::Sql(_) | Work::Verify(_) => return Ok(None),
             Work::Backfill(step) => RowStep::Backfill(Backfilling::new(managed, step, place)?),
-            Work::Clear(table) => RowStep::Clear(Clearing::new(managed, table, place)?),
+            Work::Clear(load) => RowStep::Clear(Clearing::new(managed, &load.into, place)?),
             Work::Load(step) => {
                 let text = migration.file(&step.file).expect("a verified migration has every file its steps name");
                 RowStep::Load(Loading::new(managed, step, text, place)?)
             }
+            Work::Rebuild(step) => RowStep::Rebuild(Box::new(Rebuilding::new(managed, step, self.step, migration, place)?)),
+            Work::Discard(_) => RowStep::Clear(Clearing::of_ours(managed, &rebuild::aside(self.step), place)?),
         }))
     }
 }
@@ -89,9 +111,11 @@ pub fn units(migration: &Migration, operation: Operation, schema: &SchemaReader)
             Step::Sql { file } => Work::Sql(file),
             Step::Verify { file } => Work::Verify(file),
             Step::Backfill(backfill) => Work::Backfill(backfill),
+            Step::Rebuild(rebuild) => Work::Rebuild(rebuild),
         };
         put_loads(&mut loads, schema, &mut units);
-        units.push(Unit { step: step_number, work });
+        let rest = if let Work::Rebuild(rebuild) = &work { Some(Work::Discard(rebuild.clone())) } else { None };
+        units.extend(std::iter::once(work).chain(rest).map(|work| Unit { step: step_number, work }));
     }
     put_loads(&mut loads, schema, &mut units);
     Ok(units)
@@ -104,7 +128,7 @@ fn put_loads(loads: &mut Vec<(usize, Load)>, schema: &SchemaReader, units: &mut 
     // Stable: what does not depend on each other stays in the author's order.
     loads.sort_by_key(|(_, load)| depth[&load.into.to_ascii_lowercase()]);
     let clears = loads.iter().rev().filter(|(_, load)| load.clear_existing);
-    units.extend(clears.map(|(step, load)| Unit { step: *step, work: Work::Clear(load.into.clone()) }));
+    units.extend(clears.map(|(step, load)| Unit { step: *step, work: Work::Clear(load.clone()) }));
     units.extend(loads.drain(..).map(|(step, load)| Unit { step, work: Work::Load(load) }));
 }
 

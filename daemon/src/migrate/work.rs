@@ -446,7 +446,7 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     site.live.hold.store(false, Ordering::Relaxed);
     // Read again, after the switch was reset: a hold that came while this database waited for its turn counts.
     let held = shared.store().holds(shared.ambient.now_ms())?.get(&looked.identity.client_id).copied();
-    if let Some(until) = held.filter(|_| !matches!(task.wish, Some(Wish::RevertDownTo(_)))) {
+    if let Some(until) = held.filter(|_| !matches!(task.wish, Some(Wish::RevertDownTo(_) | Wish::TakeBack(_)))) {
         if !out.health.iter().any(|h| h.code == "held") {
             out.health.push(gate::held(until));
         }

@@ -8,10 +8,12 @@ use whimbrel_shared::{
     migration::{Link, Migration, TargetEntry, Targets},
     protocol::publish::PublishLink,
     remedy::{Remedy, here},
+    row_schema::RowSchema,
     trust::{self, TrustError},
 };
 
 use super::{
+    columns::Problem,
     layout::{Authored, Chain},
     rehearse::Rehearsal,
     revise,
@@ -71,6 +73,16 @@ pub enum CompareError {
         /// The revision whose text it is.
         revision: u32,
     },
+    /// After what was published, ids cannot be given or rows not be exchanged as the text says.
+    #[error("{name}: {problem}{}", if *more > 0 { format!(" (and {more} more)") } else { String::new() })]
+    Rows {
+        /// The migration.
+        name: MigrationName,
+        /// What is wrong.
+        problem: Box<Problem>,
+        /// How much else is.
+        more: usize,
+    },
     /// The metadata would be longer than devices read.
     #[error("the list of targets would have {size_bytes} bytes; devices read at most {MAX_TARGETS_BYTES}")]
     TooLong {
@@ -83,6 +95,12 @@ pub enum CompareError {
 const MAX_TARGETS_BYTES: u64 = 5 * 1024 * 1024;
 
 impl CompareError {
+    fn rows(name: MigrationName, problems: Vec<Problem>) -> Self {
+        let more = problems.len().saturating_sub(1);
+        let first = problems.into_iter().next().unwrap_or_else(|| Problem::Ids { why: "nothing is known of them".to_owned() });
+        Self::Rows { name, problem: Box::new(first), more }
+    }
+
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -97,6 +115,7 @@ impl CompareError {
             )),
             Self::NotPublished { .. } => here("correct the name after --revise; what is not published yet is published without it"),
             Self::Older { .. } => here("take the newest revision's text into the directory, and change that"),
+            Self::Rows { problem, .. } => here(problem.remedy()),
             Self::TooLong { .. } => here("squash the oldest migrations into one first migration under a new app name"),
         }
     }
@@ -268,6 +287,7 @@ pub fn links(
     let mut previous = found.published.checked_sub(1).and_then(|last| slots.get(last)).map(|slot| slot.digest());
     let rehearsed_at = |version: usize| version.checked_sub(1).and_then(|index| rehearsal.versions.get(index)).map(|v| v.schema.clone());
     let mut before = recorded(targets).or_else(|| rehearsed_at(found.published)).unwrap_or_default();
+    let mut ids = recorded_ids(targets.filter(|_| found.published > 0), found.published)?;
     let mut all = targets.cloned().unwrap_or_else(|| Targets { app: app.clone(), version: 0, targets: BTreeMap::new() });
     let mut links = Vec::new();
     for (index, (authored, rehearsed)) in chain.migrations.iter().zip(&rehearsal.versions).enumerate() {
@@ -275,15 +295,22 @@ pub fn links(
         let custom = if index >= found.published {
             let schema = Some(before.change_to(&rehearsed.schema));
             before.clone_from(&rehearsed.schema);
+            let version = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            let name = || authored.migration.name.clone();
+            let decided = rehearsed.found.decide(&ids, version, &authored.migration.manifest);
+            let (rows, _) = decided.map_err(|problems| CompareError::rows(name(), problems))?;
+            ids.advance(version, rows.columns.as_ref(), &rows.sync).map_err(|why| CompareError::rows(name(), vec![Problem::Ids { why }]))?;
             Link {
                 name: authored.migration.name.clone(),
-                version: u32::try_from(index + 1).unwrap_or(u32::MAX),
+                version,
                 revision: 1,
                 previous,
                 mends: None,
                 schema,
                 steps: rehearsed.steps.clone(),
                 min_sqlite: rehearsed.min_sqlite.clone(),
+                columns: rows.columns,
+                sync: rows.sync,
             }
         } else {
             let (Some(slot), Some(earlier)) = (slots.get(index), found.revised.get(&index)) else { continue };
@@ -298,6 +325,16 @@ pub fn links(
     trust::check_chain(&all)?;
     let size_bytes = serde_json::to_vec(&all).map_or(u64::MAX, |bytes| bytes.len() as u64);
     if size_bytes > MAX_TARGETS_BYTES { Err(CompareError::TooLong { size_bytes }) } else { Ok(links) }
+}
+
+/// The ids after the first `versions` of what is published: they are as they were given, whatever would be given today.
+pub(super) fn recorded_ids(targets: Option<&Targets>, versions: usize) -> Result<RowSchema, CompareError> {
+    let mut ids = RowSchema::default();
+    for entry in targets.into_iter().flat_map(Targets::chain).filter(|entry| entry.custom.revision == 1).take(versions) {
+        let Link { version, revision, .. } = entry.custom;
+        ids.pass(&entry.custom).map_err(|why| TrustError::BadIds { version, revision, why })?;
+    }
+    Ok(ids)
 }
 
 /// The schema that devices expect after what is published: the changes are signed one on top of the other, so the next
@@ -372,6 +409,66 @@ mod tests {
         let three = chain(&[ONE, TWO, THREE]);
         let after = publish(&three, Some(server)).0;
         assert_eq!(recorded(Some(&after)).unwrap(), rehearse(&three, false, &mut |_| {}).unwrap().versions[2].schema);
+    }
+
+    const NOTES: (&str, &str) = ("0001_a/up.sql", "CREATE TABLE notes(id TEXT NOT NULL PRIMARY KEY, x TEXT);\n");
+    const SYNC: (&str, &str) = ("0001_a/migration.toml", "[sync.notes]\n");
+    const RENAME: (&str, &str) = ("0002_b/up.sql", "ALTER TABLE notes RENAME x TO y;\n");
+    const CARRY: (&str, &str) = ("0002_b/migration.toml", "[[carry]]\ntable = \"notes\"\nrename = { x = \"y\" }\n");
+
+    #[test]
+    fn new_links_go_on_from_the_ids_that_were_given() {
+        let mut server = publish(&chain(&[NOTES, SYNC]), None);
+        let one = server.0.targets.get_mut("0001_a.r1.json").unwrap();
+        // As if an earlier chain had used the first ids up.
+        one.custom.columns = Some(serde_json::from_str(r#"{"made":[[3,"notes",[[7,"id"],[9,"x"]]]]}"#).unwrap());
+        one.custom.sync = serde_json::from_str(r#"{"tables":[{"table":3,"direction":"push","conflict":"merge","key":[[7,"binary"]]}]}"#).unwrap();
+        let after = publish(&chain(&[NOTES, SYNC, RENAME, CARRY]), Some(server)).0;
+        let change = after.targets["0002_b.r1.json"].custom.columns.clone().unwrap();
+        assert_eq!(serde_json::to_string(&change).unwrap(), r#"{"made":[[3,"notes",[[7,"id"],[9,"y"]]]]}"#);
+        let ids = recorded_ids(Some(&after), 2).unwrap();
+        assert_eq!(ids.synced().table(3).map(|s| s.direction), Some(whimbrel_shared::manifest::Direction::Push));
+    }
+
+    #[test]
+    fn a_chain_that_was_published_without_ids_goes_on_without_and_cannot_exchange_rows() {
+        let mut server = publish(&chain(&[ONE]), None);
+        server.0.targets.get_mut("0001_a.r1.json").unwrap().custom.columns = None;
+        let after = publish(&chain(&[ONE, TWO]), Some(server.clone())).0;
+        assert_eq!(after.targets["0002_b.r1.json"].custom.columns, None);
+        let synced = chain(&[ONE, ("0002_b/up.sql", "CREATE TABLE c(x TEXT NOT NULL PRIMARY KEY);\n"), ("0002_b/migration.toml", "[sync.c]\n")]);
+        let rehearsal = rehearse(&synced, false, &mut |_| {}).unwrap();
+        let found = compare(&synced, &server.0, &server.1, &BTreeSet::new()).unwrap();
+        let error = links(&synced, &rehearsal, &app(), &found, Some(&server.0)).unwrap_err();
+        assert!(error.to_string().contains("version 1 was published without column ids"), "{error}");
+    }
+
+    #[test]
+    fn a_revision_that_ends_in_other_ids_is_refused_though_its_schema_is_the_same() {
+        let server = publish(&chain(&[NOTES, SYNC, RENAME, CARRY]), None);
+        let revise = BTreeSet::from(["0002_b".parse().unwrap()]);
+        let check = |files: &[(&str, &str)]| {
+            let local = chain(files);
+            let found = compare(&local, &server.0, &server.1, &revise).unwrap();
+            let rehearsal = rehearse(&local, false, &mut |_| {}).unwrap();
+            revise::check(&local, &found, &rehearsal, Some(&server.0)).map_err(|e| format!("{e}; {}", e.remedy().sentence()))
+        };
+        let anew = ("0002_b/up.sql", "ALTER TABLE notes ADD y TEXT;\nALTER TABLE notes DROP x;\n");
+        let error =
+            check(&[NOTES, SYNC, anew, ("0002_b/migration.toml", "destructive = true\n[[carry]]\ntable = \"notes\"\ndrop = { x = \"archive\" }\n")]);
+        assert!(error.as_ref().is_err_and(|e| e.contains("notes.y has id 2 and would have 3") && e.contains("new migration after it")), "{error:?}");
+        let rebuilt = (
+            "0002_b/up.sql",
+            "CREATE TABLE n(id TEXT NOT NULL PRIMARY KEY, y TEXT);\nINSERT INTO n SELECT id, x FROM notes;\nDROP TABLE notes;\nALTER TABLE n RENAME TO notes;\n",
+        );
+        check(&[NOTES, SYNC, rebuilt, CARRY]).unwrap();
+        let error = check(&[
+            NOTES,
+            SYNC,
+            RENAME,
+            ("0002_b/migration.toml", "[[carry]]\ntable = \"notes\"\nrename = { x = \"y\" }\n[sync.notes]\nconflict = \"merge\"\n"),
+        ]);
+        assert!(error.as_ref().is_err_and(|e| e.contains("settings of [sync]")), "{error:?}");
     }
 
     fn refused(local: &Chain, words: &[&str]) {

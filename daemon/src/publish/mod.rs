@@ -1,5 +1,6 @@
 //! From a migrations directory to published links: read it in any tool's layout, lint it, rehearse it, upload it.
 
+pub mod columns;
 pub mod compare;
 pub mod layout;
 pub mod lint;

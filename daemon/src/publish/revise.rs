@@ -2,20 +2,22 @@
 //! those that have not completed it; for all others it must have been the same thing (DESIGN 5).
 
 use whimbrel_shared::{
+    columns::ColumnMap,
     ids::MigrationName,
+    ledger::ColumnChange,
     manifest::{Mode, Step},
-    migration::{Link, Migration, TargetEntry},
+    migration::{Link, Migration, TargetEntry, Targets},
     remedy::{Remedy, here},
 };
 
 use super::{
-    compare::Found,
+    compare::{CompareError, Found, recorded_ids},
     layout::{Authored, Chain},
     rehearse::{Rehearsal, Rehearsed, differs, rehearse},
 };
 
 /// Why a text cannot be a revision of what is published.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReviseError {
     /// It ends elsewhere.
     #[error("{name} leaves another schema than revision {revision}, which some databases have completed: {how}")]
@@ -27,6 +29,17 @@ pub enum ReviseError {
         /// How.
         how: String,
     },
+    /// It gives other ids, or exchanges rows otherwise.
+    #[error("{name} does not give tables and columns the ids of revision 1, by which databases that completed it exchange rows: {how}")]
+    OtherIds {
+        /// The migration.
+        name: MigrationName,
+        /// How they differ.
+        how: String,
+    },
+    /// What was published has no ids that make sense.
+    #[error(transparent)]
+    Published(#[from] Box<CompareError>),
     /// It says that it goes on after steps that were others.
     #[error("{name} has continues_after = {after}, and its step {step} is not that of revision {revision}")]
     OtherSteps {
@@ -62,6 +75,10 @@ impl ReviseError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::OtherSchema { .. } => here("let it end in the same schema, and put what changes the schema into a new migration after it"),
+            Self::OtherIds { .. } => here(
+                "rename, drop and fill what revision 1 does, say the same in [[carry]] and [sync], and put the rest into a new migration after it",
+            ),
+            Self::Published(error) => error.remedy(),
             Self::OtherSteps { .. } => here("restore that step, or name a smaller number: the steps up to it have to stay as they were"),
             Self::NoWayBack { .. } => {
                 here("leave the first steps as they are and say continues_after = N in migration.toml, where N is the last one that is the same")
@@ -73,7 +90,7 @@ impl ReviseError {
 
 /// Judges every revised migration of `chain`, whose `rehearsal` is the new texts'. What is published is rehearsed beside
 /// it, by the same engine. Gives what a person should know.
-pub fn check(chain: &Chain, found: &Found, rehearsal: &Rehearsal) -> Result<Vec<String>, ReviseError> {
+pub fn check(chain: &Chain, found: &Found, rehearsal: &Rehearsal, targets: Option<&Targets>) -> Result<Vec<String>, ReviseError> {
     let mut notes = Vec::new();
     for (index, earlier) in &found.revised {
         let (Some(authored), Some(now)) = (chain.migrations.get(*index), rehearsal.versions.get(*index)) else { continue };
@@ -89,8 +106,44 @@ pub fn check(chain: &Chain, found: &Found, rehearsal: &Rehearsal) -> Result<Vec<
             then.push((published, run));
         }
         judge(&authored.migration, now, &then)?;
+        same_ids(*index, &authored.migration, now, targets)?;
     }
     Ok(notes)
+}
+
+/// Whether the ids are those that were published: rows travel by them, whichever revision a database ran.
+fn same_ids(index: usize, new: &Migration, now: &Rehearsed, targets: Option<&Targets>) -> Result<(), ReviseError> {
+    let slot = targets.into_iter().flat_map(Targets::chain).filter(|entry| entry.custom.revision == 1).nth(index);
+    // Where the slot has none, there are none to keep.
+    let Some((slot, published)) = slot.and_then(|slot| Some((&slot.custom, slot.custom.columns.as_ref()?))) else { return Ok(()) };
+    let differ = |how: String| ReviseError::OtherIds { name: new.name.clone(), how };
+    let before = recorded_ids(targets, index).map_err(Box::new)?;
+    let ours = match now.found.decide(&before, slot.version, &new.manifest) {
+        Ok((rows, _)) => rows,
+        Err(problems) => return Err(differ(problems.first().map_or_else(String::new, |p| format!("{p}; {}", p.remedy())))),
+    };
+    if ours.columns.as_ref() == Some(published) && ours.sync == slot.sync {
+        return Ok(());
+    }
+    let map = |change: &ColumnChange| {
+        let mut ids = before.ledger().cloned().unwrap_or_default();
+        ids.apply(change).map(|()| ids.map()).unwrap_or_default()
+    };
+    let (wanted, found) = (map(published), ours.columns.as_ref().map(map).unwrap_or_default());
+    Err(differ(first_difference(&wanted, &found).unwrap_or_else(|| "the settings of [sync], or what a backfill fills, are others".to_owned())))
+}
+
+fn first_difference(wanted: &ColumnMap, found: &ColumnMap) -> Option<String> {
+    wanted.tables.iter().find_map(|table| {
+        let other = found.table(&table.name)?;
+        if other.id != table.id {
+            return Some(format!("{} has id {} and would have {}", table.name, table.id, other.id));
+        }
+        table.columns.iter().find_map(|column| {
+            let now = other.column(&column.name)?.id;
+            (now != column.id).then(|| format!("{}.{} has id {} and would have {now}", table.name, column.name, column.id))
+        })
+    })
 }
 
 /// What a published text does in its place; none where it fails there.

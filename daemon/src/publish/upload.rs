@@ -11,7 +11,7 @@ use whimbrel_shared::{
 };
 
 use super::{
-    compare::{CompareError, Found, bodies_needed, compare, links},
+    compare::{CompareError, Found, bodies_needed, compare, links, recorded_ids},
     layout::Chain,
     rehearse::Rehearsal,
 };
@@ -56,6 +56,14 @@ pub struct Standing {
     pub targets: Option<Targets>,
     /// What of the chain it has, and what was changed in it on purpose.
     pub found: Found,
+}
+
+impl Standing {
+    /// Why no rows can be exchanged in this chain, where that is so whatever is published now.
+    pub fn without_ids(&self) -> Option<String> {
+        let ids = recorded_ids(self.targets.as_ref(), self.found.published).ok()?;
+        ids.ledger().err().map(|why| why.to_string())
+    }
 }
 
 /// Asks the server what it has, and compares. Sends nothing. `revise`: the migrations whose text may have been changed.

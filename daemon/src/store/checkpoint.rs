@@ -284,6 +284,15 @@ pub fn report_failed(connection: &Connection, version: u32, step: Option<u32>, v
     Ok(RowReport { failed: codes.iter().map(|c| c.rows).sum(), codes, items, ..RowReport::default() })
 }
 
+/// Forgets the rows that the steps after `step` left, and says how many there were: they are other steps now.
+pub fn forget_failed_after(connection: &Connection, version: u32, step: u32) -> Result<u64, StoreError> {
+    connection
+        .prepare_cached("DELETE FROM main._whimbrel_failed_item WHERE version = ?1 AND step > ?2")
+        .and_then(|mut s| s.execute([version, step]))
+        .map(|rows| rows as u64)
+        .map_err(at("forgetting the rows that failed"))
+}
+
 /// Forgets the rows that a migration left: it was reverted, or they are tried again.
 pub fn forget_failed(connection: &Connection, version: u32) -> Result<(), StoreError> {
     connection

@@ -47,14 +47,22 @@ impl AcceptError {
 }
 
 /// Judges an offered chain against what was accepted before: returns the entries that are new, in order. What was
-/// accepted and is offered with other bytes, or not at all, is an error, and the accepted one stays.
+/// accepted and is offered with other bytes, with other ids or settings of rows, or not at all, is an error, and the
+/// accepted one stays.
 pub fn judge(accepted: &[TargetEntry], offered: &Targets) -> Result<Vec<TargetEntry>, TrustError> {
     let chain = check_chain(offered)?;
     for known in accepted {
         let name = known.custom.name.to_string();
         let same_place = chain.iter().find(|e| e.custom.version == known.custom.version && e.custom.revision == known.custom.revision);
         match same_place {
-            Some(entry) if entry.digest() == known.digest() => {}
+            Some(entry) if entry.digest() == known.digest() => {
+                let (new, old) = (&entry.custom, &known.custom);
+                // Rows that wait here are known by the ids that were accepted.
+                if (&new.columns, &new.sync) != (&old.columns, &old.sync) {
+                    let why = "they are not those that were accepted; the accepted ones are kept".to_owned();
+                    return Err(TrustError::BadIds { version: old.version, revision: old.revision, why });
+                }
+            }
             Some(entry) => return Err(TrustError::Changed { name, known: known.digest(), offered: entry.digest() }),
             None => {
                 return Err(TrustError::BrokenChain { version: known.custom.version, why: format!("{name} was accepted and is no longer offered") });

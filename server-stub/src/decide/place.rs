@@ -123,6 +123,7 @@ mod tests {
             at_ms,
             took_ms: None,
             failure: (kind == EventKind::Failed).then(|| Failure {
+                item: None,
                 code: "sql_error".to_owned(),
                 class: FailureClass::Permanent,
                 message: "no such table".to_owned(),

@@ -232,6 +232,29 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn ids_are_checked_over_the_whole_chain_and_kept_as_they_were_given() {
+        let with_ids = |json: [&str; 2]| {
+            let mut links = chain(2);
+            for (link, json) in links.iter_mut().zip(json) {
+                link.target.custom.columns = Some(serde_json::from_str(json).unwrap());
+            }
+            links
+        };
+        let empty = nothing_published(&"notes".parse().unwrap());
+        let (one, two) = (r#"{"made":[[1,"t1",[[1,"x"]]]]}"#, r#"{"made":[[2,"t2",[[1,"x"]]]]}"#);
+        let again = decide(&empty, with_ids([one, r#"{"made":[[1,"t2",[[1,"x"],[2,"y"]]]]}"#]));
+        assert!(again.is_ok(), "a table that is renamed keeps its id");
+        let refused = decide(&empty, with_ids([two, one])).unwrap_err();
+        assert!(matches!(&refused, PublishError::BadChain(TrustError::BadIds { version: 2, .. })), "{refused}");
+        let published = decide(&empty, with_ids([one, two])).unwrap().targets;
+        let served: Targets = serde_json::from_slice(&bytes(&published)).unwrap();
+        assert_eq!(served.targets["0002.r1.json"].custom.columns, with_ids([one, two])[1].target.custom.columns);
+        // Somebody else's rehearsal gives others for the same text: what was published stays.
+        let other = decide(&published, with_ids([one, r#"{"made":[[7,"t2",[[1,"x"]]]]}"#])).unwrap();
+        assert_eq!((other.new.len(), bytes(&other.targets)), (0, bytes(&published)));
+    }
+
+    #[test]
     fn a_published_link_cannot_change_move_or_be_overtaken() {
         let two = published(2);
         let refused = |link: PublishLink| decide(&two, vec![link]).unwrap_err();

@@ -80,6 +80,11 @@ impl RowsAt {
         Ok(Rules { table, whole: cells.len() + own.key.len() == columns.columns.len() })
     }
 
+    /// How the newest word on a table, else this version's, compares its keys; none where neither exchanges its rows.
+    pub(crate) fn key<'a>(&'a self, table: u32, latest: &'a Self) -> Option<&'a [KeyColumn]> {
+        latest.synced.table(table).or_else(|| self.synced.table(table)).map(|synced| synced.key.as_slice())
+    }
+
     /// What this version can be told, beyond what `since` could; `latest` is the newest version.
     pub(crate) fn shown(&self, since: Option<&Self>, latest: &Self) -> Shown {
         let mut shown = Shown::default();

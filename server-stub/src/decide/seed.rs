@@ -48,6 +48,7 @@ pub(crate) fn event(
         (false, None, false) => return None,
     };
     let failure = message.filter(|_| kind == EventKind::Failed).map(|message| Failure {
+        item: None,
         code: "reported".to_owned(),
         class: FailureClass::Permanent,
         message,

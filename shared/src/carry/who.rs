@@ -143,24 +143,28 @@ fn tables<'a>(
             rest.push(old);
         }
     }
-    // By name, whoever is not somebody else by now.
+    // By name, whoever is not somebody else by now. Looked up and not searched for: a chain may have thousands of tables.
+    let by_name: BTreeMap<String, &Shape> = after.iter().map(|s| (lower(&s.name), s)).collect();
+    let was: BTreeMap<String, u32> = before.map.tables.iter().map(|t| (lower(&t.name), t.id)).collect();
+    let mut homed: BTreeSet<String> = homes.values().map(|s| lower(&s.name)).collect();
     let mut vanished = Vec::new();
     for old in rest {
-        match shape(after, &old.name) {
-            Some(new) if !taken_by(&homes, new) && !seen.remade_tables.contains(&lower(&old.name)) => {
+        let name = lower(&old.name);
+        match by_name.get(&name) {
+            Some(new) if !homed.contains(&name) && !seen.remade_tables.contains(&name) => {
                 homes.insert(old.id, new);
+                homed.insert(name);
             }
             Some(_) | None => vanished.push(old),
         }
     }
     for (id, new) in &homes {
-        let by_name = before.map.table(&new.name).is_some_and(|t| t.id == *id);
-        if !by_name {
+        if was.get(&lower(&new.name)) != Some(id) {
             same.tables.insert(lower(&new.name), Some(*id));
         }
     }
-    for new in after.iter().filter(|s| before.map.table(&s.name).is_some() && !taken_by(&homes, s)) {
-        same.tables.insert(lower(&new.name), None);
+    for name in by_name.keys().filter(|name| was.contains_key(*name) && !homed.contains(*name)) {
+        same.tables.insert(name.clone(), None);
     }
     let gone = |old: &TableColumns| said.get(&old.id).is_some_and(|c| c.gone.is_some());
     for old in vanished.into_iter().filter(|old| !gone(old) && (before.synced)(old.id).is_some()) {

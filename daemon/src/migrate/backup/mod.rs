@@ -5,6 +5,7 @@
 //! while one is being made. A backup is a plain SQLite file; the one row that tells it from the database stands in
 //! `_whimbrel_meta` under `backup`. Restored, that row comes along and tells the daemon that the file went back.
 
+mod bites;
 pub mod copy;
 mod difference;
 mod error;

@@ -1,7 +1,7 @@
 //! One `backfill` step: an UPDATE that walks a table by ranges of its key. What still matches `where` still needs it, so
 //! a part that is run twice does nothing the second time.
 
-use rusqlite::{OptionalExtension, params_from_iter, types::Value};
+use rusqlite::{params_from_iter, types::Value};
 use whimbrel_shared::manifest::Backfill;
 
 use super::{Chunk, FailedItem, Part, SHOWN_ROW_BYTES, check_fragment, keep_or_stop, prepare, row_error, table};
@@ -39,7 +39,7 @@ impl Backfilling {
         let after = part.position.map(table::key_from_text).transpose().map_err(|why| ApplyError::BadStep { place: self.place.clone(), why })?;
         // An empty table was gone through before it had its first row.
         let after = after.filter(|key| !key.is_empty());
-        let (last, examined) = self.bound(managed, after.as_ref(), part.rows)?;
+        let (last, examined) = self.table.bound(&managed.connection, after.as_ref(), part.rows)?;
         let keys: Vec<Value> = after.iter().chain(&last).flatten().cloned().collect();
         let range = self.table.range(after.is_some(), last.is_some());
 
@@ -70,29 +70,6 @@ impl Backfilling {
             self.check_done(managed, &only, key, part, &chunk)?;
         }
         Ok(chunk)
-    }
-
-    /// The key of the last row of the next part, and how many rows it has. `None`: the part goes to the end.
-    fn bound(&self, managed: &Managed, after: Option<&Key>, rows: u32) -> Result<(Option<Key>, u64), ApplyError> {
-        let (table, key) = (&self.table.quoted, self.table.key_list());
-        let from = after.map_or_else(|| "TRUE".to_owned(), |_| self.table.compare(">", 1));
-        let parameters: Vec<Value> = after.into_iter().flatten().cloned().chain([Value::Integer(i64::from(rows.max(1)) - 1)]).collect();
-        let sql = format!("SELECT {key} FROM {table} WHERE {from} ORDER BY {key} LIMIT 1 OFFSET ?{}", parameters.len());
-        let last = managed
-            .connection
-            .prepare_cached(&sql)
-            .and_then(|mut s| s.query_row(params_from_iter(&parameters), |row| self.table.key_of(row)).optional())
-            .map_err(sqlite("finding the next rows"))?;
-        if last.is_some() {
-            return Ok((last, u64::from(rows)));
-        }
-        let sql = format!("SELECT count(*) FROM {table} WHERE {from}");
-        let left: i64 = managed
-            .connection
-            .prepare_cached(&sql)
-            .and_then(|mut s| s.query_row(params_from_iter(after.into_iter().flatten()), |row| row.get(0)))
-            .map_err(sqlite("finding the next rows"))?;
-        Ok((None, left.unsigned_abs()))
     }
 
     fn update(&self, managed: &Managed, range: &str, keys: &[Value]) -> Result<rusqlite::Result<u64>, ApplyError> {

@@ -1,7 +1,7 @@
 //! One `load` step: rows shipped with the migration, put in by key. What it does to a row that is there already is the
 //! step's strategy; each of them leaves a row that was loaded before as it is, so a part may be run twice.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rusqlite::{OptionalExtension, params_from_iter, types::Value};
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,6 @@ pub struct Loading {
     text: String,
     form: Form,
     place: String,
-    /// The statement for rows with these columns: as a rule they all have the same.
-    statement: Option<(Vec<String>, String)>,
 }
 
 /// Where a load stands.
@@ -50,7 +48,7 @@ impl Loading {
         let bad = |why: String| ApplyError::BadStep { place: place.clone(), why };
         let form = Form::of(&step.file).ok_or_else(|| bad(format!("{} is neither .ndjson nor .csv", step.file)))?;
         let table = Table::read(&managed.connection, &step.into)?.ok_or_else(|| bad(format!("there is no table {}", step.into)))?;
-        Ok(Self { step: step.clone(), table, text: text.to_owned(), form, place, statement: None })
+        Ok(Self { step: step.clone(), table, text: text.to_owned(), form, place })
     }
 
     /// Rows of the file.
@@ -95,18 +93,23 @@ impl Loading {
     }
 
     /// Puts these rows in. They are named by the file and their lines.
-    pub fn put(&mut self, managed: &Managed, rows: &[&Record]) -> Result<Chunk, ApplyError> {
-        let place = self.place.clone();
+    pub fn put(&self, managed: &Managed, rows: &[&Record]) -> Result<Chunk, ApplyError> {
         let mut chunk = Chunk { examined: rows.len() as u64, end: true, ..Chunk::default() };
-        for record in rows {
-            match self.insert(managed, record)? {
-                Ok(changed) => chunk.changed += changed,
-                Err(error) => {
-                    let (code, message) = row_error(managed, &self.place, error)?;
-                    let values = record.values.iter().map(|(column, value)| (column.clone(), to_json(value))).collect();
-                    let row = Some(serde_json::Value::Object(values).to_string());
-                    let item = FailedItem { key: format!("{}:{}", self.step.file, record.line), code, message, row };
-                    keep_or_stop(self.step.on_error, &place, item, &mut chunk)?;
+        // As a rule all rows have the same columns, and share one statement.
+        for same in rows.chunk_by(|a, b| Arc::ptr_eq(&a.columns, &b.columns) || a.columns == b.columns) {
+            let sql = self.upsert(&same[0].columns);
+            let mut statement = prepare(managed, &self.place, &sql)?;
+            for record in same {
+                match statement.execute(params_from_iter(&record.values)) {
+                    // 0 when it left what was there.
+                    Ok(changed) => chunk.changed += changed as u64,
+                    Err(error) => {
+                        let (code, message) = row_error(managed, &self.place, error)?;
+                        let values = record.cells().map(|(column, value)| (column.to_owned(), to_json(value))).collect();
+                        let row = Some(serde_json::Value::Object(values).to_string());
+                        let item = FailedItem { key: format!("{}:{}", self.step.file, record.line), code, message, row };
+                        keep_or_stop(self.step.on_error, &self.place, item, &mut chunk)?;
+                    }
                 }
             }
         }
@@ -123,7 +126,7 @@ impl Loading {
 
     fn is_old(&self, record: &Record, since: &Value) -> bool {
         let newest = self.step.newest.as_deref().unwrap_or_default();
-        let value = record.values.iter().find(|(column, _)| column.eq_ignore_ascii_case(newest)).map(|(_, value)| value);
+        let value = record.cells().find(|(column, _)| column.eq_ignore_ascii_case(newest)).map(|(_, value)| value);
         match (value, since) {
             (Some(Value::Integer(a)), Value::Integer(b)) => a <= b,
             (Some(Value::Real(a)), Value::Real(b)) => a <= b,
@@ -135,27 +138,13 @@ impl Loading {
         }
     }
 
-    /// One row, by the step's strategy. Returns 0 when it left what was there.
-    fn insert(&mut self, managed: &Managed, record: &Record) -> Result<rusqlite::Result<u64>, ApplyError> {
-        let known = |columns: &[String]| columns.len() == record.values.len() && columns.iter().zip(&record.values).all(|(a, (b, _))| a == b);
-        let (_, sql) = match self.statement.take() {
-            Some((columns, sql)) if known(&columns) => self.statement.insert((columns, sql)),
-            _ => {
-                let sql = self.upsert(record);
-                self.statement.insert((record.values.iter().map(|(column, _)| column.clone()).collect(), sql))
-            }
-        };
-        let values = params_from_iter(record.values.iter().map(|(_, value)| value));
-        Ok(prepare(managed, &self.place, sql)?.execute(values).map(|n| n as u64))
-    }
-
-    /// The statement for rows with the columns of `record`.
-    fn upsert(&self, record: &Record) -> String {
-        let columns: Vec<String> = record.values.iter().map(|(column, _)| quote(column)).collect();
+    /// The statement for rows with these columns, by the step's strategy.
+    fn upsert(&self, names: &[String]) -> String {
+        let columns: Vec<String> = names.iter().map(|column| quote(column)).collect();
         let parameters: Vec<String> = (1..=columns.len()).map(|n| format!("?{n}")).collect();
         let key: Vec<String> = self.step.key.iter().map(|column| quote(column)).collect();
         let is_key = |column: &str| self.step.key.iter().any(|k| k.eq_ignore_ascii_case(column));
-        let others: Vec<String> = record.values.iter().map(|(c, _)| c).filter(|c| !is_key(c)).map(|c| quote(c)).collect();
+        let others: Vec<String> = names.iter().filter(|c| !is_key(c)).map(|c| quote(c)).collect();
         let set = |value: &dyn Fn(&str) -> String| others.iter().map(|c| format!("{c} = {}", value(c))).collect::<Vec<_>>().join(", ");
         // A row that would not change is not written: nothing fires, nothing is sent.
         let differs = others.iter().map(|c| format!("t.{c} IS NOT excluded.{c}")).collect::<Vec<_>>().join(" OR ");
@@ -180,21 +169,33 @@ impl Loading {
     }
 }
 
-/// Emptying a table before rows are loaded into it.
+/// Emptying a table: before rows are loaded into it, or because another one has its place.
 #[derive(Debug)]
 pub struct Clearing {
     /// Which.
     pub table: Table,
     place: String,
+    /// Whose name that is, where it is ours.
+    lent: Vec<String>,
 }
 
 impl Clearing {
     /// Looks at the table.
     pub fn new(managed: &Managed, table: &str, place: String) -> Result<Self, ApplyError> {
         match Table::read(&managed.connection, table)? {
-            Some(table) => Ok(Self { table, place }),
+            Some(table) => Ok(Self { table, place, lent: Vec::new() }),
             None => Err(ApplyError::BadStep { place, why: format!("there is no table {table}") }),
         }
+    }
+
+    /// Looks at a table of ours.
+    pub fn of_ours(managed: &Managed, table: &str, place: String) -> Result<Self, ApplyError> {
+        Self::new(managed, table, place).map(|clearing| Self { lent: vec![table.to_owned()], ..clearing })
+    }
+
+    /// Names of ours that its statements may touch.
+    pub fn lent(&self) -> &[String] {
+        &self.lent
     }
 
     /// Deletes the next `part.rows` rows.
@@ -203,7 +204,11 @@ impl Clearing {
         let sql = format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} LIMIT ?1)");
         let deleted = managed.connection.prepare_cached(&sql).and_then(|mut s| s.execute([part.rows]));
         match deleted {
-            Ok(rows) => Ok(Chunk { position: "[]".to_owned(), examined: rows as u64, changed: rows as u64, end: rows == 0, ..Chunk::default() }),
+            // Rows of ours are nobody's news.
+            Ok(rows) => {
+                let (examined, changed) = (rows as u64, if self.lent.is_empty() { rows as u64 } else { 0 });
+                Ok(Chunk { position: "[]".to_owned(), examined, changed, end: rows == 0, ..Chunk::default() })
+            }
             Err(error) => {
                 let (code, message) = row_error(managed, &self.place, error)?;
                 Err(ApplyError::Row { place: self.place.clone(), key: None, code, message })

@@ -1,4 +1,4 @@
-//! Steps that change rows a bounded part at a time: `backfill` and `load`. A part is done inside a transaction that
+//! Steps that change rows a bounded part at a time: `backfill`, `load` and `rebuild`. A part is done inside a transaction that
 //! somebody else opened, so the same code serves one large transaction (mode atomic), many short ones (mode online), a
 //! rehearsal and a private copy.
 
@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use whimbrel_shared::manifest::OnError;
 
-use super::{connection::Managed, error::ApplyError};
+use super::{connection::Managed, error::ApplyError, rebuild::Rebuilding};
 
 /// Longest copy of a row that is kept with its error.
 const SHOWN_ROW_BYTES: usize = 16 * 1024;
@@ -67,6 +67,8 @@ pub enum RowStep {
     Clear(load::Clearing),
     /// Loads shipped rows.
     Load(load::Loading),
+    /// Copies rows into a table of another shape.
+    Rebuild(Box<Rebuilding>),
 }
 
 impl RowStep {
@@ -76,6 +78,16 @@ impl RowStep {
             Self::Backfill(step) => step.chunk(managed, part),
             Self::Clear(step) => step.chunk(managed, part),
             Self::Load(step) => step.chunk(managed, part),
+            Self::Rebuild(step) => step.chunk(managed, part),
+        }
+    }
+
+    /// Names of ours that its statements may touch.
+    pub fn lent(&self) -> &[String] {
+        match self {
+            Self::Backfill(_) | Self::Load(_) => &[],
+            Self::Clear(step) => step.lent(),
+            Self::Rebuild(step) => step.lent(),
         }
     }
 
@@ -85,6 +97,7 @@ impl RowStep {
             Self::Backfill(step) => &step.table,
             Self::Clear(step) => &step.table,
             Self::Load(step) => &step.table,
+            Self::Rebuild(step) => step.table(),
         }
     }
 
@@ -98,6 +111,7 @@ impl RowStep {
             Self::Backfill(step) => rows(&step.table),
             Self::Clear(step) => rows(&step.table),
             Self::Load(step) => step.total(),
+            Self::Rebuild(step) => rows(step.table()),
         }
     }
 }
@@ -109,7 +123,7 @@ fn is_the_rows_own(code: i32) -> bool {
 }
 
 /// Compiles a row step's statement. What does not compile is no row's fault.
-fn prepare<'m>(managed: &'m Managed, place: &str, sql: &str) -> Result<rusqlite::CachedStatement<'m>, ApplyError> {
+pub(super) fn prepare<'m>(managed: &'m Managed, place: &str, sql: &str) -> Result<rusqlite::CachedStatement<'m>, ApplyError> {
     // What reading the table's shape was denied and did without (`pragma_table_list` compiles every view) is not its fault.
     managed.guard.take_denied();
     managed.connection.prepare_cached(sql).map_err(|error| match row_error(managed, place, error) {
@@ -119,7 +133,7 @@ fn prepare<'m>(managed: &'m Managed, place: &str, sql: &str) -> Result<rusqlite:
 }
 
 /// Judges what a row step's statement said. `Ok`: the row's own failure, to be kept or to stop for.
-fn row_error(managed: &Managed, place: &str, error: rusqlite::Error) -> Result<(i32, String), ApplyError> {
+pub(super) fn row_error(managed: &Managed, place: &str, error: rusqlite::Error) -> Result<(i32, String), ApplyError> {
     if let Some(denied) = managed.guard.take_denied() {
         let why = match denied {
             super::guard::Denied::Refused(why) => why,

@@ -1,6 +1,6 @@
 //! A table as the row steps see it: what identifies its rows, and the conditions on ranges of them.
 
-use rusqlite::{Connection, Row, types::Value};
+use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 use serde_json::json;
 
 use crate::migrate::error::{ApplyError, sqlite};
@@ -77,6 +77,27 @@ impl Table {
         (0..self.key.len()).map(|column| row.get(column)).collect()
     }
 
+    /// The key of the last row of the next part after `after`, and how many rows it has. `None`: the part goes to the end.
+    pub fn bound(&self, connection: &Connection, after: Option<&Key>, rows: u32) -> Result<(Option<Key>, u64), ApplyError> {
+        let (table, key) = (&self.quoted, self.key_list());
+        let from = after.map_or_else(|| "TRUE".to_owned(), |_| self.compare(">", 1));
+        let parameters: Vec<Value> = after.into_iter().flatten().cloned().chain([Value::Integer(i64::from(rows.max(1)) - 1)]).collect();
+        let sql = format!("SELECT {key} FROM {table} WHERE {from} ORDER BY {key} LIMIT 1 OFFSET ?{}", parameters.len());
+        let last = connection
+            .prepare_cached(&sql)
+            .and_then(|mut s| s.query_row(rusqlite::params_from_iter(&parameters), |row| self.key_of(row)).optional())
+            .map_err(sqlite("finding the next rows"))?;
+        if last.is_some() {
+            return Ok((last, u64::from(rows)));
+        }
+        let sql = format!("SELECT count(*) FROM {table} WHERE {from}");
+        let left: i64 = connection
+            .prepare_cached(&sql)
+            .and_then(|mut s| s.query_row(rusqlite::params_from_iter(after.into_iter().flatten()), |row| row.get(0)))
+            .map_err(sqlite("finding the next rows"))?;
+        Ok((None, left.unsigned_abs()))
+    }
+
     /// A row as JSON, for a person: at most `limit` bytes.
     pub fn show(&self, connection: &Connection, key: &Key, limit: usize) -> rusqlite::Result<Option<String>> {
         let sql = format!("SELECT * FROM {} WHERE {}", self.quoted, self.compare("=", 1));
@@ -94,6 +115,23 @@ impl Table {
             text.truncate(cut);
         }
         Ok(Some(text))
+    }
+}
+
+/// What SQLite makes of a declared type (<https://www.sqlite.org/datatype3.html>, 3.1).
+pub fn affinity(kind: &str) -> &'static str {
+    let kind = kind.to_ascii_uppercase();
+    let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
+    if has(&["INT"]) {
+        "INTEGER"
+    } else if has(&["CHAR", "CLOB", "TEXT"]) {
+        "TEXT"
+    } else if kind.is_empty() || has(&["BLOB"]) {
+        "BLOB"
+    } else if has(&["REAL", "FLOA", "DOUB"]) {
+        "REAL"
+    } else {
+        "NUMERIC"
     }
 }
 

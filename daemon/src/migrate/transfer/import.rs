@@ -15,8 +15,9 @@ use super::{Header, Line, TransferError, may_open};
 use crate::{
     migrate::{
         connection::{Managed, Missing},
-        error::{ApplyError, sqlite},
+        error::{ApplyError, NAMED, sqlite},
         files::LockFile,
+        foreign::{NewViolation, Violations},
         gap::Gap,
         halt::Halt,
         perform::explain,
@@ -59,7 +60,8 @@ pub struct Imported {
 
 /// Puts the rows of `source` in: an export, or, with one table named, NDJSON or CSV of its rows. `watch` is told how many
 /// bytes of how many were read. What was committed stays, whatever happens after it; the same import again leaves it as it
-/// is. Refused while a migration is under way or another whimbrel works on the file.
+/// is. Foreign keys are judged when all rows are in: what refers to nothing then, and did not before, is an error that names
+/// it. Refused while a migration is under way or another whimbrel works on the file.
 pub fn import(path: &Path, source: &Path, wanted: &Wanted, watch: &mut dyn FnMut(u64, u64)) -> Result<Vec<Imported>, TransferError> {
     may_open(path)?;
     let unreadable = |error| TransferError::Io { path: source.to_owned(), source: error };
@@ -67,13 +69,14 @@ pub fn import(path: &Path, source: &Path, wanted: &Wanted, watch: &mut dyn FnMut
     let total = reader.get_ref().metadata().map_err(unreadable)?.len();
     let halt = Halt::default();
     let _lock = LockFile::hold(path, OTHERS, &halt)?;
-    let file = Managed::open(path, Missing::Refuse, PATIENCE, halt)?;
+    let mut file = Managed::open(path, Missing::Refuse, PATIENCE, halt)?;
     if managed::is_prepared(&file.connection).map_err(ApplyError::from)? {
         let intent = managed::intent(&file.connection).map_err(ApplyError::from)?;
         if intent.is_some() || checkpoint::checkpoint(&file.connection).map_err(ApplyError::from)?.is_some() {
             return Err(TransferError::UnderWay);
         }
     }
+    let before = violations(&mut file)?;
     let mut importer = Importer { file, source, wanted, size: Size::new(None), gap: Gap::for_chunks(), found: Vec::new() };
     let mut first = String::new();
     reader.read_line(&mut first).map_err(unreadable)?;
@@ -86,7 +89,17 @@ pub fn import(path: &Path, source: &Path, wanted: &Wanted, watch: &mut dyn FnMut
             watch(total, total);
         }
     }
+    let new = before.0.new_in(violations(&mut importer.file)?.1);
+    if !new.is_empty() {
+        return Err(ApplyError::NewViolations { total: new.len(), rows: new.into_iter().take(NAMED + 1).map(|v| v.0).collect() }.into());
+    }
     Ok(importer.found)
+}
+
+/// Rows that refer to nothing, in any table.
+fn violations(file: &mut Managed) -> Result<(Violations, Vec<(String, NewViolation)>), ApplyError> {
+    file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
+    Violations::read(&file.connection, &file.schema, None).map_err(sqlite("checking foreign keys"))
 }
 
 struct Importer<'a> {
@@ -118,8 +131,9 @@ impl Importer<'_> {
             if !self.wanted.tables.is_empty() && !self.wanted.tables.iter().any(|w| w.eq_ignore_ascii_case(&line.table)) {
                 continue;
             }
-            let values = line.row.iter().map(|(column, json)| from_json(json.clone()).map(|value| (column.clone(), value)));
-            let record = Record { line: number, values: values.collect::<Result<_, _>>().map_err(wrong)? };
+            let (columns, values): (Vec<String>, Vec<serde_json::Value>) = line.row.into_iter().unzip();
+            let values = values.into_iter().map(from_json).collect::<Result<_, _>>().map_err(wrong)?;
+            let record = Record { line: number, columns: columns.into(), values };
             if loading.as_ref().is_none_or(|l| !l.table.name.eq_ignore_ascii_case(&line.table)) {
                 self.put(loading.as_mut(), &mut pending)?;
                 loading = Some(self.loading(&line.table, "")?);
@@ -192,7 +206,8 @@ impl Importer<'_> {
 
     /// One short transaction, and the gap after it.
     fn commit(&mut self, mut work: impl FnMut(&Managed) -> Result<Chunk, ApplyError>) -> Result<Chunk, TransferError> {
-        let terms = Terms { foreign_keys: true, ..Terms::ours(PATIENCE) };
+        // A row may come before the one that it refers to: keys are judged at the end.
+        let terms = Terms::ours(PATIENCE);
         let ((chunk, took), held) = write(&mut self.file, terms, |file| {
             let begun = Instant::now();
             let on = file.guard.on(TIMEOUT, false);

@@ -106,6 +106,20 @@ fn rows_of_one_table_come_in_by_the_strategies_of_a_load() {
 }
 
 #[test]
+fn rows_may_come_before_those_they_refer_to_and_what_refers_to_nothing_at_the_end_is_named() {
+    let bed = Bed::new();
+    let to = bed.file(
+        "to.db",
+        "wal",
+        "PRAGMA foreign_keys = OFF; CREATE TABLE tree(id INTEGER PRIMARY KEY, above REFERENCES tree(id)); INSERT INTO tree VALUES (90, 91)",
+    );
+    let put = |text: &[u8]| import(&to, &bed.text("tree.ndjson", text), &Wanted { tables: vec!["tree".into()], ..Wanted::default() }, &mut |_, _| {});
+    put(b"{\"id\":1,\"above\":2}\n{\"id\":2,\"above\":null}\n").unwrap();
+    let error = put(b"{\"id\":3,\"above\":4}\n").unwrap_err().to_string();
+    assert!(error.contains("1 row") && error.contains("tree row 3"), "{error}");
+}
+
+#[test]
 fn what_cannot_come_in_is_refused_by_name_and_leaves_the_rest() {
     let bed = Bed::new();
     let to = bed.file("to.db", "wal", "CREATE TABLE t(id INTEGER PRIMARY KEY, v NOT NULL); CREATE TABLE bare(x)");

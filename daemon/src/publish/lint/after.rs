@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{Direction, LegacyAlterTable, SyncTable},
+    manifest::{LegacyAlterTable, Step},
+    sql::tokens,
 };
 
 use super::{Deed, Desk, Finding, Rule, Script, Strictness, Weight, sql_files};
@@ -26,23 +27,10 @@ pub struct Facts {
     pub columns: BTreeMap<String, BTreeSet<String>>,
     /// Tables with a foreign key to a table that is not there: child and parent.
     pub dangling: BTreeSet<(String, String)>,
-    /// Tables whose key SQLite assigns by itself: one INTEGER PRIMARY KEY column, or none at all.
-    pub keys: BTreeMap<String, SyncKey>,
 }
 
-/// How a table's rows are told apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncKey {
-    /// By a key that the application makes.
-    Own,
-    /// By a number that SQLite assigns, the same on two devices for different rows.
-    Assigned,
-    /// Not at all.
-    Missing,
-}
-
-/// Judges what one migration did to the schema. `synced`: the tables that exchange rows from this version on.
-pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &Facts, synced: &BTreeMap<String, SyncTable>) -> Vec<Finding> {
+/// Judges what one migration did to the schema.
+pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut desk = Desk { authored, strictness, findings: &mut findings };
     let migration = &authored.migration;
@@ -50,6 +38,7 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
     let ups: Vec<Script<'_>> = sql_files(&steps).into_iter().map(|file| Script::read(&migration.files, file)).collect();
     lost(&mut desk, &ups, before, now);
     columns(&mut desk, &ups, before, now);
+    left_behind(&mut desk, &steps, before, now);
     types(&mut desk, &ups, before, now);
     for (child, parent) in now.dangling.difference(&before.dangling) {
         desk.note(
@@ -60,45 +49,6 @@ pub fn after(authored: &Authored, strictness: Strictness, before: &Facts, now: &
             format!("afterwards {child} refers to {parent}, and there is no such table: with foreign keys on, every insert into {child} fails"),
             "if the table was renamed before it was rebuilt, make the new one under another name and rename that at the end",
         );
-    }
-    for (table, sync) in synced {
-        let Some(key) = now.keys.get(table) else {
-            if migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table) {
-                desk.note(
-                    Rule::SyncKeys,
-                    Weight::Always,
-                    first_file(&ups),
-                    0,
-                    format!("[sync.{table}] is said of a table that is not there"),
-                    "correct the name in migration.toml",
-                );
-            }
-            continue;
-        };
-        let said_here = migration.manifest.sync.keys().any(|t| t.to_lowercase() == *table);
-        if !said_here || sync.direction != Direction::Both {
-            continue;
-        }
-        match key {
-            SyncKey::Own => {}
-            SyncKey::Assigned if sync.keys.is_some() => {}
-            SyncKey::Assigned => desk.note(
-                Rule::SyncKeys,
-                Weight::Always,
-                first_file(&ups),
-                0,
-                format!("SQLite assigns the keys of {table}, so two devices give one number to different rows"),
-                format!("use a UUID or a natural key, or say in [sync.{table}] what happens then: keys = \"renumber\" (or \"global\")"),
-            ),
-            SyncKey::Missing => desk.note(
-                Rule::SyncKeys,
-                Weight::Always,
-                first_file(&ups),
-                0,
-                format!("{table} has no primary key, so its rows cannot be told apart"),
-                "give it a primary key",
-            ),
-        }
     }
     findings
 }
@@ -147,6 +97,26 @@ pub fn made_up(authored: &Authored, strictness: Strictness, what: &str, again: b
 
 fn first_file<'a>(ups: &[Script<'a>]) -> &'a str {
     ups.first().map_or("up.sql", |script| script.file)
+}
+
+/// Columns that a rebuild does not copy, and from which no value is computed.
+fn left_behind(desk: &mut Desk<'_>, steps: &[Step], before: &Facts, now: &Facts) {
+    for step in steps {
+        let Step::Rebuild(rebuild) = step else { continue };
+        let table = rebuild.table.to_lowercase();
+        let used: BTreeSet<String> = rebuild.values.values().flat_map(|value| tokens(value)).map(|token| token.text()).collect();
+        let (Some(old), Some(new)) = (before.columns.get(&table), now.columns.get(&table)) else { continue };
+        for column in old.iter().filter(|column| !new.contains(*column) && !used.contains(*column)) {
+            desk.note(
+                Rule::DropColumn,
+                Weight::Destructive,
+                &rebuild.file,
+                0,
+                format!("the values of {table}.{column} go for good"),
+                "stop using the column first; then say that it is meant: destructive = true in migration.toml",
+            );
+        }
+    }
 }
 
 /// Indexes and triggers that went without being named: DROP TABLE takes them along, and a rebuild has to make them again.

@@ -26,7 +26,7 @@ const LINT: &str = "lint";
 const REHEARSE: &str = "rehearse";
 const DEVICE: &str = "device";
 
-const ALL: [(Rule, &str, &str); 35] = [
+const ALL: [(Rule, &str, &str); 42] = [
     (Rule::DropTable, LINT, "a table goes with its rows"),
     (Rule::DropColumn, LINT, "a column goes with its values"),
     (Rule::Rename, LINT, "a table or column that a running app uses changes its name"),
@@ -62,6 +62,13 @@ const ALL: [(Rule, &str, &str); 35] = [
     (Rule::SyncedInOne, LINT, "rows of a table that exchanges rows are changed in one transaction"),
     (Rule::Continues, LINT, "a continues_after that is no place to go on from"),
     (Rule::MadeUpRow, REHEARSE, "a backfill fails on a made-up row, or leaves it to be done again"),
+    (Rule::Carry, REHEARSE, "a [[carry]] that does not fit the schemas before and after, or is needed"),
+    (Rule::SyncTable, REHEARSE, "a [sync.TABLE] that cannot be"),
+    (Rule::Renewed, REHEARSE, "a backfill fills a column of a table that exchanges rows, which gets another id by it"),
+    (Rule::OwnRow, REHEARSE, "a backfill or key of a table that exchanges rows is computed from more than its row, as SQLite reads it"),
+    (Rule::NoWayUp, REHEARSE, "columns that a row of an older version gets from nowhere, in a table that exchanges rows"),
+    (Rule::NotAtServer, REHEARSE, "a unique index of a table that exchanges rows, to which only the device can see"),
+    (Rule::NullableKey, REHEARSE, "a key column that may be NULL, in a table that exchanges rows"),
 ];
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 
 mod after;
 mod ask;
+mod columns;
 mod list;
-mod rows;
+pub(in crate::publish) mod rows;
 mod rules;
 mod steps;
 #[cfg(test)]
@@ -18,8 +19,9 @@ use serde::Serialize;
 use whimbrel_shared::{ids::MigrationName, manifest::Step};
 
 pub use self::{
-    after::{Facts, SyncKey, after, down, half_way, made_up},
+    after::{Facts, after, down, half_way, made_up},
     ask::Ask,
+    columns::{problem, remark},
     list::{Listed, list},
 };
 use super::{
@@ -120,6 +122,20 @@ pub enum Rule {
     Continues,
     /// A backfill that fails on a made-up row.
     MadeUpRow,
+    /// A `[[carry]]` that does not fit, or is needed.
+    Carry,
+    /// A `[sync.TABLE]` that cannot be.
+    SyncTable,
+    /// A backfill gives a column another id.
+    Renewed,
+    /// Something is computed that is not the row's own.
+    OwnRow,
+    /// Rows of older versions cannot be brought over.
+    NoWayUp,
+    /// A unique index that only the device can see to.
+    NotAtServer,
+    /// A key column that may be NULL.
+    NullableKey,
 }
 
 impl Rule {
@@ -161,6 +177,13 @@ impl Rule {
             Self::SyncedInOne => "WB033",
             Self::Continues => "WB034",
             Self::MadeUpRow => "WB035",
+            Self::Carry => "WB036",
+            Self::SyncTable => "WB037",
+            Self::Renewed => "WB038",
+            Self::OwnRow => "WB039",
+            Self::NoWayUp => "WB040",
+            Self::NotAtServer => "WB041",
+            Self::NullableKey => "WB042",
         }
     }
 }
@@ -304,7 +327,7 @@ fn sql_files(steps: &[Step]) -> Vec<&str> {
         .iter()
         .filter_map(|step| match step {
             Step::Sql { file } => Some(file.as_str()),
-            Step::Verify { .. } | Step::Backfill(_) | Step::Load(_) => None,
+            Step::Verify { .. } | Step::Backfill(_) | Step::Load(_) | Step::Rebuild(_) => None,
         })
         .collect()
 }

@@ -2,23 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whimbrel_shared::manifest::SyncTable;
-
 use super::Deed;
 use crate::publish::scan::TableKind;
 
 /// What the migrations so far left behind.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SoFar {
+pub(in crate::publish) struct SoFar {
     /// Tables with their kinds; lower case.
     pub tables: BTreeMap<String, TableKind>,
     /// Tables that exchange rows; lower case.
-    pub synced: BTreeMap<String, SyncTable>,
+    pub synced: BTreeSet<String>,
 }
 
 /// Which tables' rows each table holds: its own, and those that were copied into it.
 #[derive(Clone, Debug)]
-pub(super) struct Rows {
+pub(in crate::publish) struct Rows {
     holds: BTreeMap<String, (TableKind, BTreeSet<String>)>,
     /// What each dropped table held, by the statement that dropped it.
     dropped: Vec<(usize, BTreeSet<String>)>,
@@ -28,7 +26,7 @@ pub(super) struct Rows {
 
 impl Rows {
     /// Every table of `so_far` holds its own.
-    pub(super) fn new(so_far: &SoFar) -> Self {
+    pub(in crate::publish) fn new(so_far: &SoFar) -> Self {
         Self {
             holds: so_far.tables.iter().map(|(t, kind)| (t.clone(), (*kind, BTreeSet::from([t.clone()])))).collect(),
             dropped: Vec::new(),
@@ -37,7 +35,7 @@ impl Rows {
     }
 
     /// Follows one statement, which has `index` in its migration.
-    pub(super) fn follow(&mut self, index: usize, deed: &Deed) {
+    pub(in crate::publish) fn follow(&mut self, index: usize, deed: &Deed) {
         match deed {
             Deed::CreateTable { table, from, kind } => {
                 let rows = self.all_of(from);
@@ -78,6 +76,11 @@ impl Rows {
     /// Whether the rows that `table` had at the beginning are in some table at the end.
     pub(super) fn survive(&self, table: &str) -> bool {
         self.holds.values().any(|(kind, held)| *kind != TableKind::Temporary && held.contains(table))
+    }
+
+    /// Whether `table` holds rows at the end that `from` had at the beginning.
+    pub(in crate::publish) fn hold(&self, table: &str, from: &str) -> bool {
+        self.holds.get(table).is_some_and(|(_, held)| held.contains(from))
     }
 
     /// The statements that dropped rows for good, each with the tables whose rows went.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use whimbrel_shared::{
-    manifest::{ForeignKeys, Step},
+    manifest::{ForeignKeys, Manifest, Step},
     sql::Token,
 };
 
@@ -21,8 +21,6 @@ use crate::publish::{
 pub(super) fn judge(desk: &mut Desk<'_>, so_far: &mut SoFar, asked: Asked<'_>) {
     let migration = &desk.authored.migration;
     let steps = migration.steps();
-    so_far.synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
-
     let ups: Vec<Script<'_>> = sql_files(&steps).into_iter().map(|file| Script::read(&migration.files, file)).collect();
     let down = migration.down.as_deref().map(|file| Script::read(&migration.files, file));
     for script in ups.iter().chain(&down) {
@@ -37,6 +35,7 @@ pub(super) fn judge(desk: &mut Desk<'_>, so_far: &mut SoFar, asked: Asked<'_>) {
             index += 1;
         }
     }
+    synced(&migration.manifest, &ups, so_far);
     schema(desk, &ups, so_far, &rows);
     changed_rows(desk, &ups, so_far, &rows);
     steps::judge(desk, &steps, so_far, &rows);
@@ -54,6 +53,26 @@ pub(super) fn judge(desk: &mut Desk<'_>, so_far: &mut SoFar, asked: Asked<'_>) {
         );
     }
     so_far.tables = rows.tables();
+    so_far.synced.retain(|table| rows.there(table));
+}
+
+/// The tables that exchange rows: by their names before the migration and after it, so that no statement passes between.
+fn synced(manifest: &Manifest, ups: &[Script<'_>], so_far: &mut SoFar) {
+    let lower = |name: &String| name.to_lowercase();
+    so_far.synced.extend(manifest.sync.keys().map(lower));
+    for (_, deed) in ups.iter().flat_map(|script| &script.done) {
+        if let Deed::RenameTable { from, to } = deed
+            && so_far.synced.contains(from)
+        {
+            so_far.synced.insert(to.clone());
+        }
+    }
+    let renamed: Vec<String> =
+        manifest.carry.iter().filter(|c| so_far.synced.contains(&lower(&c.table))).filter_map(|c| c.to.as_ref().map(lower)).collect();
+    so_far.synced.extend(renamed);
+    for (table, _) in manifest.sync.iter().filter(|(_, sync)| sync.stop.is_some()) {
+        so_far.synced.remove(&lower(table));
+    }
 }
 
 /// What the engine will not run, up or down.
@@ -232,13 +251,24 @@ fn quoted_defaults(desk: &mut Desk<'_>, script: &Script<'_>, statement: &scan::S
 /// Whole tables rewritten or emptied, and rows of synced tables.
 fn changed_rows(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &Rows) {
     let mut added: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for (script, (statement, deed)) in ups.iter().flat_map(|script| script.done.iter().map(move |done| (script, done))) {
+    let mut made: BTreeSet<&str> = BTreeSet::new();
+    let all: Vec<_> = ups.iter().flat_map(|script| script.done.iter().map(move |done| (script, done))).collect();
+    for (index, (script, (statement, deed))) in all.iter().enumerate() {
         let (file, at) = (script.file, statement.at());
         // A table made here has no rows of anybody's; a virtual one is an index that is filled again.
         let old = |table: &str| so_far.tables.get(table).is_some_and(|kind| *kind == TableKind::Ordinary) && !rows.made.contains(table);
         match deed {
             Deed::AddColumn { table, column, .. } => {
                 added.insert((table, column));
+            }
+            Deed::CreateTable { table, .. } => {
+                made.insert(table);
+            }
+            Deed::RenameTable { from, to } if made.remove(from.as_str()) => {
+                made.insert(to);
+            }
+            Deed::DropTable { table } => {
+                made.remove(table.as_str());
             }
             Deed::Update { table, columns, bounded: false, .. } if old(table) => {
                 let new = columns.iter().all(|column| added.contains(&(table.as_str(), column.as_str())));
@@ -274,8 +304,12 @@ fn changed_rows(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &
             Deed::Insert { into: table, .. } | Deed::Update { table, .. } | Deed::Delete { table, .. } => table,
             _ => continue,
         };
-        let copy_of_a_rebuild = so_far.tables.contains_key(table) && rows.made.contains(table);
-        if so_far.synced.contains_key(table) && !copy_of_a_rebuild {
+        // Every device copies the same, and so does the server. What changes values on the way belongs into a backfill,
+        // in the table that is made as in the one that it replaces.
+        let copies = matches!(deed, Deed::Insert { from, .. } if !from.is_empty()) && made.contains(table.as_str());
+        let later = all.iter().skip(index + 1).map(|(_, (_, deed))| deed);
+        let synced = so_far.synced.contains(table) || so_far.synced.contains(ends_as(later, table));
+        if synced && !copies {
             desk.note(
                 Rule::SyncedRows,
                 Weight::Always,
@@ -286,6 +320,14 @@ fn changed_rows(desk: &mut Desk<'_>, ups: &[Script<'_>], so_far: &SoFar, rows: &
             );
         }
     }
+}
+
+/// What a table is called after these statements.
+fn ends_as<'d>(later: impl Iterator<Item = &'d Deed>, table: &'d str) -> &'d str {
+    later.fold(table, |name, deed| match deed {
+        Deed::RenameTable { from, to } if from == name => to,
+        _ => name,
+    })
 }
 
 fn unused(desk: &mut Desk<'_>) {

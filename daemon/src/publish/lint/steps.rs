@@ -1,7 +1,7 @@
 //! The rules about steps that change rows, and about `continues_after`: what the manifest and the shipped files show. Pure.
 
 use whimbrel_shared::{
-    manifest::{Backfill, Load, LoadConflict, Mode, Step},
+    manifest::{Backfill, Load, LoadConflict, Mode, Rebuild, Step},
     sql::{Token, tokens},
 };
 
@@ -33,6 +33,10 @@ pub(super) fn judge(desk: &mut Desk<'_>, steps: &[Step], so_far: &SoFar, rows: &
                 shipped(desk, load);
                 ("load", &load.into, load.batch)
             }
+            Step::Rebuild(rebuild) => {
+                own_values(desk, rebuild);
+                ("rebuild", &rebuild.table, rebuild.batch)
+            }
         };
         let name = table.to_lowercase();
         if table_kind(&name) != Some(TableKind::Ordinary) {
@@ -42,8 +46,13 @@ pub(super) fn judge(desk: &mut Desk<'_>, steps: &[Step], so_far: &SoFar, rows: &
             let what = format!("a `{key}` step of {table} says batch = 0, and would never come to an end");
             say(desk, Rule::RowStep, Weight::Always, what, "say how many rows a part may have at most, or take `batch` away");
         }
+        // Others repeat a backfill for their rows, and a copy changes nothing: a rebuild that computes is neither.
+        if matches!(step, Step::Rebuild(rebuild) if !rebuild.values.is_empty()) && so_far.synced.contains(&name) {
+            let what = format!("{table} exchanges rows, and the `values` of its rebuild change them without anyone else learning of it");
+            say(desk, Rule::SyncedRows, Weight::Always, what, "let the rebuild copy, and compute the column in a `backfill` step");
+        }
         let filled = matches!(step, Step::Backfill(_));
-        if filled && mode == Mode::Atomic && so_far.synced.contains_key(&name) {
+        if filled && mode == Mode::Atomic && so_far.synced.contains(&name) {
             let what = format!("{table} exchanges rows, and its backfill is one transaction, under one lock");
             say(
                 desk,
@@ -67,6 +76,16 @@ fn own_row(desk: &mut Desk<'_>, step: &Backfill) {
     for (key, expression) in [("set", &step.set), ("where", &step.filter)] {
         if let Some(what) = depends_on_more(expression) {
             let what = format!("the backfill of {} says {what} in its `{key}`, so the same row gives different values elsewhere", step.table);
+            say(desk, Rule::Backfill, Weight::Always, what, "compute from the row's own columns only");
+        }
+    }
+}
+
+/// The same holds for the values of a rebuild: a row that is copied twice must come out the same.
+fn own_values(desk: &mut Desk<'_>, step: &Rebuild) {
+    for (column, expression) in &step.values {
+        if let Some(what) = depends_on_more(expression) {
+            let what = format!("the rebuild of {} says {what} for {column}, so the same row gives different values elsewhere", step.table);
             say(desk, Rule::Backfill, Weight::Always, what, "compute from the row's own columns only");
         }
     }

@@ -4,7 +4,7 @@ use rusqlite::Connection;
 use whimbrel_shared::fingerprint::Schema;
 
 use super::each;
-use crate::publish::lint::{Facts, SyncKey};
+use crate::{migrate::rows::table::affinity, publish::lint::Facts};
 
 /// Reads them. `schema` is what the engine read of the same file.
 pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result<Facts> {
@@ -12,34 +12,16 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
     // One table-valued query each: thousands of small pragmas would be slower than the migrations.
     let ordinary =
         "FROM main.sqlite_schema AS t, {} WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND t.sql NOT LIKE 'CREATE VIRTUAL%'";
-    let mut keys: Vec<(String, bool, bool)> = Vec::new();
-    each(
-        connection,
-        &format!(
-            "SELECT lower(t.name), lower(c.name), c.pk, upper(c.type) = 'INTEGER' AND t.sql NOT LIKE '%WITHOUT%ROWID%', c.type {}",
-            ordinary.replace("{}", "pragma_table_xinfo(t.name) AS c")
-        ),
-        |row| {
-            let (table, column, key, integer): (String, String, i64, bool) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            facts.affinities.insert((table.clone(), column.clone()), affinity(&row.get::<_, String>(4)?));
-            facts.columns.entry(table.clone()).or_default().insert(column);
-            facts.keys.entry(table.clone()).or_insert(SyncKey::Missing);
-            if key > 0 {
-                keys.push((table, integer, key == 1));
-            }
-            Ok(())
-        },
-    )?;
+    each(connection, &format!("SELECT lower(t.name), lower(c.name), c.type {}", ordinary.replace("{}", "pragma_table_xinfo(t.name) AS c")), |row| {
+        let (table, column): (String, String) = (row.get(0)?, row.get(1)?);
+        facts.affinities.insert((table.clone(), column.clone()), affinity(&row.get::<_, String>(2)?));
+        facts.columns.entry(table).or_default().insert(column);
+        Ok(())
+    })?;
     each(connection, "SELECT lower(name) FROM pragma_table_list WHERE schema = 'main' AND strict", |row| {
         facts.strict.insert(row.get(0)?);
         Ok(())
     })?;
-    for (table, _, _) in &keys {
-        let of: Vec<_> = keys.iter().filter(|(t, _, _)| t == table).collect();
-        // A single INTEGER PRIMARY KEY is the rowid, which SQLite fills in by itself.
-        let assigned = matches!(of.as_slice(), [(_, true, _)]);
-        facts.keys.insert(table.clone(), if assigned { SyncKey::Assigned } else { SyncKey::Own });
-    }
     each(
         connection,
         &format!("SELECT DISTINCT lower(t.name), lower(k.\"table\") {}", ordinary.replace("{}", "pragma_foreign_key_list(t.name) AS k")),
@@ -52,21 +34,4 @@ pub(super) fn read(connection: &Connection, schema: &Schema) -> rusqlite::Result
         },
     )?;
     Ok(facts)
-}
-
-/// What SQLite makes of a declared type (<https://www.sqlite.org/datatype3.html>, 3.1).
-pub(super) fn affinity(kind: &str) -> &'static str {
-    let kind = kind.to_ascii_uppercase();
-    let has = |words: &[&str]| words.iter().any(|word| kind.contains(word));
-    if has(&["INT"]) {
-        "INTEGER"
-    } else if has(&["CHAR", "CLOB", "TEXT"]) {
-        "TEXT"
-    } else if kind.is_empty() || has(&["BLOB"]) {
-        "BLOB"
-    } else if has(&["REAL", "FLOA", "DOUB"]) {
-        "REAL"
-    } else {
-        "NUMERIC"
-    }
 }

@@ -1,6 +1,10 @@
 //! Runs a whole chain for real before anyone else does: on an empty database, down and up again, in the seed form, and
 //! on a private copy of a sample. It uses the devices' own engine, so that what passes here passes there.
 
+mod carried;
+#[cfg(test)]
+mod columns_tests;
+mod examine;
 mod facts;
 mod min_sqlite;
 mod rows;
@@ -9,23 +13,26 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::{Schema, SchemaChange},
     ids::MigrationName,
-    manifest::{Mode, SyncTable},
+    manifest::{Mode, Step},
     migration::Migration,
     protocol::publish::SeedQueries,
     remedy::{Remedy, here},
+    row_schema::RowSchema,
     status::Operation,
 };
 
 pub use self::sample::{SampleRun, rehearse_sample};
 use super::{
+    columns::{self, Rows, read::Tables, seen},
     layout::{Authored, Chain},
     lint::{self, Facts, Finding, Strictness},
+    scan,
 };
 use crate::migrate::{
     connection::{Managed, Missing},
@@ -53,6 +60,10 @@ pub struct Rehearsed {
     pub no_way_back: Option<String>,
     /// What it did on the empty database.
     pub performed: Performed,
+    /// What was found out about its tables and columns.
+    pub found: columns::Found,
+    /// What follows from it for their ids, and for which tables exchange rows, if nothing was published before.
+    pub rows: Rows,
 }
 
 /// A chain that ran from end to end.
@@ -87,6 +98,22 @@ pub enum RehearsalError {
         /// The migration.
         name: MigrationName,
         /// How it differs.
+        what: String,
+    },
+    /// The ids of tables and columns do not follow from each other.
+    #[error("{name}: its column ids cannot be: {why}")]
+    Ids {
+        /// The migration.
+        name: MigrationName,
+        /// Why.
+        why: String,
+    },
+    /// Rows of the sample did not go where `[[carry]]` says.
+    #[error("{name}: on the sample, {what}")]
+    NotCarried {
+        /// The migration.
+        name: MigrationName,
+        /// What did not arrive.
         what: String,
     },
     /// The sample's schema is none of the chain's.
@@ -149,6 +176,8 @@ impl RehearsalError {
                 ApplyError::Timeout { .. } => here("a larger `timeout` in migration.toml lets it run longer"),
                 other => here(other.remedy().sentence()),
             },
+            Self::NotCarried { .. } => here("let the SQL copy the values where [[carry]] in migration.toml says that they go, or correct the entry"),
+            Self::Ids { .. } => here("this should not happen: please report it with the migration"),
             Self::Seed { .. } => here("this should not happen: please report it with the migration"),
             Self::SampleUnknown { .. } => here("take a sample from a device at a known version, or add the migration that explains the difference"),
             Self::SampleCopy { .. } => here("name an SQLite database that you may read"),
@@ -178,7 +207,8 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
     let mut seeds = seed::Seeds::new()?;
     let mut rehearsal = Rehearsal { versions: Vec::with_capacity(of), findings: Vec::new(), notes: Vec::new() };
     let mut before = Facts::default();
-    let mut synced: BTreeMap<String, SyncTable> = BTreeMap::new();
+    let mut tables = Arc::new(Tables::default());
+    let mut ids = RowSchema::default();
     for (index, authored) in chain.migrations.iter().enumerate() {
         let (version, migration) = (index + 1, &authored.migration);
         progress(Progress::Up(&migration.name, version, of));
@@ -189,10 +219,27 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         }
         let hints = stage.made_up(authored)?;
         rehearsal.findings.extend(hints.iter().map(|hint| lint::made_up(authored, strictness, &hint.what, hint.again)));
+        let examined = stage.examine(authored)?;
         let (performed, steps) = stage.up(authored, None).map_err(failed)?;
         let now = stage.facts(&before)?;
-        synced.extend(migration.manifest.sync.iter().map(|(table, sync)| (table.to_lowercase(), sync.clone())));
-        rehearsal.findings.extend(lint::after(authored, strictness, &before, &now, &synced));
+        rehearsal.findings.extend(lint::after(authored, strictness, &before, &now));
+        let seen = seen::seen(&tables.shapes, deeds(migration).iter());
+        if now.schema != before.schema {
+            tables = Arc::new(columns::read::read(&stage.managed.connection).map_err(sqlite("reading the schema"))?);
+        }
+        let found = columns::Found { tables: Arc::clone(&tables), seen, filled: stage.filled(&examined)?, bad_keys: examined.bad_keys };
+        let number = u32::try_from(version).unwrap_or(u32::MAX);
+        let rows = match found.decide(&ids, number, &migration.manifest) {
+            Ok((rows, notes)) => {
+                rehearsal.findings.extend(notes.iter().map(|note| lint::remark(authored, strictness, note)));
+                rows
+            }
+            Err(problems) => {
+                rehearsal.findings.extend(problems.iter().map(|problem| lint::problem(authored, strictness, problem)));
+                found.by_name(&ids)
+            }
+        };
+        ids.advance(number, rows.columns.as_ref(), &rows.sync).map_err(|why| RehearsalError::Ids { name: migration.name.clone(), why })?;
         if migration.down.is_some() {
             progress(Progress::Down(&migration.name, version, of));
             if let Err(what) = stage.down_and_up(authored, &before.schema, &now.schema)? {
@@ -201,10 +248,17 @@ pub fn rehearse(chain: &Chain, strict: bool, progress: &mut dyn FnMut(Progress<'
         }
         let min_sqlite = min_sqlite::of(&stage.managed.connection).map_err(sqlite("reading the schema"))?;
         let seed = seeds.of(authored, version, &now.schema, &mut rehearsal.notes)?;
-        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, steps, no_way_back, performed });
+        rehearsal.versions.push(Rehearsed { schema: now.schema.clone(), min_sqlite, seed, steps, no_way_back, performed, found, rows });
         before = now;
     }
     Ok(rehearsal)
+}
+
+/// What the statements of a migration's `sql` steps do, in order.
+fn deeds(migration: &Migration) -> Vec<scan::Deed> {
+    let steps = migration.steps();
+    let files = steps.iter().filter_map(|step| if let Step::Sql { file } = step { migration.file(file) } else { None });
+    files.flat_map(|text| scan::statements(text).iter().map(scan::deed).collect::<Vec<_>>()).collect()
 }
 
 /// An error of the engine, at the place where the author has the text.
@@ -271,7 +325,7 @@ impl Stage {
             let unit = units(migration, operation, &self.managed.schema)?.swap_remove(at);
             let before = self.managed.schema.schema().clone();
             let performed = perform(&mut self.managed, migration, std::slice::from_ref(&unit), None, &self.known, nobody)?;
-            if matches!(unit.work, Work::Sql(_)) {
+            if unit.changes_schema() {
                 steps.push(before.change_to(self.managed.schema.schema()));
             }
             whole.statements += performed.statements;
@@ -300,7 +354,7 @@ impl Stage {
         let all = units(migration, Operation::Apply, &self.managed.schema)?;
         let last = all.iter().rposition(|unit| !matches!(unit.work, Work::Verify(_))).unwrap_or(0);
         // A row step may stop before its end; one of schema has not begun then.
-        let first = usize::from(all.first().is_none_or(|unit| matches!(unit.work, Work::Sql(_) | Work::Verify(_))));
+        let first = usize::from(all.first().is_none_or(|unit| unit.changes_schema() || matches!(unit.work, Work::Verify(_))));
         for done in first..=last {
             let after = all.get(done.wrapping_sub(1)).map_or(0, |unit| unit.step);
             let result: Result<(), Fell> = self.within(authored, |stage| {

@@ -1,15 +1,15 @@
-//! Backfills on made-up rows. On an empty table a row step does nothing, and what is wrong with it shows at a device. So a
+//! Backfills and rebuilds on made-up rows. On an empty table a row step does nothing, and what is wrong with it shows at a device. So a
 //! row is made up in front of the migration, once with a value in each column and once with NULL wherever that is
 //! allowed, and the migration runs on it. What a table's constraints make impossible is left out, and what is found is a
 //! hint: nobody knows which rows there are.
 
 use whimbrel_shared::{manifest::Step, status::Operation};
 
-use super::{Fell, RehearsalError, Stage, facts::affinity};
+use super::{Fell, RehearsalError, Stage};
 use crate::{
     migrate::{
         error::{ApplyError, sqlite},
-        rows::table::{Table, quote},
+        rows::table::{Table, affinity, quote},
     },
     publish::layout::Authored,
 };
@@ -33,11 +33,16 @@ pub(super) struct Hint {
 }
 
 impl Stage {
-    /// Runs the migration on a made-up row of each table that it backfills. The file is left as it was found.
+    /// Runs the migration on a made-up row of each table that it backfills or rebuilds. The file is left as it was found.
     pub(super) fn made_up(&mut self, authored: &Authored) -> Result<Vec<Hint>, RehearsalError> {
         let mut hints: Vec<Hint> = Vec::new();
         let steps = authored.migration.steps();
-        let tables: Vec<&str> = steps.iter().filter_map(|step| if let Step::Backfill(b) = step { Some(b.table.as_str()) } else { None }).collect();
+        let table = |step| match step {
+            Step::Backfill(backfill) => Some(backfill.table),
+            Step::Rebuild(rebuild) => Some(rebuild.table),
+            Step::Sql { .. } | Step::Verify { .. } | Step::Load(_) => None,
+        };
+        let tables: Vec<String> = steps.into_iter().filter_map(table).collect();
         if tables.is_empty() {
             return Ok(hints);
         }
@@ -70,7 +75,7 @@ impl Stage {
     }
 
     /// Puts a row into each table that is there. `false`: none could be.
-    fn fill(&self, tables: &[&str], filling: Filling) -> Result<bool, ApplyError> {
+    fn fill(&self, tables: &[String], filling: Filling) -> Result<bool, ApplyError> {
         let connection = &self.managed.connection;
         let mut any = false;
         for name in tables {

@@ -5,7 +5,7 @@ use std::{path::Path, time::Instant};
 use rusqlite::{Connection, OpenFlags};
 use whimbrel_shared::{fingerprint::Schema, ids::MigrationName};
 
-use super::{Directory, Rehearsal, RehearsalError, Stage, authors_place, sqlite};
+use super::{Directory, Rehearsal, RehearsalError, Stage, authors_place, carried, sqlite};
 use crate::{
     migrate::{
         foreign::Violations,
@@ -53,12 +53,16 @@ pub fn rehearse_sample(chain: &Chain, rehearsal: &Rehearsal, path: &Path) -> Res
         let from = index.checked_sub(1).map_or(&nothing, schema);
         let change = from.change_to(schema(index));
         let expected = Some(Expected { from, change: &change });
+        let watched = carried::watch(&stage.managed.connection, &authored.migration.manifest).map_err(sqlite("reading rows of the sample"))?;
         let (performed, _) = stage.up(authored, expected).map_err(|source| RehearsalError::Failed {
             name: name.clone(),
             version: index + 1,
             of,
             source: Box::new(authors_place(authored, source)),
         })?;
+        if let Some(what) = watched.lost(&stage.managed.connection).map_err(sqlite("reading rows of the sample"))? {
+            return Err(RehearsalError::NotCarried { name: name.clone(), what });
+        }
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         runs.push(SampleRun { name: name.clone(), rows: performed.rows, took_ms });
     }

@@ -4,14 +4,22 @@
 use rusqlite::Connection;
 use whimbrel_shared::{
     fingerprint::Schema,
-    manifest::{LegacyAlterTable, Manifest, Step},
+    manifest::{LegacyAlterTable, Manifest, Rebuild, Step},
     migration::{Migration, SeedMigration},
     protocol::publish::SeedQueries,
+    status::Operation,
 };
 
 use super::{NO_WAIT, RehearsalError, Stage, differs, sqlite};
 use crate::{
-    migrate::{connection::Managed, perform::Before},
+    migrate::{
+        connection::Managed,
+        error::ApplyError,
+        perform::{Before, perform},
+        rebuild::Rebuilding,
+        rows::table::quote,
+        units::units,
+    },
     publish::{
         layout::Authored,
         scan::{self, Deed},
@@ -44,7 +52,8 @@ impl Seeds {
         let version = i64::try_from(version).unwrap_or(i64::MAX);
         // Seed clients run in the order of time stamps: it must be the chain's, whatever the names say.
         self.last_timestamp = authored.timestamp_ms.unwrap_or(version).max(self.last_timestamp.saturating_add(1));
-        let (up_queries, left_out) = up_queries(migration);
+        let (up_queries, left_out) =
+            self.up_queries(authored).map_err(|error| RehearsalError::Seed { name: migration.name.clone(), what: error.to_string() })?;
         if left_out {
             notes.push(format!("{}: clients of the seed form do not get the rows of its `load` steps", migration.name));
         }
@@ -75,22 +84,43 @@ impl Seeds {
         }
         Ok(queries)
     }
-}
 
-/// The statements up, and whether something could not be said in them.
-fn up_queries(migration: &Migration) -> (Vec<String>, bool) {
-    let mut queries = Vec::new();
-    let mut left_out = false;
-    for step in migration.steps() {
-        match step {
-            Step::Sql { file } => queries.extend(cut(migration.file(&file).unwrap_or_default())),
-            Step::Backfill(step) => queries.push(format!("UPDATE \"{}\" SET {} WHERE {}", step.table.replace('"', "\"\""), step.set, step.filter)),
-            // A seed client has no way to verify.
-            Step::Verify { .. } => {}
-            Step::Load(_) => left_out = true,
+    /// The statements up, and whether something could not be said in them.
+    fn up_queries(&mut self, authored: &Authored) -> Result<(Vec<String>, bool), ApplyError> {
+        let migration = &authored.migration;
+        let mut queries = Vec::new();
+        let mut left_out = false;
+        for (at, step) in migration.steps().into_iter().enumerate() {
+            match step {
+                Step::Sql { file } => queries.extend(cut(migration.file(&file).unwrap_or_default())),
+                Step::Backfill(step) => queries.push(format!("UPDATE {} SET {} WHERE {}", quote(&step.table), step.set, step.filter)),
+                // A seed client has no way to verify.
+                Step::Verify { .. } => {}
+                Step::Load(_) => left_out = true,
+                Step::Rebuild(step) => queries.extend(self.rebuild(authored, at + 1, &step)?),
+            }
+        }
+        Ok((queries, left_out))
+    }
+
+    /// A rebuild as statements: what the table has by then is known when the steps before it have run. The database is left
+    /// as it was found.
+    fn rebuild(&mut self, authored: &Authored, number: usize, step: &Rebuild) -> Result<Vec<String>, ApplyError> {
+        let migration = &authored.migration;
+        let mut queries = Vec::new();
+        let found: Result<(), ApplyError> = self.stage.within(authored, |stage| {
+            let before: Vec<_> = units(migration, Operation::Apply, &stage.managed.schema)?.into_iter().filter(|unit| unit.step < number).collect();
+            perform(&mut stage.managed, migration, &before, None, &stage.known, &mut |_| {})?;
+            queries = Rebuilding::new(&stage.managed, step, number, migration, migration.name.to_string())?.shape.statements();
+            // What was done here is rolled back.
+            Err(ApplyError::Cancelled)
+        });
+        match found {
+            Err(ApplyError::Cancelled) => Ok(queries),
+            Err(error) => Err(error),
+            Ok(()) => Ok(queries),
         }
     }
-    (queries, left_out)
 }
 
 /// The statements down. A seed client reads no manifest, so what it asks of the engine is said in the pragma.

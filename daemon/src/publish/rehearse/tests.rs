@@ -3,18 +3,18 @@
 use whimbrel_shared::manifest::ForeignKeys;
 
 use super::*;
+pub(super) use crate::publish::lint::Level;
 use crate::publish::{
     layout::{self, Layout},
-    lint::Level,
     listing::{Listing, content},
 };
 
-fn chain(layout: Layout, files: &[(&str, &str)]) -> Chain {
+pub(super) fn chain(layout: Layout, files: &[(&str, &str)]) -> Chain {
     let listing = Listing { files: files.iter().map(|(p, t)| ((*p).to_owned(), content(t.as_bytes().to_vec()))).collect() };
     layout::read(&listing, Some(layout)).unwrap()
 }
 
-fn run(layout: Layout, files: &[(&str, &str)]) -> Result<Rehearsal, RehearsalError> {
+pub(super) fn run(layout: Layout, files: &[(&str, &str)]) -> Result<Rehearsal, RehearsalError> {
     rehearse(&chain(layout, files), false, &mut |_| {})
 }
 
@@ -198,8 +198,9 @@ fn keys_that_sqlite_assigns_are_not_exchanged_without_a_word() {
         ("CREATE TABLE a(id INTEGER PRIMARY KEY)", "", vec!["WB025"]),
         ("CREATE TABLE a(id INTEGER PRIMARY KEY)", "keys = \"renumber\"", vec![]),
         ("CREATE TABLE a(id INTEGER PRIMARY KEY)", "direction = \"push\"", vec![]),
-        ("CREATE TABLE a(id TEXT PRIMARY KEY)", "", vec![]),
-        ("CREATE TABLE a(id INT, b INT, PRIMARY KEY(id, b))", "", vec![]),
+        ("CREATE TABLE a(id TEXT NOT NULL PRIMARY KEY)", "", vec![]),
+        ("CREATE TABLE a(id TEXT PRIMARY KEY)", "", vec!["WB042"]),
+        ("CREATE TABLE a(id INT, b INT, PRIMARY KEY(id, b)) WITHOUT ROWID", "", vec![]),
         ("CREATE TABLE a(id INT)", "", vec!["WB025"]),
     ] {
         let rehearsal = run(Layout::Whimbrel, &[("1_a/up.sql", table), ("1_a/migration.toml", &toml(keys))]).unwrap();

@@ -274,8 +274,8 @@ pub(crate) async fn a_unique_set_holds_in_its_space_and_the_loser_is_kept(store:
     one.push(&[note("a", "x", "1")]).await;
     let taken = |key: &str| Answer::Rejected(Reason::UniqueTaken { columns: vec![2], key: vec![Value::text(key)] });
     let lost = note("b", "x", "2");
-    assert_eq!(two.push(&[lost.clone()]).await.answers, [(0, taken("a"))]);
-    assert_eq!(two.push(&[lost.clone()]).await.answers, [(0, taken("a"))]);
+    assert_eq!(two.push(std::slice::from_ref(&lost)).await.answers, [(0, taken("a"))]);
+    assert_eq!(two.push(std::slice::from_ref(&lost)).await.answers, [(0, taken("a"))]);
     let open = kept(store, true).await;
     assert_eq!(open.len(), 1, "the same row waits once");
     let detail = &open[0].detail;
@@ -355,8 +355,8 @@ pub(crate) async fn what_an_older_version_cannot_say_is_held_and_not_lost(store:
     publish_rows(store, 3).await;
     let (mut old, mut new) = (Database::new(store, 1).await, Database::new(store, 2).await);
     new.schema = 3;
-    let held = note("a", "x", "old");
-    assert_eq!(old.push(&[held.clone()]).await.answers, [(0, Answer::Held { min_schema: 3 })]);
+    let held = note("A", "x", "old");
+    assert_eq!(old.push(std::slice::from_ref(&held)).await.answers, [(0, Answer::Held { min_schema: 3 })]);
     let open = kept(store, true).await;
     assert_eq!((open.len(), open[0].detail.kind, &open[0].detail.change), (1, KeptKind::Held, &Some(held)));
     assert_eq!((old.pull().await.head.withheld, new.pull().await.rows.len()), (vec![1], 0));

@@ -19,10 +19,10 @@ use super::{
     record::{self, Record},
     spaces::{self, Bound, Schemas, WriterBook},
     to_json,
-    unique::{At, UniqueSets},
+    unique::{At, TakenBy, UniqueSets},
 };
 use crate::{
-    decide::rows::{RowsAt, Rules, index_bytes},
+    decide::rows::{RowsAt, index_bytes},
     store::{Refusal, StoreError, rows::Push},
 };
 
@@ -157,13 +157,13 @@ impl Taker<'_> {
             Ok(rules) => rules,
             Err(answer) => {
                 if matches!(answer, Answer::Held { .. }) {
-                    let index = self.index(change, None);
+                    let index = self.index(change);
                     self.keeper.keep(&index, &self.kept(KeptKind::Held, change, true))?;
                 }
                 return Ok(Some(answer));
             }
         };
-        let index = self.index(change, Some(rules));
+        let index = self.index(change);
         let there = self.row(change.table, &index)?;
         let state = there.as_ref().map(|r| &r.state);
         let (strategy, keys) = (rules.table.conflict, rules.table.keys);
@@ -178,7 +178,7 @@ impl Taker<'_> {
         }
         if let Some(after) = &resolved.state {
             let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key };
-            if let Some((columns, owner)) = self.sets.claim(self.tx, &mut self.writers, at, state, after)? {
+            if let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, at, state, after)? {
                 let key = self.row(change.table, &owner)?.map_or_else(Vec::new, |r| r.key);
                 if last {
                     let kept = Kept { other_key: Some(key.clone()), ..self.kept(KeptKind::UniqueTaken, change, true) };
@@ -201,18 +201,9 @@ impl Taker<'_> {
         Ok(answer)
     }
 
-    /// The row's key as the table's index compares it; by bytes where there are no rules to compare by.
-    fn index(&self, change: &Change, rules: Option<Rules<'_>>) -> Vec<u8> {
-        match rules {
-            Some(rules) => index_bytes(&rules.table.key, change.key.iter()),
-            None => {
-                let binary: Vec<_> = (1..)
-                    .zip(&change.key)
-                    .map(|(at, _)| whimbrel_shared::synced::KeyColumn(at, whimbrel_shared::synced::Collation::Binary))
-                    .collect();
-                index_bytes(&binary, change.key.iter())
-            }
-        }
+    /// The row's key as the table's index compares it.
+    fn index(&self, change: &Change) -> Vec<u8> {
+        index_bytes(self.own.key(change.table, self.latest).unwrap_or_default(), change.key.iter())
     }
 
     fn kept(&self, kind: KeptKind, change: &Change, whole: bool) -> Kept {

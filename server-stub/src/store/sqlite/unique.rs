@@ -1,6 +1,6 @@
 //! Unique sets of a space: which values are in use, and by which row, in SQLite.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use rusqlite::{OptionalExtension, Transaction};
 use whimbrel_shared::{
@@ -30,9 +30,16 @@ pub(super) struct At<'a> {
     pub(super) key: &'a [Value],
 }
 
+/// Another row has the values of a set.
+pub(super) struct TakenBy {
+    /// The set's columns.
+    pub(super) columns: Vec<u32>,
+    /// That row's key in the index.
+    pub(super) index: Vec<u8>,
+}
+
 impl UniqueSets {
-    /// Moves a row's values from `before` to `after`. Where another row has one, nothing is moved: answers the set's columns
-    /// and that row's key in the index.
+    /// Moves a row's values from `before` to `after`. Where another row has one, nothing is moved.
     pub(super) fn claim(
         &mut self,
         tx: &Transaction<'_>,
@@ -40,7 +47,7 @@ impl UniqueSets {
         at: At<'_>,
         before: Option<&State>,
         after: &State,
-    ) -> Result<Option<(Vec<u32>, Vec<u8>)>, StoreError> {
+    ) -> Result<Option<TakenBy>, StoreError> {
         if at.table.unique.is_empty() {
             return Ok(None);
         }
@@ -56,7 +63,7 @@ impl UniqueSets {
                 let mut query = tx.prepare_cached("SELECT key FROM unique_value WHERE set_id = ?1 AND value = ?2")?;
                 let owner: Option<Vec<u8>> = query.query_row((set, new), |row| row.get(0)).optional()?;
                 if let Some(owner) = owner.filter(|owner| owner != at.index) {
-                    return Ok(Some((columns.iter().map(|c| c.0).collect(), owner)));
+                    return Ok(Some(TakenBy { columns: columns.iter().map(|c| c.0).collect(), index: owner }));
                 }
             }
             moves.push((*set, old, new));
@@ -74,12 +81,13 @@ impl UniqueSets {
     }
 
     fn of(&mut self, tx: &Transaction<'_>, writers: &mut impl Writers, at: At<'_>) -> Result<&[(i64, Vec<KeyColumn>)], StoreError> {
-        if !self.0.contains_key(&at.table.table) {
-            let sets = at.table.unique.iter().map(|columns| Ok((ensure_set(tx, writers, at, columns)?, columns.clone())));
-            let sets = sets.collect::<Result<Vec<_>, StoreError>>()?;
-            self.0.insert(at.table.table, sets);
+        match self.0.entry(at.table.table) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => {
+                let sets = at.table.unique.iter().map(|columns| Ok((ensure_set(tx, writers, at, columns)?, columns.clone())));
+                Ok(new.insert(sets.collect::<Result<Vec<_>, StoreError>>()?))
+            }
         }
-        Ok(&self.0[&at.table.table])
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tables of cases: who is who, what is refused, and with which words.
+
 use super::*;
 use crate::{ledger::Ledger, manifest::Manifest};
 
