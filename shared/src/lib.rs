@@ -21,6 +21,7 @@ pub mod row_schema;
 pub mod rows;
 pub mod sql;
 pub mod status;
+pub mod sums;
 pub mod synced;
 pub mod trust;
 pub mod value;

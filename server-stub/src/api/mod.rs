@@ -25,7 +25,7 @@ use tracing::debug;
 use crate::{limit::Failures, problem::ApiError, seen::Seen, store::Store};
 
 /// Every endpoint, for those who ask for one that is not there.
-pub(crate) const ENDPOINTS: [&str; 19] = [
+pub(crate) const ENDPOINTS: [&str; 20] = [
     "GET /healthz",
     "GET /readyz",
     "POST /api/enroll",
@@ -42,6 +42,7 @@ pub(crate) const ENDPOINTS: [&str; 19] = [
     "PUT /api/clients/{id}/space",
     "POST /api/sync/push",
     "GET /api/sync/pull",
+    "GET /api/sync/sums",
     "GET /api/conflicts",
     "GET and PUT /api/plan",
     "GET /api/audit",
@@ -82,6 +83,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/clients/{id}/space", put(sync::bind))
         .route("/api/sync/push", post(sync::push))
         .route("/api/sync/pull", get(sync::pull))
+        .route("/api/sync/sums", get(sync::sums))
         .route("/api/conflicts", get(sync::conflicts))
         .route("/api/plan", get(operators::plan).put(operators::set_plan))
         .route("/api/audit", get(operators::audit))

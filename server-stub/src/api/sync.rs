@@ -1,4 +1,4 @@
-//! `POST /api/sync/push`, `GET /api/sync/pull`, `GET /api/conflicts`, `PUT /api/clients/{id}/space`.
+//! `POST /api/sync/push`, `GET /api/sync/pull`, `GET /api/sync/sums`, `GET /api/conflicts`, `PUT /api/clients/{id}/space`.
 
 use std::sync::Arc;
 
@@ -18,6 +18,7 @@ use whimbrel_shared::{
         MAX_JSON_BYTES,
         pull::PullRequest,
         push::{MAX_PUSH_JSON_BYTES, PushHead, PushRequest},
+        sums::SumsRequest,
     },
 };
 
@@ -74,6 +75,10 @@ pub(super) async fn pull(
             Ok(response)
         }
     }
+}
+
+pub(super) async fn sums(State(app): State<Arc<App>>, device: Device, Asked(asked): Asked<SumsRequest>) -> Result<Response, ApiError> {
+    answer::answer(&app.store.sums(device.device_id, asked).await?)
 }
 
 #[derive(Deserialize)]

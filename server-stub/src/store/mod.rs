@@ -21,6 +21,7 @@ use whimbrel_shared::{
         push::PushResponse,
         report::SeedStatus,
         state::{MAX_DATABASES, StateRequest},
+        sums::{SumsRequest, SumsResponse},
     },
     remedy::{Remedy, here, operator, wait},
     status::Event,
@@ -98,6 +99,8 @@ pub trait Store: Send + Sync {
     fn push(&self, push: rows::Push) -> Deed<'_, PushResponse>;
     /// A page of the rows that a device's database has not seen. Binds the database to its space at the first time.
     fn pull(&self, device: DeviceId, asked: PullRequest, now_ms: i64) -> Deed<'_, PullResponse>;
+    /// What the rows come to that a device's database should have.
+    fn sums(&self, device: DeviceId, asked: SumsRequest) -> Deed<'_, SumsResponse>;
     /// Binds a database to a space. Bound to another one before, it takes a snapshot next.
     fn bind_space(&self, binding: rows::Binding) -> Deed<'_, ()>;
     /// A page of conflicts and of changes that are kept and not written, newest first.

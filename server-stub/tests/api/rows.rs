@@ -20,6 +20,7 @@ use whimbrel_shared::{
         publish::PublishLink,
         pull::PullHead,
         push::{PushHead, PushResponse},
+        sums::SumsResponse,
     },
     value::Value,
 };
@@ -105,6 +106,9 @@ async fn history(seed: u64, steps: usize) -> BTreeMap<(u32, String), String> {
     for database in &databases {
         assert!(database.is_clean(), "seed {seed}: {database:?}");
         assert_eq!(database.rows(), rows, "seed {seed}, database {}", database.n);
+        let asked = format!("/api/sync/sums?client_id={}&schema=1", client_id(database.n));
+        let sums: SumsResponse = serde_json::from_slice(&stage.get(&asked, &database.token).await.body).unwrap();
+        assert_eq!((sums.version, sums.tables), (database.cursor, database.sums()), "seed {seed}, database {}", database.n);
     }
     let mut fresh = Database::new(9, device(&stage, 9).await);
     fresh.pull(&stage, Fault::None).await;

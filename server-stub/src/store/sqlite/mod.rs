@@ -12,6 +12,7 @@ mod reports;
 mod repository;
 mod schema;
 mod spaces;
+mod sums;
 mod unique;
 
 use std::{
@@ -37,6 +38,7 @@ use whimbrel_shared::{
         push::PushResponse,
         report::SeedStatus,
         state::StateRequest,
+        sums::{SumsRequest, SumsResponse},
     },
     status::Event,
 };
@@ -219,6 +221,10 @@ impl Store for SqliteStore {
                 }
             }
         })
+    }
+    fn sums(&self, device: DeviceId, asked: SumsRequest) -> Deed<'_, SumsResponse> {
+        let schemas = self.schemas.clone();
+        self.read(move |tx| sums::sums(tx, &schemas, device, &asked))
     }
     fn bind_space(&self, binding: rows::Binding) -> Deed<'_, ()> {
         self.write(move |tx| spaces::bind(tx, &binding))

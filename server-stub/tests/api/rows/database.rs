@@ -12,6 +12,7 @@ use whimbrel_shared::{
         pull::PullHead,
         push::{Answer, Answered, PushHead, PushRequest, PushResponse, Series},
     },
+    sums::TableSums,
     value::Value,
 };
 
@@ -67,14 +68,14 @@ impl Local {
 pub(crate) struct Database {
     pub(crate) n: u8,
     pub(crate) newest: Clock,
-    token: String,
+    pub(crate) token: String,
     rows: BTreeMap<Id, Local>,
     /// Rows of the server under keys that were made here and never seen from there: which of the two it is, a push says.
     waiting: BTreeMap<Id, Row>,
     /// Sent, and not answered.
     unanswered: Option<PushRequest>,
     series: Option<Series>,
-    cursor: u64,
+    pub(crate) cursor: u64,
     acked: u64,
     order: u64,
     renumbered: i64,
@@ -341,6 +342,16 @@ impl Database {
             self.tell_again = true;
             self.land(row);
         }
+    }
+
+    pub(crate) fn sums(&self) -> Vec<TableSums> {
+        let mut tables: Vec<TableSums> = (1..=5).map(|table| TableSums::new(table, &COLUMNS)).collect();
+        for ((table, key), local) in &self.rows {
+            if let Some(values) = &local.values {
+                tables[*table as usize - 1].add(&[Value::Integer(*key)], values.iter().map(|(c, v)| (*c, v)));
+            }
+        }
+        tables
     }
 
     pub(crate) fn is_clean(&self) -> bool {
