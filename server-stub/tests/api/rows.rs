@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::{Value as Json, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 use whimbrel_server::secrets::Scope;
 use whimbrel_shared::{
     change::{Cell, Change, Edit, MAX_PAGE_ROWS},
@@ -26,7 +27,7 @@ use whimbrel_shared::{
 };
 
 use self::database::{Database, Fault, Sent};
-use crate::support::{Reply, Stage, client_id, link, state};
+use crate::support::{Reply, Stage, client_id, link, state, within};
 
 /// One table per strategy, with a key and two columns each. Where rows are merged, one key is one thing.
 const STRATEGIES: [&str; 5] = ["merge", "keep-newest", "keep-oldest", "server-wins", "client-wins"];
@@ -194,6 +195,35 @@ async fn what_is_wrong_with_a_push_or_a_pull_is_told_with_a_remedy() {
     stage.put(&space, &operate, json!({ "space": "/" })).await.problem(400, "bad-body");
     assert_eq!(stage.put(&space, &operate, json!({ "space": "b" })).await.status, 200);
     stage.get("/api/conflicts?app=nowhere", &read).await.problem(404, "no-such-app");
+}
+
+#[tokio::test]
+async fn who_pushes_while_all_turns_are_taken_is_told_when_to_come_again() {
+    let stage = Stage::new().await;
+    let token = device(&stage, 1).await;
+    let who = format!("Authorization: Bearer {token}\r\n");
+    let mut half_sent = Vec::new();
+    let ask = async || stage.ask("POST", "/api/sync/push", &who, b"{}").await;
+    // One that asks takes a turn itself for a moment, so eight may not be enough.
+    let busy = within(async {
+        loop {
+            let mut stream = TcpStream::connect(stage.addr).await.unwrap();
+            let head = format!("POST /api/sync/push HTTP/1.1\r\nHost: test\r\n{who}Content-Length: 100\r\n\r\n{{");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            half_sent.push(stream);
+            let reply = ask().await;
+            if reply.status == 429 {
+                break reply;
+            }
+            reply.problem(400, "bad-body");
+        }
+    })
+    .await;
+    assert!(half_sent.len() >= 8, "{} were too many", half_sent.len());
+    busy.problem(429, "busy");
+    assert_eq!(busy.headers["retry-after"], "2");
+    drop(half_sent);
+    within(async { while ask().await.status == 429 {} }).await;
 }
 
 /// Not a test of speed but of its order of magnitude; prints the figures. A release build says what counts.
