@@ -10,6 +10,7 @@ pub mod enroll;
 pub mod migrate;
 pub mod publish;
 pub mod store;
+pub mod sync;
 pub mod telemetry;
 pub mod transport;
 pub mod trust;

@@ -15,7 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("store", &[]),
     ("trust", &["store"]),
     ("transport", &["ambient"]),
-    ("migrate", &["ambient", "config", "store", "trust", "wake"]),
+    ("sync", &["store"]),
+    ("migrate", &["ambient", "config", "store", "sync", "trust", "wake"]),
     ("protocol", &["migrate"]),
     ("publish", &["ambient", "migrate", "store", "transport", "trust"]),
     ("enroll", &["ambient", "config", "store", "transport"]),
@@ -27,7 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Crates that only these places may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("rusqlite", &["daemon/src/store/", "daemon/src/migrate/", "daemon/src/publish/", "server-stub/src/store/sqlite"]),
+    ("rusqlite", &["daemon/src/store/", "daemon/src/migrate/", "daemon/src/sync/", "daemon/src/publish/", "server-stub/src/store/sqlite"]),
     ("reqwest", &["daemon/src/transport/"]),
     ("rustls", &["daemon/src/transport/"]),
     ("tokio_cron_scheduler", &["daemon/src/wake/cron.rs"]),

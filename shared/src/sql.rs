@@ -104,6 +104,11 @@ fn quoted(text: &str, close: char) -> (String, usize) {
     (out, text.len())
 }
 
+/// A name as SQL writes it.
+pub fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
 /// The tokens as one line, for hashing and for comparing.
 pub fn normalised(tokens: &[Token]) -> String {
     tokens.iter().map(Token::text).collect::<Vec<_>>().join(" ")

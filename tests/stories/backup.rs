@@ -11,6 +11,7 @@ use serde_json::Value;
 use whimbrel_tests::{
     Device, Mig, Server, content_hash,
     device::{client_id, list, one, only},
+    night,
     process::Process,
     until,
 };
@@ -229,6 +230,12 @@ fn a_rehearsal_says_what_the_real_run_then_does_and_leaves_the_file_alone() {
     let real: String = one(&file, "SELECT fingerprint FROM _whimbrel_event WHERE kind = 'completed' AND version = 4");
     assert_eq!(rehearsed[3]["fingerprint"], real.as_str());
     assert_eq!(one::<u32>(&file, "SELECT count(*) FROM slug"), 20_000);
+    let took = |events: &Value| events["took_ms"].as_u64().unwrap_or_default();
+    let (there, really) = (rehearsed.iter().map(took).sum::<u64>(), one::<i64>(&file, "SELECT sum(took_ms) FROM _whimbrel_event").unsigned_abs());
+    eprintln!("the rehearsal took {there} ms, the run {really} ms");
+    // By day the machine is busy with other tests.
+    let most = if night() { 2 } else { 8 };
+    assert!(there <= really * most + 20 && really <= there * most + 20, "{there} ms on the copy, {really} ms in the file");
 
     // What fails on the copy fails in the file, with the same words: here on a row of the application's own.
     Connection::open(&file).unwrap().execute("INSERT INTO slug VALUES (30000, 'own')", []).unwrap();

@@ -119,6 +119,7 @@ impl Desk {
             files: verified.migration().files.clone(),
             rows: planned.estimate.rows,
             lock_ms: u64::try_from(planned.estimate.lock.as_millis()).unwrap_or(u64::MAX),
+            took_ms: u64::try_from(planned.estimate.took.as_millis()).unwrap_or(u64::MAX),
             write_bytes: planned.estimate.write_bytes,
             backup: planned.backup,
         })

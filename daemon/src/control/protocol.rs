@@ -497,6 +497,9 @@ pub struct PlannedMigration {
     pub rows: u64,
     /// How long it would hold the write lock, about.
     pub lock_ms: u64,
+    /// How long it would take in all, about.
+    #[serde(default)]
+    pub took_ms: u64,
     /// Bytes it would write, about.
     pub write_bytes: u64,
     /// Whether it asks for a backup before the run.

@@ -1,6 +1,6 @@
 //! What a migration will cost, before it runs: rows, time under the write lock, bytes written. From the words of its
-//! statements and the sizes of the tables they name; the speeds are those of the reference (2.4: two cores, ext4) with
-//! a safety factor. A guess that decides between "now" and "ask first", not a promise.
+//! statements and the sizes of the tables they name; the speeds are those of the reference (2.4: two cores, ext4) as
+//! `speed` has found this device to differ. A guess that decides between "now" and "ask first", not a promise.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,8 +12,8 @@ use whimbrel_shared::{
     status::Operation,
 };
 
-/// How much slower than the measured machine a device may be before an estimate is too small.
-const SAFETY: f64 = 2.0;
+use super::speed::Speed;
+
 /// Nanoseconds a row: read and written once (an UPDATE, a copy into a new table).
 const WRITE_NS: f64 = 2_000.0;
 /// Nanoseconds a row: read, sorted and written into an index.
@@ -36,6 +36,12 @@ pub struct Estimate {
     pub rows: u64,
     /// How long it holds the write lock.
     pub lock: Duration,
+    /// The same on the reference's machine.
+    pub reference_lock: Duration,
+    /// Rows that are gone through in short transactions.
+    pub online_rows: u64,
+    /// How long it takes in all, beside an application that writes now and then.
+    pub took: Duration,
     /// Bytes it writes into the WAL or the journal and the file.
     pub write_bytes: u64,
     /// Bytes that the largest of its indexes is sorted in, in the directory for temporary files; gone when it is made.
@@ -43,9 +49,9 @@ pub struct Estimate {
 }
 
 /// Estimates `migration` on the file as it is now. A table that an earlier pending migration will make counts as empty.
-pub fn estimate(connection: &Connection, migration: &Migration, operation: Operation) -> Estimate {
+pub fn estimate(connection: &Connection, migration: &Migration, operation: Operation, speed: &Speed) -> Estimate {
     let mut sizes = BTreeMap::new();
-    let (mut rows, mut nanos, mut bytes) = (0u64, 0f64, 0u64);
+    let (mut rows, mut online_rows, mut nanos, mut bytes) = (0u64, 0u64, 0f64, 0u64);
     let online = migration.manifest.mode == Mode::Online;
     let mut count = |table: &str| *sizes.entry(table.to_owned()).or_insert_with(|| table_rows(connection, table));
     let steps = match (operation, &migration.down) {
@@ -82,7 +88,11 @@ pub fn estimate(connection: &Connection, migration: &Migration, operation: Opera
                 Work::Index => (INDEX_NS, 0.3),
             };
             rows = rows.saturating_add(size);
-            nanos += if locks { ns * size as f64 * SAFETY } else { 0.0 };
+            if locks {
+                nanos += ns * size as f64;
+            } else {
+                online_rows = online_rows.saturating_add(size);
+            }
             let written = (size as f64 * ROW_BYTES as f64 * share) as u64;
             bytes = bytes.saturating_add(written);
             sort_bytes = if work == Work::Index { sort_bytes.max(written) } else { sort_bytes };
@@ -90,9 +100,13 @@ pub fn estimate(connection: &Connection, migration: &Migration, operation: Opera
     }
     // No migration writes more than a few times the file.
     let file_bytes = file_bytes(connection);
+    let lock = Duration::from_nanos((nanos * speed.lock_factor()) as u64);
     Estimate {
         rows,
-        lock: Duration::from_nanos(nanos as u64),
+        lock,
+        reference_lock: Duration::from_nanos(nanos as u64),
+        online_rows,
+        took: lock + Duration::try_from_secs_f64(online_rows as f64 / speed.rows_per_s()).unwrap_or(Duration::MAX / 2),
         write_bytes: bytes.min(file_bytes.saturating_mul(3)).max(beside_bytes) + shipped_bytes,
         sort_bytes: sort_bytes.min(file_bytes),
     }
@@ -179,7 +193,7 @@ mod tests {
         let of = |sql: &str| {
             let files = BTreeMap::from([("up.sql".to_owned(), sql.to_owned())]);
             let migration = Migration { format: String::new(), name: "m".parse().unwrap(), manifest: Default::default(), down: None, files };
-            estimate(&file, &migration, Operation::Apply).sort_bytes
+            estimate(&file, &migration, Operation::Apply, &Speed::default()).sort_bytes
         };
         assert_eq!(of("UPDATE a SET x = 1"), 0);
         assert_eq!(of("CREATE INDEX i ON a(x); CREATE INDEX j ON b(x)"), 30 * 1000);

@@ -26,6 +26,7 @@ pub mod rehearse;
 pub mod rows;
 pub mod schema;
 pub mod script;
+pub mod speed;
 pub mod standing;
 pub mod tables;
 pub mod transaction;

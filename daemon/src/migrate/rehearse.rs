@@ -27,6 +27,7 @@ use super::{
     halt::Halt,
     live::{Live, Phase},
     plan::{self, Next},
+    speed::Speed,
     work::{Looked, Shared, Site},
 };
 use crate::{
@@ -105,7 +106,7 @@ pub fn rehearse(
     let mut work_bytes = size_bytes(&source.connection)?;
     for version in between(from, to) {
         let migration = load(shared, site, chain, looked, operation, version)?;
-        work_bytes = work_bytes.saturating_add(estimate(&source.connection, migration.migration(), operation).write_bytes);
+        work_bytes = work_bytes.saturating_add(estimate(&source.connection, migration.migration(), operation, &Speed::default()).write_bytes);
     }
     check_room(&stage.0, work_bytes)?;
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use whimbrel_shared::{
@@ -34,6 +34,7 @@ use super::{
     live::Live,
     plan::{self, History, Next, Wish},
     recover,
+    speed::Speed,
     standing::{HalfDone, half_done},
     transaction::{Terms, write},
 };
@@ -41,7 +42,7 @@ use crate::{
     ambient::Ambient,
     config::DatabaseRule,
     store::{
-        checkpoint,
+        StoreError, checkpoint,
         device::{DeviceStore, KnownDatabase},
         managed::{self, FileIdentity, MigrationRow},
         settings,
@@ -380,6 +381,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     // With the chain as it is now: what was looked at may have been looked at before there was one.
     closed.extend(adopt::first(&mut file, chain, &history)?.filter(|_| operation == Operation::Apply));
     let mut known = task.known.clone();
+    let speed = Speed::from_text(shared.store().setting(settings::SPEED)?.as_deref());
     let mut planned = Vec::new();
     let mut version = from;
     loop {
@@ -388,7 +390,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
             (Operation::Apply | Operation::Revert, _) => chain.newest(version).map_or(1, |e| e.custom.revision),
         };
         let verified = trust::load(&shared.store(), &site.rule.app, version, revision)?;
-        let estimate = estimate(&file.connection, verified.migration(), operation);
+        let estimate = estimate(&file.connection, verified.migration(), operation, &speed);
         let gates = gate::migration_gates(&known, verified.link(), verified.migration(), operation, &estimate);
         // What comes before it in this run needs its room too.
         known.free_bytes = known.free_bytes.map(|free| free.saturating_sub(estimate.write_bytes));
@@ -474,7 +476,11 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         ambient: &shared.ambient,
         live: &site.live,
     };
+    let begun = Instant::now();
     out.ran = apply::run(&mut file, &job);
+    if let ([only], [_]) = (&planned[..open], out.ran.done.as_slice()) {
+        remember_speed(shared, &only.estimate, out.ran.longest_hold, begun.elapsed())?;
+    }
     site.live.left_intent.store(out.ran.left_intent, Ordering::Relaxed);
     if let Some(stopped) = &out.ran.stopped
         && stopped.failure.class == FailureClass::Corrupt
@@ -490,6 +496,13 @@ fn try_advance(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     copy_events(shared, site, &file, &looked.identity)?;
     site.witness.keep(&site.path, file, since);
     Ok(())
+}
+
+/// What the next estimate on this device goes by. Of a run of several nobody knows which of them took how long.
+fn remember_speed(shared: &Shared, estimate: &Estimate, longest_hold: Duration, took: Duration) -> Result<(), StoreError> {
+    let store = shared.store();
+    let mut speed = Speed::from_text(store.setting(settings::SPEED)?.as_deref());
+    if speed.saw(estimate, longest_hold, took) { store.set_setting(settings::SPEED, Some(&speed.to_text())) } else { Ok(()) }
 }
 
 /// A person (or nobody but a new revision) lets a failed migration have another try.

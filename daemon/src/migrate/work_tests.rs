@@ -1,6 +1,6 @@
 //! What a look makes of a file that was copied, restored, moved, locked or never a database.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use rusqlite::Connection;
 
@@ -195,4 +195,27 @@ fn a_pattern_names_databases_and_not_what_lies_beside_them() {
     rule.path = bed.dir.path().join("*.db*").to_string_lossy().into_owned();
     let names: Vec<_> = expand(&rule).into_iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, ["a.db", "b.db"]);
+}
+
+#[test]
+fn what_a_run_took_is_what_the_next_estimate_goes_by() {
+    let bed = Bed::new();
+    let file = Connection::open_in_memory().unwrap();
+    file.execute_batch(
+        "CREATE TABLE t(x); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000) INSERT INTO t SELECT i FROM n",
+    )
+    .unwrap();
+    let files = BTreeMap::from([("up.sql".to_owned(), "UPDATE t SET x = 1".to_owned())]);
+    let migration =
+        whimbrel_shared::migration::Migration { format: String::new(), name: "m".parse().unwrap(), manifest: Default::default(), down: None, files };
+    let now = || {
+        let speed = Speed::from_text(bed.shared.store().setting(settings::SPEED).unwrap().as_deref());
+        estimate(&file, &migration, Operation::Apply, &speed)
+    };
+    let first = now();
+    // Ten times as slow as the reference's machine.
+    remember_speed(&bed.shared, &first, 10 * first.reference_lock, 11 * first.reference_lock).unwrap();
+    let then = now();
+    assert!(then.lock > 10 * first.reference_lock && then.lock > 2 * first.lock, "{first:?} {then:?}");
+    assert!(first.took == first.lock && then.took == then.lock);
 }

@@ -3,7 +3,10 @@
 pub mod ballast;
 pub mod checkpoint;
 pub mod device;
+pub mod journal;
+pub mod key;
 pub mod managed;
+pub mod outbox;
 pub mod settings;
 mod words;
 
@@ -70,7 +73,11 @@ impl StoreError {
 
 /// SQLite's extended result code in a rusqlite error; 0 where it has none.
 pub fn code_of(error: &rusqlite::Error) -> i32 {
-    error.sqlite_error().map_or(0, |e| e.extended_code)
+    match error {
+        // What prepare says of a statement that does not compile.
+        rusqlite::Error::SqlInputError { error, .. } => error.extended_code,
+        other => other.sqlite_error().map_or(0, |e| e.extended_code),
+    }
 }
 
 /// Whether a code means that the disk is full. 4874 is what a cold WAL database answers on a full disk (reference 1.3).

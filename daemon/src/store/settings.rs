@@ -4,6 +4,8 @@ use whimbrel_shared::ids::{AppName, ClientId};
 
 /// Address of the server that the device is enrolled with.
 pub const SERVER: &str = "server";
+/// How fast it has been: see `migrate::speed`.
+pub const SPEED: &str = "speed";
 /// Who the device is.
 pub const DEVICE_ID: &str = "device_id";
 /// What proves it.

@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, types::Value};
 use serde_json::json;
+pub use whimbrel_shared::sql::quote;
 
 use crate::migrate::error::{ApplyError, sqlite};
 
@@ -133,11 +134,6 @@ pub fn affinity(kind: &str) -> &'static str {
     } else {
         "NUMERIC"
     }
-}
-
-/// A name as SQL writes it.
-pub fn quote(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A value as JSON. What JSON cannot hold exactly is an object: `{"$blob": hex}`, `{"$real": hex of the bits}`.

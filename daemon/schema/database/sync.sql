@@ -1,0 +1,86 @@
+-- What capture and sync keep in a managed file that exchanges rows, and only there (docs/sync.md). The same grammar as 001:
+-- the application's library parses it, and its own writes run the trigger below. It runs again to restore what somebody dropped.
+
+-- Keys of rows that changed, in the order of the changes. Written by the triggers on the application's tables; the only
+-- thing that its writes pay for. `mask`: bits of the columns that changed; 0: they are not known; -2: the row may be gone.
+-- The key columns have no type, so that each value keeps its storage class. The last row is never deleted: its number is
+-- where the next one goes on.
+CREATE TABLE IF NOT EXISTS _whimbrel_journal (
+    seq     INTEGER PRIMARY KEY,
+    tab     INTEGER NOT NULL,
+    k1, k2, k3, k4,
+    mask    INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL
+);
+
+-- How far the journal has been folded.
+CREATE TABLE IF NOT EXISTS _whimbrel_folded (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seq INTEGER NOT NULL
+);
+
+-- There always is a row that was folded, and its number is never 1: a journal that somebody emptied begins anew with 1.
+INSERT OR IGNORE INTO _whimbrel_folded (one, seq) VALUES (1, 2);
+
+INSERT INTO _whimbrel_journal (seq, tab, mask, wall_ms)
+SELECT seq, 0, 0, 0 FROM _whimbrel_folded WHERE NOT EXISTS (SELECT 1 FROM _whimbrel_journal);
+
+-- Tables whose rows have to be compared with what was recorded of them, and how far that has come.
+-- `phase` 1: rows that are there; 2: rows that were recorded.
+CREATE TABLE IF NOT EXISTS _whimbrel_sweep (
+    tab     INTEGER PRIMARY KEY,
+    why     TEXT NOT NULL,
+    wall_ms INTEGER NOT NULL,
+    phase   INTEGER NOT NULL,
+    k1, k2, k3, k4
+);
+
+-- Bounds a journal that nobody folds: the newest 262144 rows stay. That older ones went is seen in the numbers, and every
+-- table is swept then. Every statement that the application prepares compiles this trigger too, so it is short; its first
+-- form, which kept the keys of what went, cost each of them 60 µs.
+CREATE TRIGGER IF NOT EXISTS _whimbrel_journal_bound AFTER INSERT ON _whimbrel_journal WHEN NEW.seq % 512 = 0
+BEGIN
+    DELETE FROM _whimbrel_journal WHERE seq <= NEW.seq - 262144;
+END;
+
+-- Tables that are captured: their keys and columns as the triggers were written for, and the digest of the triggers' texts.
+CREATE TABLE IF NOT EXISTS _whimbrel_captured (
+    tab      INTEGER PRIMARY KEY,
+    shape    TEXT NOT NULL,
+    triggers TEXT NOT NULL
+);
+
+-- What the server is known to have: its version of the row, and a hash per column. Keys are canonical (docs/sync.md), 0
+-- where a key has fewer columns.
+CREATE TABLE IF NOT EXISTS _whimbrel_row (
+    tab     INTEGER NOT NULL,
+    k1      NOT NULL,
+    k2      NOT NULL,
+    k3      NOT NULL,
+    k4      NOT NULL,
+    version INTEGER NOT NULL,
+    hashes  BLOB NOT NULL,
+    PRIMARY KEY (tab, k1, k2, k3, k4)
+) WITHOUT ROWID;
+
+-- Rows with unsent edits, keyed like _whimbrel_row. `seq`: the number of the last edit; rows are sent in this order.
+-- `deed` 1: insert, 2: edit, 3: delete. `edits`: the dirty columns with bases, stamps and clocks.
+CREATE TABLE IF NOT EXISTS _whimbrel_outbox (
+    tab   INTEGER NOT NULL,
+    k1    NOT NULL,
+    k2    NOT NULL,
+    k3    NOT NULL,
+    k4    NOT NULL,
+    seq   INTEGER NOT NULL,
+    deed  INTEGER NOT NULL,
+    edits BLOB NOT NULL,
+    PRIMARY KEY (tab, k1, k2, k3, k4)
+) WITHOUT ROWID;
+
+CREATE INDEX IF NOT EXISTS _whimbrel_outbox_seq ON _whimbrel_outbox (seq);
+
+-- Boots of this machine that stamps name by number.
+CREATE TABLE IF NOT EXISTS _whimbrel_boot (
+    number INTEGER PRIMARY KEY,
+    boot   TEXT NOT NULL UNIQUE
+);

@@ -1,0 +1,62 @@
+//! Why rows could not be captured or folded, and what can be done.
+
+use whimbrel_shared::remedy::{Remedy, here, wait};
+
+use crate::store::{StoreError, code_of, is_disk_full};
+
+/// Why capture or fold did not happen. The caller's transaction is to be rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Our own tables in the file could not be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// SQLite failed.
+    #[error("{doing}: {source}")]
+    Sqlite {
+        /// What was being done.
+        doing: &'static str,
+        /// SQLite's error.
+        source: rusqlite::Error,
+    },
+    /// A table cannot be read the way it was captured: it, or a column of it, is not there any more.
+    #[error("the table {table} cannot be read as it was captured: {why}")]
+    Unreadable {
+        /// Its name.
+        table: String,
+        /// What SQLite said.
+        why: String,
+    },
+    /// What was written about a captured table is not what we write.
+    #[error("what is known of the captured table {table} was not written by this whimbrel: {why}")]
+    BadShape {
+        /// Its id.
+        table: u32,
+        /// What is wrong.
+        why: String,
+    },
+    /// The caller holds no transaction, and what is done here is all or nothing.
+    #[error("{doing} needs an open write transaction, and there is none")]
+    NoTransaction {
+        /// What was to be done.
+        doing: &'static str,
+    },
+}
+
+impl SyncError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Sqlite { source, .. } if is_disk_full(code_of(source)) => here("free some disk space; it is tried again by itself"),
+            Self::Sqlite { .. } => wait("it is tried again by itself; if it stays, look at the disk"),
+            Self::Unreadable { .. } => wait("the table is compared with what the server has as soon as it can be read again"),
+            Self::BadShape { .. } => here("update whimbrel to the version that wrote it, or a later one"),
+            Self::NoTransaction { .. } => here("report this: it should not happen"),
+        }
+    }
+}
+
+/// Gives a rusqlite error its place.
+pub(crate) fn sqlite(doing: &'static str) -> impl FnOnce(rusqlite::Error) -> SyncError {
+    move |source| SyncError::Sqlite { doing, source }
+}
