@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use whimbrel_shared::{
     duration::Span,
-    ids::AppName,
+    ids::{AppName, SpaceName},
     remedy::{Remedy, here},
 };
 
@@ -105,6 +105,9 @@ enum TokenCommand {
         /// The app that devices are enrolled for
         #[arg(long)]
         app: AppName,
+        /// The set of rows that their databases exchange
+        #[arg(long, default_value_t)]
+        space: SpaceName,
         /// How many devices it can enrol
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         uses: u32,
@@ -195,7 +198,7 @@ async fn serve_until_signal(args: Serve) -> Result<(), CliError> {
         let open = store.open()?;
         let name = format!("dev-{}", now_ms());
         let key = create_key(open.as_ref(), name, Scope::Admin).await?;
-        let token = create_token(open.as_ref(), args.app.clone(), DEV_USES, DEV_EXPIRES_MS).await?;
+        let token = create_token(open.as_ref(), args.app.clone(), SpaceName::default(), DEV_USES, DEV_EXPIRES_MS).await?;
         println!("api key (admin): {}", key.reveal());
         println!("enrolment token for {}: {}", args.app, token.reveal());
     }
@@ -235,11 +238,11 @@ async fn key(command: KeyCommand) -> Result<(), CliError> {
 
 async fn token(command: TokenCommand) -> Result<(), CliError> {
     match command {
-        TokenCommand::Create { at, app, uses, expires } => {
+        TokenCommand::Create { at, app, space, uses, expires } => {
             let store = at.store.open()?;
             let lasts_ms = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX);
-            let secret = create_token(store.as_ref(), app.clone(), uses, lasts_ms).await?;
-            eprintln!("Enrolment token for {app}: {uses} use(s), good for {expires}.");
+            let secret = create_token(store.as_ref(), app.clone(), space.clone(), uses, lasts_ms).await?;
+            eprintln!("Enrolment token for {app}, space {space}: {uses} use(s), good for {expires}.");
             eprintln!("Give it to `whimbrel enroll`. It is not shown again: only its SHA-256 is kept.");
             println!("{}", secret.reveal());
         }
@@ -264,10 +267,10 @@ async fn create_key(store: &dyn Store, name: String, scope: Scope) -> Result<Sec
     Ok(secret)
 }
 
-async fn create_token(store: &dyn Store, app: AppName, uses: u32, lasts_ms: i64) -> Result<Secret, StoreError> {
+async fn create_token(store: &dyn Store, app: AppName, space: SpaceName, uses: u32, lasts_ms: i64) -> Result<Secret, StoreError> {
     let secret = Secret::new(Kind::Enrolment);
     let now_ms = now_ms();
-    let token = NewToken { hash: secret.digest(), app, uses, now_ms, expires_at_ms: now_ms.saturating_add(lasts_ms) };
+    let token = NewToken { hash: secret.digest(), app, space, uses, now_ms, expires_at_ms: now_ms.saturating_add(lasts_ms) };
     store.create_token(token).await?;
     Ok(secret)
 }
@@ -292,7 +295,7 @@ fn token_line(token: &TokenInfo) -> String {
         (None, _) if token.expires_at_ms <= now_ms() => "expired".to_owned(),
         (None, uses) => format!("{uses} use(s) left"),
     };
-    format!("{:<6} {:<32} {state}", token.id, token.app.as_str())
+    format!("{:<6} {:<32} {:<16} {state}", token.id, token.app.as_str(), token.space.as_str())
 }
 
 fn name(text: &str) -> Result<String, String> {

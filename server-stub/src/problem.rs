@@ -7,6 +7,7 @@ use axum::{
 use tracing::error;
 use whimbrel_shared::{
     ids::AppName,
+    packed,
     protocol::problem::{CONTENT_TYPE, Problem},
     remedy::{Remedy, here, operator, wait},
 };
@@ -75,6 +76,15 @@ pub(crate) enum ApiError {
     /// The request took too long here.
     #[error("the request was not done in time; it may still be done")]
     Timeout,
+    /// Too many pushes at once.
+    #[error("as many pushes as this server takes at once are under way")]
+    Busy {
+        /// Seconds to wait.
+        wait_s: i64,
+    },
+    /// A body in a form that is not read here.
+    #[error("the body is {0:?}, which is not read here")]
+    UnknownForm(String),
     /// No such address.
     #[error("there is nothing at {0}")]
     NoRoute(String),
@@ -121,6 +131,8 @@ impl ApiError {
                 operator(format!("use a key with that scope; `whimbrel-server key create --scope {}` makes one", needs.as_str()))
             }
             Self::TooManyFailures { wait_s } => wait(format!("try again in {wait_s} s")),
+            Self::Busy { wait_s } => wait(format!("send it again in {wait_s} s")),
+            Self::UnknownForm(_) => here(format!("send application/json or {}", packed::CONTENT_TYPE)),
             Self::BadBody { .. } | Self::BadInput(_) => here("correct the request"),
             Self::TooLarge { .. } => here("send less at once"),
             Self::BodyTooSlow | Self::BodyBroken(_) | Self::Timeout => wait("send the request again; what was done already is not done twice"),
@@ -147,6 +159,8 @@ impl ApiError {
             Self::BodyTooSlow => (S::REQUEST_TIMEOUT, "body-too-slow", "body too slow"),
             Self::BodyBroken(_) => (S::BAD_REQUEST, "body-broken", "body broken off"),
             Self::Timeout => (S::SERVICE_UNAVAILABLE, "timeout", "took too long"),
+            Self::Busy { .. } => (S::TOO_MANY_REQUESTS, "busy", "too much at once"),
+            Self::UnknownForm(_) => (S::UNSUPPORTED_MEDIA_TYPE, "unknown-form", "unknown form"),
             Self::NoRoute(_) => (S::NOT_FOUND, "no-such-endpoint", "no such endpoint"),
             Self::WrongMethod { .. } => (S::METHOD_NOT_ALLOWED, "wrong-method", "wrong method"),
             Self::NoTarget { .. } => (S::NOT_FOUND, "no-such-target", "no such target"),
@@ -165,7 +179,7 @@ impl ApiError {
     }
 
     fn retry_after_s(&self) -> Option<i64> {
-        if let Self::TooManyFailures { wait_s } = self {
+        if let Self::TooManyFailures { wait_s } | Self::Busy { wait_s } = self {
             return Some(*wait_s);
         }
         let passes = matches!(self, Self::Timeout | Self::Store(StoreError::Unavailable(_)));
@@ -174,7 +188,7 @@ impl ApiError {
 
     /// Whether the rest of the body stays unread, so that the connection cannot be used again.
     fn ends_connection(&self) -> bool {
-        matches!(self, Self::BodyTooSlow | Self::BodyBroken(_) | Self::TooLarge { .. })
+        matches!(self, Self::BodyTooSlow | Self::BodyBroken(_) | Self::TooLarge { .. } | Self::Busy { .. } | Self::UnknownForm(_))
     }
 }
 
@@ -198,6 +212,12 @@ fn refusal_kind(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::NoClient(_) => (S::NOT_FOUND, "no-such-database", "no such database"),
         Refusal::BeyondLatest { .. } => (S::BAD_REQUEST, "not-published", "not published yet"),
         Refusal::Nothing { .. } => (S::NOT_FOUND, "no-such-thing", "no such thing"),
+        Refusal::NotReported(_) => (S::CONFLICT, "not-reported", "unknown database"),
+        Refusal::PushDiffers(_) => (S::CONFLICT, "push-differs", "same push, other content"),
+        Refusal::FileWentBack { .. } => (S::CONFLICT, "file-went-back", "the file went back"),
+        Refusal::SnapshotNeeded(_) => (S::CONFLICT, "snapshot-needed", "take a snapshot"),
+        Refusal::SchemaAhead { .. } => (S::CONFLICT, "schema-ahead", "rows from the future"),
+        Refusal::NoRowIds(_) => (S::CONFLICT, "no-row-ids", "rows cannot be exchanged"),
         Refusal::NameTaken(_) => (S::CONFLICT, "name-taken", "name taken"),
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -15,6 +15,7 @@ use whimbrel_shared::remedy::{Remedy, here, wait};
 use crate::{
     api::{self, App},
     door::{self, Door},
+    secrets::now_ms,
     seen::FLUSH_EVERY,
     store::{Store, StoreError, sqlite::SqliteStore},
 };
@@ -104,7 +105,8 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let addr = listener.local_addr().map_err(refused)?;
-    let app = Arc::new(App { store, seen: Default::default(), failures: Default::default() });
+    let pushes = tokio::sync::Semaphore::new(api::sync::PUSHES);
+    let app = Arc::new(App { store, seen: Default::default(), failures: Default::default(), pushes });
     let (door, serving) = door::open(listener, api::router(app.clone()), DRAIN);
     let serving = tokio::spawn(serving);
     let (stop_flushing, stopped) = oneshot::channel();
@@ -145,12 +147,28 @@ impl Server {
     }
 }
 
+/// How long deletions of rows, answers of pushes and decided conflicts are remembered. A device that was away for longer
+/// takes a snapshot.
+const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How often what is older is looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+
 async fn flush(app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
+    let mut forgot: Option<Instant> = None;
     loop {
         let last = tokio::time::timeout(FLUSH_EVERY, &mut stopped).await.is_ok();
         app.seen.flush(app.store.as_ref()).await;
         if last {
             return;
+        }
+        if forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
+            forgot = Some(Instant::now());
+            let before_ms = now_ms().saturating_sub(REMEMBERED.as_millis() as i64);
+            match app.store.forget_rows(before_ms).await {
+                Ok(0) => {}
+                Ok(rows) => info!("{rows} deletions of rows from more than 30 days ago are forgotten"),
+                Err(e) => warn!("old deletions of rows could not be forgotten: {e}"),
+            }
         }
     }
 }

@@ -14,6 +14,13 @@ pub struct BadId {
     rule: &'static str,
 }
 
+impl BadId {
+    /// For ids that live beside what they number.
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        Self { what, text: text.chars().take(80).collect(), rule }
+    }
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $rule:literal, $check:expr) => {
         $(#[$doc])*
@@ -86,6 +93,20 @@ text_id!(
         && !t.ends_with(' ')
         && t.chars().all(|c| c.is_alphanumeric() || "-_.+ ".contains(c))
 );
+text_id!(
+    /// The set of rows that a database exchanges, unique in its app.
+    SpaceName, "space name", "1 to 64 of letters, digits, '-', '_', '.' and '@', the first a letter or digit",
+    |t| (1..=64).contains(&t.len())
+        && t.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.@".contains(&b))
+);
+
+impl Default for SpaceName {
+    /// The one space that an app has where nobody says otherwise.
+    fn default() -> Self {
+        Self("default".to_owned())
+    }
+}
 
 uuid_id!(
     /// A machine with the daemon.
@@ -102,6 +123,10 @@ uuid_id!(
 uuid_id!(
     /// One wish of a device to be enrolled, however often it is asked.
     EnrolmentId
+);
+uuid_id!(
+    /// One push of rows, however often it is sent.
+    PushId
 );
 uuid_id!(
     /// One request of a person at the device (`whimbrel apply`, `retry`, `revert`).

@@ -8,6 +8,7 @@ mod operators;
 mod publish;
 mod repository;
 mod seed;
+pub(crate) mod sync;
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,14 +18,14 @@ use axum::{
     http::{Method, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use tracing::debug;
 
 use crate::{limit::Failures, problem::ApiError, seen::Seen, store::Store};
 
 /// Every endpoint, for those who ask for one that is not there.
-pub(crate) const ENDPOINTS: [&str; 15] = [
+pub(crate) const ENDPOINTS: [&str; 20] = [
     "GET /healthz",
     "GET /readyz",
     "POST /api/enroll",
@@ -38,6 +39,11 @@ pub(crate) const ENDPOINTS: [&str; 15] = [
     "GET /api/clients",
     "GET /api/clients/{id}",
     "GET /api/clients/{id}/history",
+    "PUT /api/clients/{id}/space",
+    "POST /api/sync/push",
+    "GET /api/sync/pull",
+    "GET /api/sync/sums",
+    "GET /api/conflicts",
     "GET and PUT /api/plan",
     "GET /api/audit",
 ];
@@ -52,6 +58,8 @@ pub(crate) struct App {
     pub(crate) store: Box<dyn Store>,
     pub(crate) seen: Seen,
     pub(crate) failures: Failures,
+    /// Turns for pushes: who gets none comes again.
+    pub(crate) pushes: tokio::sync::Semaphore,
 }
 
 /// All endpoints over `app`.
@@ -72,6 +80,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/clients", get(operators::clients))
         .route("/api/clients/{id}", get(operators::client))
         .route("/api/clients/{id}/history", get(operators::history))
+        .route("/api/clients/{id}/space", put(sync::bind))
+        .route("/api/sync/push", post(sync::push))
+        .route("/api/sync/pull", get(sync::pull))
+        .route("/api/sync/sums", get(sync::sums))
+        .route("/api/conflicts", get(sync::conflicts))
         .route("/api/plan", get(operators::plan).put(operators::set_plan))
         .route("/api/audit", get(operators::audit))
         .layer(middleware::from_fn_with_state(REQUEST, within));

@@ -107,7 +107,7 @@ pub(super) async fn audit(State(state): State<Arc<App>>, key: Key, Asked(asked):
     answer::answer(&state.store.audit(asked.page()?).await?)
 }
 
-fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
+pub(super) fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
     match asked.unwrap_or(100) {
         limit @ 1..=MAX_LIMIT => Ok(limit),
         other => Err(ApiError::BadInput(format!("limit is {other}; it is between 1 and {MAX_LIMIT}"))),

@@ -3,4 +3,5 @@
 pub(crate) mod place;
 pub(crate) mod plan;
 pub(crate) mod publish;
+pub(crate) mod rows;
 pub(crate) mod seed;

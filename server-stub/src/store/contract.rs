@@ -1,5 +1,7 @@
 //! What every store must do, whichever database it uses. [`suite`] makes one test of each case, on a fresh store.
 
+mod rows;
+
 use whimbrel_shared::{
     ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId, EventId},
     protocol::{
@@ -11,6 +13,7 @@ use whimbrel_shared::{
     status::{AskedBy, Event, EventKind, Operation, Status},
 };
 
+pub(crate) use self::rows::*;
 use super::*;
 use crate::decide::publish::{self, tests::chain};
 
@@ -32,7 +35,20 @@ macro_rules! suite {
             two_publishers_on_the_same_targets_cannot_both_win,
             a_plan_sequence_grows_with_every_change_and_only_then,
             a_time_last_seen_never_goes_back,
-            lists_come_in_pages_that_miss_nothing
+            lists_come_in_pages_that_miss_nothing,
+            a_push_is_taken_once_and_its_id_never_means_anything_else,
+            a_file_that_went_back_is_noticed_by_its_first_push,
+            rows_come_down_by_sequence_and_ones_own_do_not,
+            pages_are_bounded_and_one_that_is_asked_for_again_is_the_same,
+            a_deletion_is_told_until_it_is_forgotten_and_then_a_snapshot_is_needed,
+            a_unique_set_holds_in_its_space_and_the_loser_is_kept,
+            spaces_know_nothing_of_each_other,
+            each_version_is_told_what_it_knows_and_one_that_moved_gets_the_rest,
+            what_an_older_version_cannot_say_is_held_and_not_lost,
+            a_conflict_is_kept_with_both_sides,
+            a_clock_that_is_ahead_gets_the_servers_time,
+            a_store_that_was_restored_counts_anew,
+            who_pulls_while_others_push_misses_nothing
         );
     };
     ($fresh:block: $($case:ident),+) => { $(
@@ -407,7 +423,7 @@ fn enrolment(device: u128, token: u128, known: Option<(DeviceId, Digest)>) -> En
 }
 
 async fn token(store: &dyn Store, n: u128, name: &str, uses: u32, expires_at_ms: i64) -> i64 {
-    let token = NewToken { hash: secret(n), app: app(name), uses, now_ms: 0, expires_at_ms };
+    let token = NewToken { hash: secret(n), app: app(name), space: Default::default(), uses, now_ms: 0, expires_at_ms };
     store.create_token(token).await.unwrap()
 }
 

@@ -3,20 +3,25 @@
 
 #[cfg(test)]
 mod contract;
+pub mod rows;
 pub mod sqlite;
 
 use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use serde::{Deserialize, Serialize};
 use whimbrel_shared::{
-    ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId, EventId},
+    ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId, EventId, PushId, SpaceName},
     migration::{SeedMigration, Targets},
     protocol::{
         clients::{ClientDetail, ClientsResponse, PlanRequest, PublishedMigration},
+        conflicts::ConflictsResponse,
         poll::{Order, PollResponse},
         publish::PublishLink,
+        pull::{PullRequest, PullResponse},
+        push::PushResponse,
         report::SeedStatus,
         state::{MAX_DATABASES, StateRequest},
+        sums::{SumsRequest, SumsResponse},
     },
     remedy::{Remedy, here, operator, wait},
     status::Event,
@@ -89,6 +94,21 @@ pub trait Store: Send + Sync {
     fn set_plan(&self, request: PlanRequest, by: String, now_ms: i64) -> Deed<'_, PlanResponse>;
     /// An app's plan.
     fn plan(&self, app: AppName) -> Deed<'_, Option<PlanResponse>>;
+    /// Takes a push: every change judged and written, or its answer from before. Refused as a whole where the file or its
+    /// schema are not what they should be; what is wrong with one change is in its answer.
+    fn push(&self, push: rows::Push) -> Deed<'_, PushResponse>;
+    /// A page of the rows that a device's database has not seen. Binds the database to its space at the first time.
+    fn pull(&self, device: DeviceId, asked: PullRequest, now_ms: i64) -> Deed<'_, PullResponse>;
+    /// What the rows come to that a device's database should have.
+    fn sums(&self, device: DeviceId, asked: SumsRequest) -> Deed<'_, SumsResponse>;
+    /// Binds a database to a space. Bound to another one before, it takes a snapshot next.
+    fn bind_space(&self, binding: rows::Binding) -> Deed<'_, ()>;
+    /// A page of conflicts and of changes that are kept and not written, newest first.
+    fn conflicts(&self, page: rows::ConflictsPage) -> Deed<'_, ConflictsResponse>;
+    /// Forgets deletions of rows, answers of pushes and decided conflicts from before that time. Answers how many deletions.
+    /// Who has not seen one of those takes a snapshot.
+    fn forget_rows(&self, before_ms: i64) -> Deed<'_, u64>;
+
     /// A page of what operators did, newest first.
     fn audit(&self, page: Page) -> Deed<'_, AuditResponse>;
 }
@@ -135,6 +155,8 @@ pub struct NewToken {
     pub hash: Digest,
     /// The app it enrols for.
     pub app: AppName,
+    /// The space that their databases exchange rows in.
+    pub space: SpaceName,
     /// How many devices it can enrol.
     pub uses: u32,
     /// Now.
@@ -150,6 +172,8 @@ pub struct TokenInfo {
     pub id: i64,
     /// Its app.
     pub app: AppName,
+    /// The space that it binds databases to.
+    pub space: SpaceName,
     /// How many devices it can still enrol.
     pub uses_left: u32,
     /// When it was made.
@@ -413,6 +437,38 @@ pub enum Refusal {
         /// Its name or number.
         which: String,
     },
+    /// Rows of a database that never reported its state.
+    #[error("the database {0} is not known here yet")]
+    NotReported(ClientId),
+    /// The same push id with other content.
+    #[error("the push {0} came before with other content; nothing of this one was taken")]
+    PushDiffers(PushId),
+    /// A push that is not after the last one.
+    #[error(
+        "push {order} of epoch {epoch} comes after push {} of epoch {} was taken: the file went back to an older state", known.1, known.0
+    )]
+    FileWentBack {
+        /// The epoch of the push.
+        epoch: u32,
+        /// Its order.
+        order: u64,
+        /// Epoch and order of the last that was taken.
+        known: (u32, u64),
+    },
+    /// What was seen does not lead to what is there.
+    #[error("{0}; rows can go on only from a snapshot")]
+    SnapshotNeeded(String),
+    /// A schema that the server has not got.
+    #[error("the rows are of version {schema}, and the newest published one is {latest}")]
+    SchemaAhead {
+        /// Theirs.
+        schema: u32,
+        /// Ours.
+        latest: u32,
+    },
+    /// A version without ids.
+    #[error("rows cannot be exchanged: {0}")]
+    NoRowIds(String),
     /// A name that was used before.
     #[error("there is or was an API key named {0:?}")]
     NameTaken(String),
@@ -440,6 +496,14 @@ impl Refusal {
             Self::NoClient(_) => here("`GET /api/clients` lists them"),
             Self::BeyondLatest { .. } => here("publish the migration first, or name a published version"),
             Self::Nothing { what, .. } => here(format!("`whimbrel-server {what} list` lists them")),
+            Self::NotReported(_) => wait("the device sends its state first (`POST /api/state`)"),
+            Self::PushDiffers(_) => here("give every push its own random id, and send the same bytes until it is answered"),
+            Self::FileWentBack { .. } => wait("the file gets a new epoch and takes a snapshot; what it has not sent stays"),
+            Self::SnapshotNeeded(_) => wait("the device pulls from the beginning, and sends what it has not sent on top of it"),
+            Self::SchemaAhead { .. } => {
+                operator("publish that version here too, or restore the server from a newer backup; the rows wait on the device")
+            }
+            Self::NoRowIds(_) => operator("publish the chain with a whimbrel that gives column ids"),
             Self::NameTaken(_) => here("choose another name"),
         }
     }

@@ -5,4 +5,5 @@ mod devices;
 mod door;
 mod publishing;
 mod reports;
+mod rows;
 mod support;

@@ -56,7 +56,8 @@ impl Stage {
 
     pub(crate) async fn token(&self, app: &str, uses: u32) -> String {
         let secret = Secret::new(Kind::Enrolment);
-        let token = NewToken { hash: secret.digest(), app: app.parse().unwrap(), uses, now_ms: 0, expires_at_ms: i64::MAX };
+        let token =
+            NewToken { hash: secret.digest(), app: app.parse().unwrap(), space: Default::default(), uses, now_ms: 0, expires_at_ms: i64::MAX };
         self.store.create_token(token).await.unwrap();
         secret.reveal().to_owned()
     }

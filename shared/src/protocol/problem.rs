@@ -9,6 +9,11 @@ pub const CONTENT_TYPE: &str = "application/problem+json";
 
 /// The `type` that says: this client id belongs to another database. A device may act on it, so it is a promise.
 pub const CLIENT_TAKEN: &str = "/problems/client-taken";
+/// The `type` that says: what this file has seen does not lead to what there is now (its deletions are forgotten, the store
+/// was restored, the database was bound to another space). Take a snapshot, and push what was not sent yet on top of it.
+pub const SNAPSHOT_NEEDED: &str = "/problems/snapshot-needed";
+/// The `type` that says: this file is older than what it sent before. It gets a new epoch, and takes a snapshot.
+pub const FILE_WENT_BACK: &str = "/problems/file-went-back";
 
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

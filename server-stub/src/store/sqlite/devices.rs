@@ -70,7 +70,11 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
             (device_id.to_string(), ask.fresh.1.to_string(), &ask.name, &ask.daemon_version, ask.now_ms),
         )?;
     }
-    tx.execute("INSERT INTO device_app (device_id, app) VALUES (?1, ?2)", (device_id.to_string(), app.as_str()))?;
+    // The token's space, where it is for others to say and not for the device.
+    tx.execute(
+        "INSERT INTO device_app (device_id, app, space) SELECT ?1, ?2, space FROM enrolment_token WHERE id = ?3",
+        (device_id.to_string(), app.as_str(), token_id),
+    )?;
     if let Some((id, content)) = &ask.id {
         tx.execute(
             "INSERT INTO enrolment (enrolment_id, content, token_id, device_id, granted_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",

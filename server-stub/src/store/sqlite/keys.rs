@@ -53,9 +53,9 @@ pub(super) fn key(tx: &Transaction<'_>, hash: &Digest) -> Result<Option<Key>, St
 pub(super) fn create_token(tx: &Transaction<'_>, token: &NewToken) -> Result<i64, StoreError> {
     repository::ensure_app(tx, &token.app)?;
     tx.execute(
-        "INSERT INTO enrolment_token (token_hash, app, uses_left, created_at_ms, expires_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-        (token.hash.to_string(), token.app.as_str(), token.uses, token.now_ms, token.expires_at_ms),
+        "INSERT INTO enrolment_token (token_hash, app, space, uses_left, created_at_ms, expires_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        (token.hash.to_string(), token.app.as_str(), token.space.as_str(), token.uses, token.now_ms, token.expires_at_ms),
     )?;
     let id = tx.last_insert_rowid();
     let detail = format!("{id} for {} ({} uses)", token.app, token.uses);
@@ -64,15 +64,16 @@ pub(super) fn create_token(tx: &Transaction<'_>, token: &NewToken) -> Result<i64
 }
 
 pub(super) fn tokens(tx: &Transaction<'_>) -> Result<Vec<TokenInfo>, StoreError> {
-    let mut query = tx.prepare("SELECT id, app, uses_left, created_at_ms, expires_at_ms, revoked_at_ms FROM enrolment_token ORDER BY id")?;
+    let mut query = tx.prepare("SELECT id, app, space, uses_left, created_at_ms, expires_at_ms, revoked_at_ms FROM enrolment_token ORDER BY id")?;
     let rows = query.query_map([], |row| {
         Ok(TokenInfo {
             id: row.get(0)?,
             app: parsed(row, 1)?,
-            uses_left: row.get(2)?,
-            created_at_ms: row.get(3)?,
-            expires_at_ms: row.get(4)?,
-            revoked_at_ms: row.get(5)?,
+            space: parsed(row, 2)?,
+            uses_left: row.get(3)?,
+            created_at_ms: row.get(4)?,
+            expires_at_ms: row.get(5)?,
+            revoked_at_ms: row.get(6)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

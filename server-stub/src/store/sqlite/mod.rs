@@ -1,12 +1,19 @@
 //! The store in one SQLite file: one connection that writes, a few that read, none of them on an async thread.
 
+mod conflicts;
 mod devices;
 mod fleet;
 mod keys;
 mod lane;
+mod pull;
+mod push;
+mod record;
 mod reports;
 mod repository;
 mod schema;
+mod spaces;
+mod sums;
+mod unique;
 
 use std::{
     fs::{DirBuilder, OpenOptions},
@@ -25,18 +32,25 @@ use whimbrel_shared::{
     migration::SeedMigration,
     protocol::{
         clients::{ClientDetail, ClientsResponse, PlanRequest, PublishedMigration},
+        conflicts::ConflictsResponse,
         poll::PollResponse,
+        pull::{PullRequest, PullResponse},
+        push::PushResponse,
         report::SeedStatus,
         state::StateRequest,
+        sums::{SumsRequest, SumsResponse},
     },
     status::Event,
 };
 
 use super::{
     AuditResponse, ClientRef, ClientsPage, Deed, Device, Enrolled, Enrolment, HistoryResponse, Key, KeyInfo, NewKey, NewToken, Page, PlanResponse,
-    Publication, Store, StoreError, TokenInfo,
+    Publication, Refusal, Store, StoreError, TokenInfo, rows,
 };
 use lane::Lane;
+use pull::Pulled;
+use push::Pushed;
+use spaces::Schemas;
 
 /// How long SQLite waits for another process (the command line) before it says busy.
 const BUSY: Duration = Duration::from_secs(5);
@@ -47,6 +61,7 @@ const READERS: usize = 4;
 pub struct SqliteStore {
     writer: Arc<Lane>,
     readers: Arc<Lane>,
+    schemas: Schemas,
 }
 
 impl SqliteStore {
@@ -68,7 +83,7 @@ impl SqliteStore {
             })
             .collect::<Result<_, StoreError>>()
             .map_err(in_path)?;
-        Ok(Self { writer: Lane::new(vec![writer]), readers: Lane::new(readers) })
+        Ok(Self { writer: Lane::new(vec![writer]), readers: Lane::new(readers), schemas: Schemas::default() })
     }
 
     /// One transaction that writes. Rolled back on every error.
@@ -174,6 +189,54 @@ impl Store for SqliteStore {
     fn plan(&self, app: AppName) -> Deed<'_, Option<PlanResponse>> {
         self.read(move |tx| fleet::plan(tx, &app))
     }
+    fn push(&self, push: rows::Push) -> Deed<'_, PushResponse> {
+        let schemas = self.schemas.clone();
+        let pushed = self.write(move |tx| push::push(tx, &schemas, &push));
+        Box::pin(async move {
+            match pushed.await? {
+                Pushed::Answered(answer) => Ok(answer),
+                Pushed::Rewound(refusal) => Err(refusal.into()),
+            }
+        })
+    }
+    fn pull(&self, device: DeviceId, asked: PullRequest, now_ms: i64) -> Deed<'_, PullResponse> {
+        let read = move |asked: PullRequest| {
+            let schemas = self.schemas.clone();
+            self.read(move |tx| pull::pull(tx, &schemas, device, &asked, now_ms))
+        };
+        Box::pin(async move {
+            let client = asked.client_id;
+            let mut pulled = read(asked.clone()).await?;
+            if matches!(pulled, Pulled::Unbound) {
+                self.write(move |tx| spaces::ensure_bound(tx, device, client).map(|_| ())).await?;
+                pulled = read(asked.clone()).await?;
+            }
+            match pulled {
+                Pulled::Page(page) => Ok(*page),
+                Pulled::Unbound => Err(StoreError::Damaged("a database that was bound is not".to_owned())),
+                Pulled::Rewound(space) => {
+                    self.write(move |tx| spaces::begin_anew(tx, space, asked.cursor)).await?;
+                    let why = format!("the file has seen version {}, which this store never gave: it was restored", asked.cursor);
+                    Err(Refusal::SnapshotNeeded(why).into())
+                }
+            }
+        })
+    }
+    fn sums(&self, device: DeviceId, asked: SumsRequest) -> Deed<'_, SumsResponse> {
+        let schemas = self.schemas.clone();
+        self.read(move |tx| sums::sums(tx, &schemas, device, &asked))
+    }
+    fn bind_space(&self, binding: rows::Binding) -> Deed<'_, ()> {
+        self.write(move |tx| spaces::bind(tx, &binding))
+    }
+    fn conflicts(&self, page: rows::ConflictsPage) -> Deed<'_, ConflictsResponse> {
+        let schemas = self.schemas.clone();
+        self.read(move |tx| conflicts::list(tx, &schemas, &page))
+    }
+    fn forget_rows(&self, before_ms: i64) -> Deed<'_, u64> {
+        self.write(move |tx| conflicts::forget(tx, before_ms))
+    }
+
     fn audit(&self, page: Page) -> Deed<'_, AuditResponse> {
         self.read(move |tx| keys::audit(tx, page))
     }

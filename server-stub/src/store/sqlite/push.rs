@@ -1,0 +1,298 @@
+//! A push, in SQLite: every change of it judged and written, its answer kept, all in one transaction.
+
+use rusqlite::{OptionalExtension, Transaction};
+use whimbrel_shared::{
+    change::{Change, Edit},
+    hlc::Clock,
+    ids::{ClientId, Digest},
+    protocol::{
+        conflicts::{Kept, KeptKind},
+        push::{Answer, MAX_ANSWER_BYTES, PushHead, PushResponse, Reason},
+    },
+    resolve::{self, Arrival, Outcome, Resolved, State, What, Writer},
+    value::Value,
+};
+
+use super::{
+    conflicts::{self, Keeper},
+    json, natural, parsed,
+    record::{self, Record},
+    spaces::{self, Bound, Schemas, WriterBook},
+    to_json,
+    unique::{At, TakenBy, UniqueSets},
+};
+use crate::{
+    decide::rows::{RowsAt, index_bytes},
+    store::{Refusal, StoreError, rows::Push},
+};
+
+/// What a push comes to. Both are committed.
+pub(super) enum Pushed {
+    /// Answered.
+    Answered(PushResponse),
+    /// It has seen numbers that were never given here, and the space has another series now.
+    Rewound(Refusal),
+}
+
+pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Result<Pushed, StoreError> {
+    let head = &push.request.head;
+    let bound = spaces::ensure_bound(tx, push.device, head.client_id)?;
+    if let Some(answer) = answered(tx, head, &push.content)? {
+        return Ok(Pushed::Answered(answer));
+    }
+    if head.epoch < bound.epoch || (head.epoch == bound.epoch && head.order <= bound.last_push) {
+        return Err(Refusal::FileWentBack { epoch: head.epoch, order: head.order, known: (bound.epoch, bound.last_push) }.into());
+    }
+    let seen = push.request.changes.iter().map(newest_seen).max().unwrap_or(0);
+    if head.series.is_some_and(|s| s != bound.series) || (head.series.is_none() && seen > 0) {
+        return Err(Refusal::SnapshotNeeded("what the file has seen counts in another series".to_owned()).into());
+    }
+    if seen > bound.seq {
+        spaces::begin_anew(tx, bound.space, seen)?;
+        let why = format!("the file has seen version {seen}, and {} is the last that this store gave: it was restored", bound.seq);
+        return Ok(Pushed::Rewound(Refusal::SnapshotNeeded(why)));
+    }
+    let (latest, own) = schemas.at(tx, &bound.app, head.schema)?;
+    let first = spaces::take_numbers(tx, bound.space, push.request.changes.len())?;
+    let mut taker = Taker {
+        tx,
+        bound: &bound,
+        head,
+        by: Writer { client: head.client_id, epoch: head.epoch },
+        own: &own,
+        latest: &latest,
+        writers: WriterBook::new(tx),
+        sets: UniqueSets::default(),
+        keeper: Keeper::new(tx, bound.space, head.client_id, push.now_ms)?,
+        now_ms: push.now_ms,
+        room: MAX_ANSWER_BYTES,
+        restamped: 0,
+        newest: Clock::ZERO,
+    };
+    let mut answers = Vec::new();
+    let mut again = Vec::new();
+    for (place, change) in (0u32..).zip(&push.request.changes) {
+        match taker.take(change, first + u64::from(place), false)? {
+            // What stands in its way may go later in the same push.
+            Some(Answer::Rejected(Reason::UniqueTaken { .. })) => again.push((place, change)),
+            Some(answer) => answers.push((place, answer)),
+            None => {}
+        }
+    }
+    for (place, change) in again {
+        answers.extend(taker.take(change, first + u64::from(place), true)?.map(|answer| (place, answer)));
+    }
+    answers.sort_by_key(|(place, _)| *place);
+    let (restamped, newest) = (taker.restamped, taker.newest);
+    let answer =
+        PushResponse { push_id: head.push_id, content: push.content, series: bound.series, now_ms: push.now_ms, first, restamped, newest, answers };
+    remember(tx, push, &answer)?;
+    Ok(Pushed::Answered(answer))
+}
+
+/// The answer that this push got before.
+fn answered(tx: &Transaction<'_>, head: &PushHead, content: &Digest) -> Result<Option<PushResponse>, StoreError> {
+    let known = tx
+        .prepare_cached("SELECT client_id, content, answer FROM push WHERE push_id = ?1")?
+        .query_row([head.push_id.to_string()], |row| Ok((parsed::<ClientId>(row, 0)?, parsed::<Digest>(row, 1)?, json::<PushResponse>(row, 2)?)))
+        .optional()?;
+    match known {
+        None => Ok(None),
+        Some((client, known, answer)) if client == head.client_id && known == *content => Ok(Some(answer)),
+        Some(_) => Err(Refusal::PushDiffers(head.push_id).into()),
+    }
+}
+
+fn remember(tx: &Transaction<'_>, push: &Push, answer: &PushResponse) -> Result<(), StoreError> {
+    let head = &push.request.head;
+    let client = head.client_id.to_string();
+    tx.prepare_cached("INSERT INTO push (push_id, client_id, content, answer, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute((
+        head.push_id.to_string(),
+        &client,
+        push.content.to_string(),
+        to_json(answer)?,
+        push.now_ms,
+    ))?;
+    let order = i64::try_from(head.order).unwrap_or(i64::MAX);
+    tx.prepare_cached("UPDATE synced_client SET epoch = ?2, last_push = ?3 WHERE client_id = ?1")?.execute((client, head.epoch, order))?;
+    Ok(())
+}
+
+fn newest_seen(change: &Change) -> u64 {
+    match &change.edit {
+        Edit::Present { seen, .. } => *seen,
+        Edit::Deleted { base, .. } => *base,
+    }
+}
+
+/// What all changes of a push have in common.
+struct Taker<'a> {
+    tx: &'a Transaction<'a>,
+    bound: &'a Bound,
+    head: &'a PushHead,
+    by: Writer,
+    own: &'a RowsAt,
+    latest: &'a RowsAt,
+    writers: WriterBook<'a>,
+    sets: UniqueSets,
+    keeper: Keeper<'a>,
+    now_ms: i64,
+    /// Bytes of values that the answer has room for.
+    room: usize,
+    restamped: u32,
+    /// The latest clock of what stands against the push.
+    newest: Clock,
+}
+
+impl Taker<'_> {
+    /// Takes one change, as `version`. None: accepted as it was sent, and known. `last`: whether a unique set that is taken
+    /// is the end of it, and kept as a conflict.
+    fn take(&mut self, change: &Change, version: u64, last: bool) -> Result<Option<Answer>, StoreError> {
+        let bounded = bounded(change, self.now_ms);
+        if bounded.is_some() && !last {
+            self.restamped += 1;
+        }
+        let change = bounded.as_ref().unwrap_or(change);
+        let rules = match self.own.take(change, self.latest) {
+            Ok(rules) => rules,
+            Err(answer) => {
+                if matches!(answer, Answer::Held { .. }) {
+                    let index = self.index(change);
+                    self.keeper.keep(&index, &self.kept(KeptKind::Held, change, true))?;
+                }
+                return Ok(Some(answer));
+            }
+        };
+        let index = self.index(change);
+        let there = self.row(change.table, &index)?;
+        let state = there.as_ref().map(|r| &r.state);
+        let (strategy, keys) = (rules.table.conflict, rules.table.keys);
+        let resolved = resolve::resolve(state, Arrival { change, by: self.by, version, whole: rules.whole, strategy, keys });
+        let answer = self.answer(change, &resolved, state);
+        if let Some(bytes) = answer.as_ref().map(stands_bytes) {
+            if bytes > self.room {
+                return Ok(Some(Answer::Later));
+            }
+            self.room -= bytes;
+            self.newest = self.newest.max(latest_clock(state));
+        }
+        if let Some(after) = &resolved.state {
+            let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key };
+            if let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, at, state, after)? {
+                let key = self.row(change.table, &owner)?.map_or_else(Vec::new, |r| r.key);
+                if last {
+                    let kept = Kept { other_key: Some(key.clone()), ..self.kept(KeptKind::UniqueTaken, change, true) };
+                    self.keeper.keep(&index, &kept)?;
+                }
+                return Ok(Some(Answer::Rejected(Reason::UniqueTaken { columns, key })));
+            }
+            self.write(change, &index, there.as_ref(), after)?;
+            self.keeper.settle(change.table, &index)?;
+        }
+        if let Some(conflict) = &resolved.conflict {
+            let kind = conflicts::kind(conflict.kind);
+            let kept = Kept {
+                columns: conflicts::columns(conflict),
+                strategy: (!kind.is_open()).then_some(strategy),
+                ..self.kept(kind, change, kind.is_open())
+            };
+            self.keeper.keep(&index, &kept)?;
+        }
+        Ok(answer)
+    }
+
+    /// The row's key as the table's index compares it.
+    fn index(&self, change: &Change) -> Vec<u8> {
+        index_bytes(self.own.key(change.table, self.latest).unwrap_or_default(), change.key.iter())
+    }
+
+    fn kept(&self, kind: KeptKind, change: &Change, whole: bool) -> Kept {
+        Kept {
+            kind,
+            table: change.table,
+            key: change.key.clone(),
+            schema: self.head.schema,
+            strategy: None,
+            columns: Vec::new(),
+            other_key: None,
+            change: whole.then(|| change.clone()),
+        }
+    }
+
+    fn row(&mut self, table: u32, index: &[u8]) -> Result<Option<Record>, StoreError> {
+        let mut query = self.tx.prepare_cached("SELECT version, record FROM synced_row WHERE space_id = ?1 AND table_id = ?2 AND key = ?3")?;
+        let found = query.query_row((self.bound.space, table, index), |row| Ok((natural(row, 0)?, row.get::<_, Vec<u8>>(1)?))).optional()?;
+        found.map(|(version, bytes)| record::decode(&bytes, version, &mut self.writers)).transpose()
+    }
+
+    fn write(&mut self, change: &Change, index: &[u8], before: Option<&Record>, after: &State) -> Result<(), StoreError> {
+        // A deletion names the row; how its key is spelled is the last edit's.
+        let key: &[Value] = before.filter(|_| after.is_deleted()).map_or(&change.key, |r| &r.key);
+        let bytes = record::encode(key, after, &mut self.writers)?;
+        let deleted = after.is_deleted().then_some(self.now_ms);
+        let version = i64::try_from(after.version).unwrap_or(i64::MAX);
+        match before {
+            None => self
+                .tx
+                .prepare_cached("INSERT INTO synced_row (space_id, version, table_id, key, record, deleted_at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+                .execute((self.bound.space, version, change.table, index, bytes, deleted))?,
+            Some(before) => self
+                .tx
+                .prepare_cached("UPDATE synced_row SET version = ?3, record = ?4, deleted_at_ms = ?5 WHERE space_id = ?1 AND version = ?2")?
+                .execute((self.bound.space, i64::try_from(before.state.version).unwrap_or(i64::MAX), version, bytes, deleted))?,
+        };
+        Ok(())
+    }
+
+    fn answer(&self, change: &Change, resolved: &Resolved, before: Option<&State>) -> Option<Answer> {
+        Some(match &resolved.outcome {
+            Outcome::Accepted { known: true } => return None,
+            Outcome::Accepted { known: false } => Answer::Behind,
+            Outcome::KeyTaken => Answer::KeyTaken,
+            Outcome::SendWhole { seen } => Answer::SendWhole { seen: *seen },
+            Outcome::Merged { stands } => {
+                let after = resolved.state.as_ref().or(before);
+                let stands = stands.as_ref().map(|cells| {
+                    let columns = self.own.map.table_by_id(change.table);
+                    cells.iter().filter(|(id, _)| columns.is_some_and(|t| t.column_by_id(*id).is_some())).cloned().collect::<Vec<_>>()
+                });
+                let told = |column: u32| stands.as_ref().is_none_or(|cells| cells.iter().any(|(id, _)| *id == column));
+                let seen = newest_seen(change);
+                let known = after.filter(|s| s.cells().iter().all(|h| h.version <= seen || h.by == self.by || told(h.column)));
+                Answer::Merged { version: known.map(|s| s.version), stands }
+            }
+        })
+    }
+}
+
+fn latest_clock(state: Option<&State>) -> Clock {
+    let Some(state) = state else { return Clock::ZERO };
+    match &state.what {
+        What::Deleted(_, stamp) => stamp.clock,
+        What::Present(cells) => cells.iter().map(|held| held.stamp.clock).max().unwrap_or(Clock::ZERO),
+    }
+}
+
+fn stands_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::Merged { stands: Some(cells), .. } => cells.iter().map(|(_, value)| value.size_bytes()).sum(),
+        _ => 0,
+    }
+}
+
+/// The change with the clocks that are too far ahead set to the server's; none where none is.
+fn bounded(change: &Change, now_ms: i64) -> Option<Change> {
+    let bound = |clock: Clock| clock.bounded(now_ms);
+    let ahead = match &change.edit {
+        Edit::Present { cells, .. } => cells.iter().any(|c| bound(c.clock) != c.clock),
+        Edit::Deleted { clock, .. } => bound(*clock) != *clock,
+    };
+    ahead.then(|| {
+        let mut change = change.clone();
+        match &mut change.edit {
+            Edit::Present { cells, .. } => cells.iter_mut().for_each(|c| c.clock = bound(c.clock)),
+            Edit::Deleted { clock, .. } => *clock = bound(*clock),
+        }
+        change
+    })
+}
