@@ -49,7 +49,9 @@ fn reported(server: &Server, device: &Device, kind: &str) -> Value {
 #[test]
 fn rows_that_were_left_out_are_tried_again_alone_when_they_are_mended() {
     let (_stage, server, device) = left("");
-    let daemon = device.start();
+    let mut daemon = device.start();
+    // Before its first look it knows no database.
+    daemon.until(SOON, "it was looked at", |s| only(s)["client_id"].as_str().map(|_| ()));
     let file = device.path("notes.db");
     let rows = &reported(&server, &device, "completed")["rows"];
     assert_eq!((&rows["changed"], &rows["skipped"], &rows["failed"]), (&json!(41), &json!(0), &json!(2)), "{rows:#}");
