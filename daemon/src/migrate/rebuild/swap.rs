@@ -12,11 +12,14 @@ use super::{
     shape::{Shape, Text, objects},
     take_away,
 };
-use crate::migrate::{
-    connection::Managed,
-    error::{ApplyError, sqlite},
-    guard::Touched,
-    rows::table::quote,
+use crate::{
+    migrate::{
+        connection::Managed,
+        error::{ApplyError, sqlite},
+        guard::Touched,
+        rows::{is_the_rows_own, table::quote},
+    },
+    store::code_of,
 };
 
 impl Rebuilding {
@@ -25,7 +28,7 @@ impl Rebuilding {
     pub fn begin(&self, managed: &Managed, number: usize, unit: Option<u32>) -> Result<(), ApplyError> {
         take_away(managed, Some(number))?;
         for text in &self.shape.made {
-            managed.connection.execute_batch(&text.ours_sql).map_err(|error| self.does_not_fit(text, &error))?;
+            managed.connection.execute_batch(&text.ours_sql).map_err(|error| self.does_not_fit(managed, text, error))?;
         }
         unit.map_or(Ok(()), |unit| self.shape.watch(managed, unit))
     }
@@ -46,7 +49,7 @@ impl Rebuilding {
         shape.rename(managed).map_err(sqlite(doing))?.map_err(ApplyError::Moved)?;
         let connection = &managed.connection;
         for text in late {
-            connection.execute_batch(&text.sql).map_err(|error| self.does_not_fit(text, &error))?;
+            connection.execute_batch(&text.sql).map_err(|error| self.does_not_fit(managed, text, error))?;
         }
         shape.sequence(managed).map_err(sqlite(doing))?;
         for trigger in &shape.triggers {
@@ -76,7 +79,11 @@ impl Rebuilding {
         Ok(indexes().filter(|text| !beside.iter().any(|(_, name, sql)| text.ours == *name && text.ours_sql == *sql)).collect())
     }
 
-    fn does_not_fit(&self, text: &Text, error: &rusqlite::Error) -> ApplyError {
+    /// What SQLite says of a text is the author's to mend; what it says of the disk passes away.
+    fn does_not_fit(&self, managed: &Managed, text: &Text, error: rusqlite::Error) -> ApplyError {
+        if !is_the_rows_own(code_of(&error)) || managed.connection.is_autocommit() {
+            return sqlite("making the new table")(error);
+        }
         ApplyError::BadStep { place: self.place.clone(), why: format!("the {} {} cannot be made: {error}", text.kind, text.name) }
     }
 }
@@ -87,12 +94,16 @@ impl Shape {
         let connection = &managed.connection;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, true)?;
-        let renamed = self.write_names(managed);
+        let renamed = self.write_names(managed).and_then(|renamed| {
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false)?;
+            // No statement about the schema ran, so nobody would look at it again: neither other connections nor this one.
+            let version: i64 = connection.pragma_query_value(None, "schema_version", |row| row.get(0))?;
+            connection.pragma_update(None, "schema_version", version.wrapping_add(1))?;
+            connection.execute_batch("PRAGMA writable_schema = RESET")?;
+            Ok(renamed)
+        });
+        // Also after a failure: the connection is used again.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false)?;
-        // No statement about the schema ran, so nobody would look at it again: neither other connections nor this one.
-        let version: i64 = connection.pragma_query_value(None, "schema_version", |row| row.get(0))?;
-        connection.pragma_update(None, "schema_version", version.wrapping_add(1))?;
-        connection.execute_batch("PRAGMA writable_schema = RESET")?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         renamed
     }

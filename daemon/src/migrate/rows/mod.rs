@@ -116,8 +116,8 @@ impl RowStep {
     }
 }
 
-/// Whether an error is one row's own: the others may fare better.
-fn is_the_rows_own(code: i32) -> bool {
+/// Whether an error is one row's own (or one statement's): the others may fare better.
+pub(super) fn is_the_rows_own(code: i32) -> bool {
     use rusqlite::ffi::{SQLITE_CONSTRAINT, SQLITE_ERROR, SQLITE_MISMATCH, SQLITE_TOOBIG};
     [SQLITE_CONSTRAINT, SQLITE_ERROR, SQLITE_MISMATCH, SQLITE_TOOBIG].contains(&(code & 0xff))
 }
