@@ -457,7 +457,7 @@ impl Runner<'_, '_> {
             managed::put_migration(&file.connection, &job.row(&entry, status, attempts, now_ms, completed, Some(failure.clone())))?;
             let mut event = job.event(&entry, EventKind::Failed, status, attempts, now_ms);
             event.failure = Some(failure.told(job.policy.report_values));
-            event.rows = job.stands(file, version);
+            event.rows = job.stands(file, version)?;
             managed::append_event(&file.connection, &event)?;
             managed::clear_intent(&file.connection)?;
             Ok(())
@@ -478,7 +478,7 @@ impl Runner<'_, '_> {
                 if let Some(failure) = news {
                     let mut event = job.event(&job.entry(row.version, Some(&row))?, EventKind::Failed, Status::Pending, row.attempts, now_ms);
                     event.failure = Some(failure.told(job.policy.report_values));
-                    event.rows = job.stands(file, row.version);
+                    event.rows = job.stands(file, row.version)?;
                     managed::append_event(&file.connection, &event)?;
                 }
                 let kept = failure.clone().or_else(|| row.failure.clone());
@@ -586,13 +586,15 @@ impl Job<'_> {
     }
 
     /// What an online migration that stopped has done so far, and where it stands. What cannot be found out must not keep
-    /// the stop from being recorded.
-    fn stands(&self, file: &mut Managed, version: u32) -> Option<RowReport> {
+    /// the stop from being recorded; but a read that failed may have ended the transaction, and then the record would stand
+    /// alone.
+    fn stands(&self, file: &mut Managed, version: u32) -> Result<Option<RowReport>, ApplyError> {
         match half_done(file, self.load) {
-            Ok(found) => found.filter(|half| half.version == version && self.operation == Operation::Apply).map(|half| half.rows),
+            Ok(found) => Ok(found.filter(|half| half.version == version && self.operation == Operation::Apply).map(|half| half.rows)),
+            Err(_) if file.connection.is_autocommit() => Err(ApplyError::LostTransaction),
             Err(error) => {
                 tracing::debug!(%error, "where the migration stands is not known");
-                None
+                Ok(None)
             }
         }
     }
