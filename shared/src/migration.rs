@@ -174,6 +174,24 @@ pub struct Link {
     pub sync: SyncChange,
 }
 
+impl Link {
+    /// The first revision of a version of which nothing more is known: nobody rehearsed it.
+    pub fn new(name: MigrationName, version: u32, previous: Option<Digest>) -> Self {
+        Self {
+            name,
+            version,
+            revision: 1,
+            previous,
+            mends: None,
+            schema: None,
+            steps: Vec::new(),
+            min_sqlite: None,
+            columns: None,
+            sync: SyncChange::default(),
+        }
+    }
+}
+
 /// The digests of a target file, as TUF writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hashes {

@@ -202,18 +202,7 @@ mod tests {
                 files: BTreeMap::from([("up.sql".to_owned(), format!("CREATE TABLE t{version}(x);"))]),
             };
             let body = migration.to_bytes();
-            let link = Link {
-                name: migration.name.clone(),
-                version,
-                revision: 1,
-                previous,
-                mends: None,
-                schema: None,
-                steps: Vec::new(),
-                min_sqlite: None,
-                columns: None,
-                sync: Default::default(),
-            };
+            let link = Link::new(migration.name.clone(), version, previous);
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             targets.targets.insert(entry.path(), entry);

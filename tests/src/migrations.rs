@@ -96,18 +96,7 @@ pub fn links(chain: &[Mig]) -> Vec<PublishLink> {
         let migration = mig.migration();
         let body = String::from_utf8(migration.to_bytes()).expect("a migration is text");
         let previous = links.last().map(|l| l.target.digest());
-        let link = Link {
-            name: migration.name,
-            version,
-            revision: 1,
-            previous,
-            mends: None,
-            schema: None,
-            steps: Vec::new(),
-            min_sqlite: None,
-            columns: None,
-            sync: Default::default(),
-        };
+        let link = Link::new(migration.name, version, previous);
         let seed = SeedQueries { timestamp: version.into(), up_queries: vec![mig.up.clone()], down_queries: Vec::from_iter(mig.down.clone()) };
         links.push(PublishLink { target: TargetEntry::new(body.as_bytes(), link), body, seed });
     }

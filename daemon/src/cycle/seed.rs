@@ -60,19 +60,8 @@ impl Core {
                 let why = format!("{} has timestamp {}, before that of a migration that was accepted already", seed.migration_name, seed.timestamp);
                 return Ok(Err(whimbrel_shared::trust::TrustError::BrokenChain { version: last.map_or(1, |l| l.custom.version + 1), why }.into()));
             }
-            let link = Link {
-                name: seed.migration_name.clone(),
-                version: last.map_or(1, |l| l.custom.version + 1),
-                revision: 1,
-                previous: last.map(TargetEntry::digest),
-                mends: None,
-                schema: None,
-                steps: Vec::new(),
-                min_sqlite: None,
-                // Nobody rehearsed it: without ids, no rows.
-                columns: None,
-                sync: Default::default(),
-            };
+            let version = last.map_or(1, |l| l.custom.version + 1);
+            let link = Link::new(seed.migration_name.clone(), version, last.map(TargetEntry::digest));
             drop(store);
             let entry = TargetEntry::new(&body, link);
             self.shared.store().atomically(|store| {

@@ -47,18 +47,7 @@ impl Bed {
                 files,
             };
             let body = migration.to_bytes();
-            let link = Link {
-                name: migration.name.clone(),
-                version: u32::try_from(index).unwrap() + 1,
-                revision: 1,
-                previous,
-                mends: None,
-                schema: None,
-                steps: Vec::new(),
-                min_sqlite: None,
-                columns: None,
-                sync: Default::default(),
-            };
+            let link = Link::new(migration.name.clone(), u32::try_from(index).unwrap() + 1, previous);
             let entry = TargetEntry::new(&body, link);
             previous = Some(entry.digest());
             entries.push(entry);

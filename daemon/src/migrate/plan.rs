@@ -160,18 +160,7 @@ mod tests {
     use super::*;
 
     fn chain(latest: u32) -> Chain {
-        let link = |version: u32| Link {
-            name: format!("m{version}").parse().unwrap(),
-            version,
-            revision: 1,
-            previous: None,
-            mends: None,
-            schema: None,
-            steps: Vec::new(),
-            min_sqlite: None,
-            columns: None,
-            sync: Default::default(),
-        };
+        let link = |version: u32| Link::new(format!("m{version}").parse().unwrap(), version, None);
         Chain::new((1..=latest).map(|v| TargetEntry::new(format!("m{v}").as_bytes(), link(v))).collect())
     }
 

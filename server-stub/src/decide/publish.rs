@@ -164,18 +164,7 @@ pub(crate) mod tests {
             files: BTreeMap::from([("up.sql".to_owned(), sql.to_owned())]),
         };
         let body = String::from_utf8(migration.to_bytes()).unwrap();
-        let custom = Link {
-            name: migration.name,
-            version,
-            revision: 1,
-            previous,
-            mends: None,
-            schema: None,
-            steps: Vec::new(),
-            min_sqlite: None,
-            columns: None,
-            sync: Default::default(),
-        };
+        let custom = Link::new(migration.name, version, previous);
         PublishLink {
             target: TargetEntry::new(body.as_bytes(), custom),
             body,

@@ -181,18 +181,7 @@ pub(crate) fn link(version: u32, name: &str, previous: Option<Digest>, sql: &str
         files: BTreeMap::from([("up.sql".to_owned(), sql.to_owned())]),
     };
     let body = String::from_utf8(migration.to_bytes()).unwrap();
-    let custom = Link {
-        name: migration.name,
-        version,
-        revision: 1,
-        previous,
-        mends: None,
-        schema: None,
-        steps: Vec::new(),
-        min_sqlite: None,
-        columns: None,
-        sync: Default::default(),
-    };
+    let custom = Link::new(migration.name, version, previous);
     PublishLink {
         target: TargetEntry::new(body.as_bytes(), custom),
         body,
