@@ -27,16 +27,22 @@ pub fn folder() -> PathBuf {
     if folder.ends_with("deps") { folder.parent().expect("deps lies in a folder").to_owned() } else { folder.to_owned() }
 }
 
+/// The daemon as the packages ship it, built first: its own profile is smaller than `release`.
+pub fn shipped() -> PathBuf {
+    cargo(&["build", "--profile", "device", "-p", "whimbrel"]);
+    folder().parent().expect("a profile's folder lies in the target folder").join("device/whimbrel")
+}
+
 /// Builds the binaries in the profile that is running: `cargo run` and `cargo bench` build only what was named.
 pub fn build() {
+    let release = folder().ends_with("release").then_some("--release");
+    cargo(&["build", "--workspace", "--bins"].into_iter().chain(release).collect::<Vec<_>>());
+}
+
+fn cargo(args: &[&str]) {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--workspace", "--bins"]).current_dir(env!("CARGO_MANIFEST_DIR"));
-    if folder().ends_with("release") {
-        command.arg("--release");
-    }
-    let status = command.status().expect("cargo starts");
-    assert!(status.success(), "the binaries could not be built");
+    let status = std::process::Command::new(cargo).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo starts");
+    assert!(status.success(), "cargo {} failed", args.join(" "));
 }
 
 fn find(name: &str) -> PathBuf {
