@@ -79,8 +79,89 @@ CREATE TABLE IF NOT EXISTS _whimbrel_outbox (
 
 CREATE INDEX IF NOT EXISTS _whimbrel_outbox_seq ON _whimbrel_outbox (seq);
 
--- Boots of this machine that stamps name by number.
+-- Boots of this machine that stamps name by number. All stamps of a boot are in the time of one clock, which stood at
+-- `began_ms` when the machine started; `last_ms` is the same by the clock as it was at the last fold, `folded_ms` after the
+-- start: a clock that was set meanwhile shows. `server_ms`: the server's time of the start, once it is known.
 CREATE TABLE IF NOT EXISTS _whimbrel_boot (
-    number INTEGER PRIMARY KEY,
-    boot   TEXT NOT NULL UNIQUE
+    number    INTEGER PRIMARY KEY,
+    boot      TEXT NOT NULL UNIQUE,
+    began_ms  INTEGER NOT NULL,
+    last_ms   INTEGER NOT NULL,
+    folded_ms INTEGER NOT NULL,
+    server_ms INTEGER
+);
+
+-- Where the file stands with its space. `series`: what cursor and versions count in. `acked`: the highest version that an
+-- answer gave. `pushes`: the order of the last push. `tell_again`: the next walk tells what this file wrote, too. `since`,
+-- `until` and `walked`: the walk for what a newer version knows and an older one did not.
+CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
+    one          INTEGER PRIMARY KEY CHECK (one = 1),
+    series       TEXT,
+    cursor       INTEGER NOT NULL,
+    acked        INTEGER NOT NULL,
+    pushes       INTEGER NOT NULL,
+    tell_again   INTEGER NOT NULL,
+    since        INTEGER,
+    until        INTEGER,
+    walked       INTEGER NOT NULL,
+    exchanged_ms INTEGER
+);
+
+INSERT OR IGNORE INTO _whimbrel_exchange (one, cursor, acked, pushes, tell_again, walked) VALUES (1, 0, 0, 0, 0, 0);
+
+-- The newest clock that was known when the journal stood at `seq`: an edit after it is later than that clock, and one before
+-- it is not.
+CREATE TABLE IF NOT EXISTS _whimbrel_clock (
+    seq    INTEGER PRIMARY KEY,
+    newest INTEGER NOT NULL
+);
+
+-- Rows of the server that cannot land yet (quarantine), whole, with the reason. Keyed like _whimbrel_row.
+CREATE TABLE IF NOT EXISTS _whimbrel_quarantine (
+    tab     INTEGER NOT NULL,
+    k1      NOT NULL,
+    k2      NOT NULL,
+    k3      NOT NULL,
+    k4      NOT NULL,
+    version INTEGER NOT NULL,
+    row     TEXT NOT NULL,
+    code    TEXT NOT NULL,
+    why     TEXT NOT NULL,
+    at_ms   INTEGER NOT NULL,
+    tries   INTEGER NOT NULL,
+    PRIMARY KEY (tab, k1, k2, k3, k4)
+) WITHOUT ROWID;
+
+-- What met another's edit, with both sides. `open`: the row's edits up to number `seq` are not sent until somebody decides,
+-- or edits the row again.
+CREATE TABLE IF NOT EXISTS _whimbrel_conflict (
+    id    INTEGER PRIMARY KEY,
+    tab   INTEGER NOT NULL,
+    k1    NOT NULL,
+    k2    NOT NULL,
+    k3    NOT NULL,
+    k4    NOT NULL,
+    kind  TEXT NOT NULL,
+    open  INTEGER NOT NULL,
+    seq   INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    detail TEXT NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS _whimbrel_conflict_row ON _whimbrel_conflict (tab, k1, k2, k3, k4, open);
+
+-- Values that were not sent and have no place any more: of columns and tables that a migration took away, and of rows that a
+-- person gave up. Names are those of then. `value` has no type, so that it keeps its own; `stamp` is JSON.
+CREATE TABLE IF NOT EXISTS _whimbrel_archive (
+    id      INTEGER PRIMARY KEY,
+    at_ms   INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    why     TEXT NOT NULL,
+    tab     INTEGER NOT NULL,
+    name    TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    col     INTEGER,
+    column_name TEXT,
+    value,
+    wall_ms INTEGER NOT NULL
 );

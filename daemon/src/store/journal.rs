@@ -1,7 +1,7 @@
 //! The journal that the triggers write (`_whimbrel_journal`), what is captured, and the tables that have to be swept.
 //! Every function runs inside the caller's transaction.
 
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter, types::ValueRef};
+use rusqlite::{Connection, params, params_from_iter, types::ValueRef};
 
 use super::{
     StoreError, at,
@@ -318,34 +318,9 @@ pub fn forget_captured(connection: &Connection, table: u32) -> Result<(), StoreE
     end_sweep(connection, table)
 }
 
-/// The number that stands for a boot of this machine in stamps.
-pub fn boot_number(connection: &Connection, boot: &str) -> Result<u32, StoreError> {
-    let doing = "reading the boots";
-    let known = connection
-        .prepare_cached("SELECT number FROM main._whimbrel_boot WHERE boot = ?1")
-        .and_then(|mut s| s.query_row([boot], |row| row.get(0)).optional())
-        .map_err(at(doing))?;
-    match known {
-        Some(number) => Ok(number),
-        None => connection
-            .prepare_cached("INSERT INTO main._whimbrel_boot (boot) VALUES (?1)")
-            .and_then(|mut s| s.insert([boot]))
-            .map(|number| u32::try_from(number).unwrap_or(u32::MAX))
-            .map_err(at(doing)),
-    }
-}
-
-/// The boot that a number in a stamp stands for.
-pub fn boot_named(connection: &Connection, number: u32) -> Result<Option<String>, StoreError> {
-    connection
-        .prepare_cached("SELECT boot FROM main._whimbrel_boot WHERE number = ?1")
-        .and_then(|mut s| s.query_row([number], |row| row.get(0)).optional())
-        .map_err(at("reading the boots"))
-}
-
 /// Whether what the triggers need is whole: the journal, its keys, and what bounds it.
 pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
-    const NEEDED: [&str; 8] = [
+    const NEEDED: [&str; 13] = [
         "_whimbrel_journal",
         "_whimbrel_journal_bound",
         "_whimbrel_folded",
@@ -354,6 +329,11 @@ pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
         "_whimbrel_row",
         "_whimbrel_outbox",
         "_whimbrel_boot",
+        "_whimbrel_exchange",
+        "_whimbrel_clock",
+        "_whimbrel_quarantine",
+        "_whimbrel_conflict",
+        "_whimbrel_archive",
     ];
     let marks = vec!["?"; NEEDED.len()].join(", ");
     let found: usize = connection

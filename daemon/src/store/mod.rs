@@ -1,6 +1,7 @@
 //! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
 
 pub mod ballast;
+pub mod boot;
 pub mod checkpoint;
 pub mod device;
 pub mod journal;

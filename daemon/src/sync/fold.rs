@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
+pub use super::boot::Boot;
 use super::{
+    boot::Timeline,
     capture::captured,
     error::SyncError,
     rows::Rows,
@@ -14,7 +16,7 @@ use super::{
 use crate::store::{
     journal::{self, Noted, SweepReason},
     key::Key,
-    outbox::{Outbox, Stamp},
+    outbox::Outbox,
 };
 
 /// Journal rows that are held in memory at once. A hundred bytes each, and their keys.
@@ -27,15 +29,6 @@ pub enum Origin {
     App,
     /// Our landing of remote rows, and the application's triggers that ran with it.
     Landing,
-}
-
-/// The boot in which a fold runs. An edit whose time is before `began_ms` is of an earlier one, which is not known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot {
-    /// The kernel's id of it.
-    pub id: String,
-    /// When it began, by the clock on the wall, in milliseconds since 1970.
-    pub began_ms: i64,
 }
 
 /// What a fold did.
@@ -63,6 +56,10 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
     let mut done = Folded::default();
     let extent = journal::extent(connection)?;
     if extent.is_folded() {
+        // What is written from now on has to be told from what was written before the clock was set.
+        if Timeline::was_set(connection, boot)? {
+            Timeline::open(connection, boot, now_ms)?.close(connection)?;
+        }
         return Ok(done);
     }
     let tables: HashMap<u32, Captured> = captured(connection)?.into_iter().map(|t| (t.id, t)).collect();
@@ -79,7 +76,7 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
         collations: tables.iter().map(|(id, table)| (*id, table.collations())).collect(),
         rows: tables.iter().map(|(id, table)| (*id, Some(Rows::new(connection, table)))).collect(),
         outbox: Outbox::open(connection)?,
-        boot: (journal::boot_number(connection, &boot.id)?, boot.began_ms),
+        timeline: Timeline::open(connection, boot, now_ms)?,
         origin,
         done: &mut done,
     };
@@ -96,11 +93,15 @@ pub fn fold(connection: &Connection, boot: &Boot, origin: Origin, now_ms: i64, m
         seq = end;
         journal::forget_rows(connection, seq)?;
     }
+    let timeline = folding.timeline;
     drop(folding);
     if extent.restarted() && seq >= extent.last {
         journal::go_on(connection, extent.folded + 1)?;
     }
     done.more = !journal::extent(connection)?.is_folded();
+    if !done.more {
+        timeline.close(connection)?;
+    }
     Ok(done)
 }
 
@@ -110,7 +111,7 @@ struct Folding<'c, 't, 'd> {
     /// By table; none: it could not be read.
     rows: HashMap<u32, Option<Rows<'c, 't>>>,
     outbox: Outbox<'c>,
-    boot: (u32, i64),
+    timeline: Timeline,
     origin: Origin,
     done: &'d mut Folded,
 }
@@ -120,8 +121,7 @@ impl Folding<'_, '_, '_> {
     fn batch(&mut self, notes: Vec<Noted>) -> Result<(), SyncError> {
         let mut touched: HashMap<(u32, Key), (Key, Touch, i64)> = HashMap::new();
         for note in notes {
-            let boot = if note.wall_ms < self.boot.1 { 0 } else { self.boot.0 };
-            let stamp = Stamp { wall_ms: note.wall_ms, boot, seq: note.seq };
+            let stamp = self.timeline.stamp(note.wall_ms, note.seq);
             let Some(collations) = self.collations.get(&note.table) else { continue };
             let place = (note.table, note.key.clone().canonical(collations));
             touched
