@@ -73,8 +73,7 @@ impl Replication<'_, '_> {
             let Some(walk) = stands.walk else { return Ok(()) };
             let before: BTreeSet<u32> = (self.at.synced_at)(walk.since);
             let new: BTreeSet<u32> = self.at.synced.0.keys().filter(|id| !before.contains(id)).copied().collect();
-            let asked =
-                PullRequest { since_schema: Some(walk.since), until: Some(walk.until), ..self.question(walk.at, 0, stands.series) };
+            let asked = PullRequest { since_schema: Some(walk.since), until: Some(walk.until), ..self.question(walk.at, 0, stands.series) };
             let (head, rows) = self.means.handle.block_on(self.means.server.pull(&asked))?;
             let last = !head.more;
             let end = |stands: &mut Exchange, version: Option<u64>| {

@@ -11,7 +11,10 @@ use whimbrel_shared::{
 use super::{ReplicateError, Replication, size, synchronous};
 use crate::{
     migrate::connection::JournalMode,
-    store::{exchange, outbox::Place},
+    store::{
+        exchange, journal,
+        outbox::{self, Place},
+    },
     sync::{
         answer,
         clock::Clocks,
@@ -51,6 +54,9 @@ impl Replication<'_, '_> {
 
     /// The next push: rows that wait after a place, until it is full. Its order is on disk before it is sent.
     fn next_push(&mut self, after: Option<&Place>) -> Result<Option<(PushRequest, Place, bool)>, ReplicateError> {
+        if outbox::is_empty(&self.file.connection)? && journal::extent(&self.file.connection)?.is_folded() {
+            return Ok(None);
+        }
         let (ambient, boot) = (self.means.ambient, self.means.boot);
         let (mut room, mut size) = (Room::default(), size());
         let mut changes = Vec::new();

@@ -160,10 +160,7 @@ pub fn count(connection: &Connection) -> Result<(u64, u64), StoreError> {
 
 /// Whether any row waits for a decision. Cheap.
 pub fn any_open(connection: &Connection) -> Result<bool, StoreError> {
-    connection
-        .prepare_cached("SELECT 1 FROM main._whimbrel_conflict WHERE open")
-        .and_then(|mut s| s.exists([]))
-        .map_err(at("reading the conflicts"))
+    connection.prepare_cached("SELECT 1 FROM main._whimbrel_conflict WHERE open").and_then(|mut s| s.exists([])).map_err(at("reading the conflicts"))
 }
 
 /// Up to `most` conflicts, the newest first, of those before number `before`; with `open`, only those that wait. `columns`:

@@ -195,7 +195,8 @@ mod tests {
         assert_eq!(read(&connection).unwrap(), Exchange::default());
         let series = Some(Series { space: 3, epoch: 1 });
         let walk = Some(Walk { since: 2, until: 40, at: 7 });
-        let at = Exchange { version: 3, series, cursor: 40, acked: 39, pushes: 4, tell_again: true, anew: false, was: None, walk, exchanged_ms: Some(5) };
+        let at =
+            Exchange { version: 3, series, cursor: 40, acked: 39, pushes: 4, tell_again: true, anew: false, was: None, walk, exchanged_ms: Some(5) };
         write(&connection, &at).unwrap();
         assert_eq!(read(&connection).unwrap(), at);
         begin_anew(&connection, &[1]).unwrap();

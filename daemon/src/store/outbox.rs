@@ -378,9 +378,8 @@ pub fn oldest(connection: &Connection) -> Result<Option<i64>, StoreError> {
 /// Up to `most` rows that the server was known to have and did not tell when it told everything, of one table.
 pub fn untold(connection: &Connection, table: u32, columns: usize, most: usize) -> Result<Vec<Key>, StoreError> {
     let doing = "reading what the server has";
-    let mut statement = connection
-        .prepare_cached("SELECT k1, k2, k3, k4 FROM main._whimbrel_row WHERE tab = ?1 AND version <= 0 LIMIT ?2")
-        .map_err(at(doing))?;
+    let mut statement =
+        connection.prepare_cached("SELECT k1, k2, k3, k4 FROM main._whimbrel_row WHERE tab = ?1 AND version <= 0 LIMIT ?2").map_err(at(doing))?;
     let mut rows = statement.query(params![table, most as i64]).map_err(at(doing))?;
     let mut keys = Vec::new();
     while let Some(row) = rows.next().map_err(at(doing))? {

@@ -4,11 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use whimbrel_shared::change::Row;
 
-use super::{
-    StoreError, at,
-    journal::key_parameters,
-    key::Key,
-};
+use super::{StoreError, at, journal::key_parameters, key::Key};
 
 /// Why a row cannot land.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +84,7 @@ pub fn put(connection: &Connection, it: &Waiting) -> Result<(), StoreError> {
             "INSERT OR REPLACE INTO main._whimbrel_quarantine (tab, k1, k2, k3, k4, version, row, code, why, at_ms, tries)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )
-        .and_then(|mut s| {
-            s.execute(params![table, k1, k2, k3, k4, it.row.version.cast_signed(), row, it.code.as_str(), it.why, it.at_ms, it.tries])
-        })
+        .and_then(|mut s| s.execute(params![table, k1, k2, k3, k4, it.row.version.cast_signed(), row, it.code.as_str(), it.why, it.at_ms, it.tries]))
         .map(|_| ())
         .map_err(at("writing the quarantine"))
 }

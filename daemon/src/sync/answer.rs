@@ -60,8 +60,15 @@ pub fn settle(
     now_ms: i64,
 ) -> Result<Settled, SyncError> {
     fold(connection, boot, Origin::App, now_ms, None)?;
-    let mut settling =
-        Settling { connection, tables, lander: Lander::open(connection, tables, now_ms)?, first, now_ms, done: Settled::default(), renumber: Vec::new() };
+    let mut settling = Settling {
+        connection,
+        tables,
+        lander: Lander::open(connection, tables, now_ms)?,
+        first,
+        now_ms,
+        done: Settled::default(),
+        renumber: Vec::new(),
+    };
     for one in answered {
         settling.one(one)?;
     }
@@ -147,13 +154,7 @@ impl Settling<'_, '_> {
     }
 
     /// Something of it lost.
-    fn merged(
-        &mut self,
-        mut row: Answering<'_>,
-        version: Option<u64>,
-        stands: Option<&[(u32, Value)]>,
-        waits: bool,
-    ) -> Result<(), SyncError> {
+    fn merged(&mut self, mut row: Answering<'_>, version: Option<u64>, stands: Option<&[(u32, Value)]>, waits: bool) -> Result<(), SyncError> {
         self.done.merged += 1;
         let shape = row.shape;
         let deletion = matches!(row.change.edit, Sending::Deleted { .. });

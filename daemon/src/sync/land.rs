@@ -243,9 +243,7 @@ impl<'c, 't> Lander<'c, 't> {
                 }
                 return Ok(());
             }
-            self.connection
-                .execute_batch("ROLLBACK TO whimbrel_together; RELEASE whimbrel_together")
-                .map_err(sqlite("going back to a savepoint"))?;
+            self.connection.execute_batch("ROLLBACK TO whimbrel_together; RELEASE whimbrel_together").map_err(sqlite("going back to a savepoint"))?;
             self.done = done;
             for (at, refused) in failed {
                 waits[at].refused = refused;

@@ -46,10 +46,7 @@ pub(super) fn renumber(
     let free = free_key(connection, shape)?;
     let detail = Detail { key: told(key), decided: free.map(|n| format!("it has the key {n} now")), ..Detail::default() };
     let seq = entry.seq();
-    conflict::put(
-        connection,
-        &Conflict { id: 0, table, key: key.clone(), kind: Kind::KeyTaken, open: free.is_none(), seq, at_ms: now_ms, detail },
-    )?;
+    conflict::put(connection, &Conflict { id: 0, table, key: key.clone(), kind: Kind::KeyTaken, open: free.is_none(), seq, at_ms: now_ms, detail })?;
     let Some(free) = free else { return Ok(false) };
     let mut left = MOST_FOLLOWERS;
     rekey(&mut lander, connection, tables, shape, key, &[Value::Integer(free)], &mut left)?;
@@ -91,7 +88,8 @@ fn rekey<'c, 't>(
     }
     let entry = lander.outbox.entry(shape.id, old)?;
     lander.outbox.put(shape.id, old, None)?;
-    let key = canonical(new, &shape.collations()).ok_or_else(|| SyncError::Unreadable { table: shape.name.clone(), why: "a key has a NULL".to_owned() })?;
+    let key =
+        canonical(new, &shape.collations()).ok_or_else(|| SyncError::Unreadable { table: shape.name.clone(), why: "a key has a NULL".to_owned() })?;
     if let Some(entry) = entry {
         // It is new under this key: the server never heard of it.
         let edits = entry.edits.into_iter().map(|e| crate::store::outbox::Edit { base: None, sent: Sent::Never, ..e }).collect();
@@ -177,8 +175,5 @@ fn move_all(connection: &Connection, foreign: &ForeignKey, was: &[Value], is: &[
     let set = foreign.columns.iter().enumerate().map(|(n, c)| format!("{} = ?{}", quote(c), count + n + 1)).collect::<Vec<_>>().join(", ");
     let conditions = foreign.columns.iter().enumerate().map(|(n, c)| format!("{} = ?{}", quote(c), n + 1)).collect::<Vec<_>>().join(" AND ");
     let sql = format!("UPDATE main.{} SET {set} WHERE {conditions}", quote(&foreign.child.1));
-    connection
-        .execute(&sql, params_from_iter(was.iter().chain(is).map(Bound)))
-        .map(|_| ())
-        .map_err(sqlite("moving rows that refer to one"))
+    connection.execute(&sql, params_from_iter(was.iter().chain(is).map(Bound))).map(|_| ()).map_err(sqlite("moving rows that refer to one"))
 }
