@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
@@ -46,10 +46,27 @@ enum Purpose {
 /// How the last exchange of a database's rows went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowsState {
+    /// Whether there is anything to exchange.
+    exchanges: bool,
     /// What it did.
     pub did: Replicated,
     /// Why it ended early.
     pub error: Option<String>,
+    /// The file as it was then; none where something was written that it has not seen.
+    seen: Option<Footprint>,
+}
+
+/// What changes of a file when anybody writes to it: size and time of the file and of its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Footprint([Option<(u64, SystemTime)>; 2]);
+
+impl Footprint {
+    fn of(path: &Path) -> Self {
+        let of = |path: &Path| std::fs::metadata(path).ok().and_then(|m| Some((m.len(), m.modified().ok()?)));
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        Self([of(path), of(Path::new(&wal))])
+    }
 }
 
 impl Core {
@@ -57,6 +74,17 @@ impl Core {
     pub(super) async fn drain(&mut self) -> Result<Result<(), TransportError>, StoreError> {
         let paths = self.sites.iter().filter(|(_, state)| pending(state) > 0).map(|(path, _)| path.clone()).collect();
         self.each(paths, Purpose::Drain).await
+    }
+
+    /// Whether a database that exchanges rows was written to since it last did. Costs a look at two files for each.
+    pub fn was_edited(&self) -> bool {
+        let exchanged = self.sites.iter().filter(|(_, state)| state.rows.exchanges && state.rows.error.is_none());
+        exchanged.into_iter().any(|(path, state)| state.rows.seen.is_none_or(|seen| seen != Footprint::of(path)))
+    }
+
+    /// Whether any database exchanges rows.
+    pub fn exchanges_rows(&self) -> bool {
+        self.sites.values().any(|state| state.rows.exchanges)
     }
 
     /// Exchanges the rows of every database whose version has any to exchange.
@@ -89,14 +117,14 @@ impl Core {
             let (path, done) = done.expect("an exchange of rows does not panic");
             let Some(state) = self.sites.get_mut(&path) else { continue };
             match done {
-                Ok(did) => {
+                Ok((did, seen)) => {
                     if did.pushed + did.landed > 0 {
                         tracing::info!(
                             database.path = %path.display(), pushed = did.pushed, landed = did.landed, merged = did.merged, open = did.open,
                             "exchanged rows"
                         );
                     }
-                    state.rows = RowsState { did, error: None };
+                    state.rows = RowsState { exchanges: true, did, error: None, seen };
                 }
                 Err(error) => {
                     state.rows.error = Some(error.to_string());
@@ -128,10 +156,10 @@ fn exchange(
     handle: &Handle,
     stop: watch::Receiver<bool>,
     purpose: Purpose,
-) -> Result<Replicated, ReplicateError> {
+) -> Result<(Replicated, Option<Footprint>), ReplicateError> {
     let mut file = Managed::open(&site.path, Missing::Refuse, PATIENCE, shared.halt.clone())?;
     if !journal::is_there(&file.connection)? {
-        return Ok(Replicated::default());
+        return Ok((Replicated::default(), Some(Footprint::of(&site.path))));
     }
     let damaged = |why: String| ReplicateError::File(ApplyError::Moved(why));
     let rows = chain.rows_at(looked.position).map_err(damaged)?;
@@ -149,8 +177,11 @@ fn exchange(
     };
     let boot = || Boot::of_machine(shared.ambient.now_ms());
     let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop };
-    match purpose {
-        Purpose::Exchange => replicate::replicate(&mut file, &at, &means),
-        Purpose::Drain => replicate::drain(&mut file, &at, &means, Instant::now() + DRAIN).map(|_| Replicated::default()),
-    }
+    let did = match purpose {
+        Purpose::Exchange => replicate::replicate(&mut file, &at, &means)?,
+        Purpose::Drain => replicate::drain(&mut file, &at, &means, Instant::now() + DRAIN).map(|_| Replicated::default())?,
+    };
+    let seen = Footprint::of(&site.path);
+    // What was written between the last look and this one is in the journal.
+    Ok((did, journal::extent(&file.connection)?.is_folded().then_some(seen)))
 }
