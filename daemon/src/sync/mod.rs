@@ -1,6 +1,7 @@
 //! Rows after schema: what the application changes in its own file is captured by plain triggers and folded into an outbox
 //! (DESIGN 9, docs/sync.md). The row is the truth: nothing here keeps a value.
 
+pub mod across;
 pub mod boot;
 pub mod capture;
 pub mod classify;
