@@ -78,8 +78,8 @@ impl Touch {
     /// An edit that is known, after this.
     fn again(&self, edit: &Edit, stamp: Stamp, derived: bool) -> Edit {
         let sent = match (edit.sent, self.source) {
-            // A sweep knows no better when it was made.
-            (Sent::Never, Source::Sweep { .. }) => return edit.clone(),
+            // A sweep knows no better when it was made; and where every edit was noted, there is none since it was sent.
+            (Sent::Never, Source::Sweep { .. }) | (_, Source::Sweep { missed: false }) => return edit.clone(),
             (Sent::Never, Source::Journal) => Sent::Never,
             (Sent::As(_) | Sent::EditedSince, _) => Sent::EditedSince,
         };

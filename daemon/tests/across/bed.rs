@@ -19,7 +19,7 @@ use whimbrel::{
         journal,
         key::Key,
         managed::{self, FileIdentity},
-        outbox::{Deed, Edit, Entry, Outbox, Recorded, known_after},
+        outbox::{Deed, Edit, Entry, Outbox, Recorded, Sent, known_after},
     },
     sync::{
         across,
@@ -67,6 +67,19 @@ pub(crate) fn files(files: &[(&str, &str)]) -> Vec<(String, String)> {
     files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect()
 }
 
+/// What became of a row that was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was not sent.
+    NotSent,
+    /// It was sent, and no answer came.
+    None,
+    /// The server has it.
+    Accepted,
+    /// It was not sent, and a later version of the row came down, whose columns are others.
+    Another,
+}
+
 /// A file of an application.
 pub(crate) struct Bed<'p> {
     published: &'p Published,
@@ -93,7 +106,9 @@ pub(crate) struct Dirt {
 
 impl<'p> Bed<'p> {
     pub(crate) fn new(published: &'p Published) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // In memory where there is such a place: what a sync costs is not looked at here.
+        let shm = std::path::Path::new("/dev/shm");
+        let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
         let path = folder.path().join("app.db");
         Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = wal").unwrap();
         let identity = files::new_identity(ClientId::from_dice(1), &"notes".parse().unwrap(), files::place(&path).unwrap());
@@ -152,8 +167,13 @@ impl<'p> Bed<'p> {
         });
     }
 
-    /// The server takes what waits of those rows that `takes` says, as they are now.
-    pub(crate) fn acknowledge(&mut self, takes: &mut dyn FnMut() -> bool) {
+    /// The server takes everything that waits.
+    pub(crate) fn acknowledge(&mut self) {
+        self.exchange(&mut || Answer::Accepted);
+    }
+
+    /// What waits is sent, as it is now, and each row gets its answer.
+    pub(crate) fn exchange(&mut self, answer: &mut dyn FnMut() -> Answer) {
         let mut version = self.version;
         let (path, connection) = (self.path.clone(), self.open().connection);
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -161,13 +181,25 @@ impl<'p> Bed<'p> {
         for table in captured(&connection).unwrap() {
             let (mut outbox, mut rows) = (Outbox::open(&connection).unwrap(), Rows::new(&connection, &table));
             for key in known_after(&connection, table.id, None, table.key.len(), usize::MAX >> 1).unwrap() {
-                if outbox.entry(table.id, &key).unwrap().is_none() || !takes() {
-                    continue;
-                }
+                let Some(mut entry) = outbox.entry(table.id, &key).unwrap() else { continue };
                 version += 1;
-                let now = rows.read(&key, Columns::All).unwrap();
-                outbox.put(table.id, &key, None).unwrap();
-                outbox.record(table.id, &key, now.map(|hashes| Recorded { version, hashes }).as_ref()).unwrap();
+                match answer() {
+                    Answer::NotSent => {}
+                    Answer::None => {
+                        entry.edits.iter_mut().for_each(|edit| edit.sent = Sent::As(version));
+                        outbox.put(table.id, &key, Some(&entry)).unwrap();
+                    }
+                    Answer::Accepted => {
+                        let now = rows.read(&key, Columns::All).unwrap();
+                        outbox.put(table.id, &key, None).unwrap();
+                        outbox.record(table.id, &key, now.map(|hashes| Recorded { version, hashes }).as_ref()).unwrap();
+                    }
+                    Answer::Another => {
+                        if let Some(known) = outbox.recorded(table.id, &key).unwrap() {
+                            outbox.record(table.id, &key, Some(&Recorded { version, ..known })).unwrap();
+                        }
+                    }
+                }
             }
         }
         connection.execute_batch("COMMIT").unwrap_or_else(|e| panic!("{}: {e}", path.display()));

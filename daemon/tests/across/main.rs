@@ -2,4 +2,5 @@
 //! manifest says, or into the archive, and none is made by what the migration wrote (DESIGN 8.5, 14).
 
 mod bed;
+mod law;
 mod stories;
