@@ -169,7 +169,8 @@ fn try_look(shared: &Shared, site: &Site, file: &mut Managed, chain: &Chain, pla
         config::Capture::Mask => Mode::Mask,
         config::Capture::KeyOnly => Mode::KeyOnly,
     };
-    let busy = looked.half_done.is_some()
+    // By the file itself: of a chain that is not here any more nobody knows what is half done.
+    let busy = checkpoint::checkpoint(&file.connection)?.is_some()
         || looked.history.values().any(|row| row.status == Status::Running)
         || managed::intent(&file.connection)?.is_some();
     let mut of = Of {

@@ -12,6 +12,7 @@ use whimbrel::{
         files,
         halt::Halt,
         live::Live,
+        recover,
         transaction::{Terms, write},
     },
     publish,
@@ -38,6 +39,13 @@ use whimbrel_shared::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const POLICY: Policy = Policy { max_attempts: 3, grouping: true, wait_for_app: PATIENCE, report_values: false, skip_verify: false };
+
+/// A folder, in memory where there is such a place: what a sync costs is not looked at here.
+pub(crate) fn scratch() -> tempfile::TempDir {
+    let shm = std::path::Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap()
+}
 
 /// A published chain.
 pub(crate) struct Published {
@@ -106,9 +114,7 @@ pub(crate) struct Dirt {
 
 impl<'p> Bed<'p> {
     pub(crate) fn new(published: &'p Published) -> Self {
-        // In memory where there is such a place: what a sync costs is not looked at here.
-        let shm = std::path::Path::new("/dev/shm");
-        let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.unwrap();
+        let folder = scratch();
         let path = folder.path().join("app.db");
         Connection::open(&path).unwrap().execute_batch("PRAGMA journal_mode = wal").unwrap();
         let identity = files::new_identity(ClientId::from_dice(1), &"notes".parse().unwrap(), files::place(&path).unwrap());
@@ -126,14 +132,35 @@ impl<'p> Bed<'p> {
         Connection::open(&self.path).unwrap()
     }
 
+    /// The same application's file, in another folder.
+    pub(crate) fn at(&self, folder: tempfile::TempDir) -> Self {
+        let path = folder.path().join("app.db");
+        Self { published: self.published, path, identity: self.identity.clone(), version: self.version, _folder: folder }
+    }
+
     pub(crate) fn run(&self, operation: Operation, from: u32, to: u32) -> Ran {
+        self.run_in(&mut self.open(), operation, from, to)
+    }
+
+    /// Applies one version on a connection that was opened elsewhere, unless it is in place, and it has to go well.
+    pub(crate) fn run_on(&self, connection: Connection, version: u32) {
+        let mut file = Managed::adopt(connection, PATIENCE, Halt::default()).unwrap();
+        let ran = self.run_in(&mut file, Operation::Apply, version, version);
+        assert!(ran.stopped.is_none(), "{:?}", ran.stopped);
+    }
+
+    /// Takes up what a process that died left behind.
+    pub(crate) fn recover(&self) {
+        recover::recover(&mut self.open(), &self.identity, &self.published.chain, &Ambient::real(), POLICY, false).unwrap();
+    }
+
+    fn run_in(&self, file: &mut Managed, operation: Operation, from: u32, to: u32) -> Ran {
         let load = |version: u32, _: u32| {
             verify(self.published.chain.newest(version).unwrap(), &self.published.bodies[version as usize - 1]).map_err(AcceptError::from)
         };
-        let policy = Policy { max_attempts: 3, grouping: true, wait_for_app: PATIENCE, report_values: false, skip_verify: false };
-        let (identity, chain) = (&self.identity, &self.published.chain);
+        let (identity, chain, policy) = (&self.identity, &self.published.chain, POLICY);
         let (ambient, live, by) = (&Ambient::real(), &Live::default(), AskedBy::Plan);
-        apply::run(&mut self.open(), &Job { identity, chain, load: &load, operation, from, to, by, policy, ambient, live })
+        apply::run(file, &Job { identity, chain, load: &load, operation, from, to, by, policy, ambient, live })
     }
 
     /// Applies or reverts, and it has to go well.

@@ -3,4 +3,7 @@
 
 mod bed;
 mod law;
+mod look;
+mod online;
+mod power;
 mod stories;

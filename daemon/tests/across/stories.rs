@@ -3,7 +3,7 @@
 use whimbrel::{store::outbox::Deed, sync::shape::Mode};
 use whimbrel_shared::status::Operation;
 
-use crate::bed::{Bed, Published, files, publish};
+use crate::bed::{Answer, Bed, Published, files, publish};
 
 const PERSON: &str = "CREATE TABLE person(id TEXT NOT NULL PRIMARY KEY, first TEXT, last TEXT, zip TEXT, street TEXT);";
 
@@ -150,8 +150,9 @@ fn an_edit_of_a_column_that_is_split_is_one_of_each_part_with_its_base_and_stamp
         "person d zip new d3",
     ];
     check(&published, &waits, &[]);
-    let bed = edited(&published, Mode::Mask);
+    let mut bed = edited(&published, Mode::Mask);
     let cell = |table: &str, column: &str| (table.to_owned(), vec!["b".to_owned()], Some(column.to_owned()));
+    bed.exchange(&mut || Answer::NotSent);
     let before = bed.dirty();
     let source = before[&cell("person", "last")].edit.clone();
     assert_eq!(source.base, Some(2));
