@@ -67,7 +67,7 @@ fn ids_follow_a_chain_through_renames_a_split_and_a_moved_part() {
         ),
         (
             "5_e/migration.toml",
-            "destructive = true\n[[carry]]\ntable = \"people\"\n[carry.into.place]\nkey = { person = \"id\" }\ncolumns = { street = \"road\" }\n[sync.place]",
+            "destructive = true\n[[carry]]\ntable = \"people\"\n[carry.into.place]\nkey = { person = \"id\" }\ncolumns = { street = \"road\" }\n[sync.place]\n[sync.people]\nmin_schema = \"this\"",
         ),
         (
             "6_f/up.sql",

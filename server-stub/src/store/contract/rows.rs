@@ -15,7 +15,7 @@ use whimbrel_shared::{
 };
 
 use super::*;
-use crate::store::rows::{Binding, ConflictsPage, Push};
+use crate::store::rows::{Binding, ConflictsPage, Forget, Push};
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -255,8 +255,8 @@ pub(crate) async fn a_deletion_is_told_until_it_is_forgotten_and_then_a_snapshot
     three.pull().await;
     one.push(&[deletion("a", 1)]).await;
     assert_eq!(short(&two.pull().await.rows), ["a: gone"]);
-    assert_eq!(store.forget_rows(NOW).await.unwrap(), 0, "it is not older than now");
-    assert_eq!(store.forget_rows(NOW + 1).await.unwrap(), 1);
+    assert_eq!(store.forget_rows(Forget::before(NOW)).await.unwrap(), 0, "it is not older than now");
+    assert_eq!(store.forget_rows(Forget::before(NOW + 1)).await.unwrap(), 1);
     assert!(matches!(refusal(three.ask(three.asked()).await), Refusal::SnapshotNeeded(_)));
     // Who saw it goes on.
     assert_eq!(two.pull().await.rows, []);
