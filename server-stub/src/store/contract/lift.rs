@@ -67,7 +67,10 @@ fn second() -> Version {
         toml: "mode='online'\n[[step]]\nbackfill='note'\nset=\"head = json_extract(body, '$[0]')\"\nwhere='head IS NULL'",
         columns: r#"{"made":[[1,"note",[[1,"id"],[2,"slug"],[3,"body"],[4,"head"]]]]}"#,
         sync: settings(r#","unique":[[[4,"binary"]]]"#),
-        lifts: vec![("CREATE TABLE note(id TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, slug, body, head TEXT)", r#"[["id",1,1],["slug",2,2],["body",3,3],["head",0,4]]"#)],
+        lifts: vec![(
+            "CREATE TABLE note(id TEXT NOT NULL PRIMARY KEY COLLATE NOCASE, slug, body, head TEXT)",
+            r#"[["id",1,1],["slug",2,2],["body",3,3],["head",0,4]]"#,
+        )],
     }
 }
 

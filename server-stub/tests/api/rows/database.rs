@@ -342,7 +342,8 @@ impl Database {
             // A row that waits may have an own answer on top: then everything is told again.
             let acked = if self.waiting.is_empty() && !self.tell_again { self.acked } else { 0 };
             let series = self.series.map_or_else(String::new, |s| format!("&series={s}"));
-            let path = format!("/api/sync/pull?client_id={}&epoch=1&schema={}&cursor={}&acked={acked}{series}", client_id(self.n), self.schema, self.cursor);
+            let path =
+                format!("/api/sync/pull?client_id={}&epoch=1&schema={}&cursor={}&acked={acked}{series}", client_id(self.n), self.schema, self.cursor);
             let headers = format!("Authorization: Bearer {}\r\nAccept: {}\r\n", self.token, packed::CONTENT_TYPE);
             let reply = stage.ask("GET", &path, &headers, b"").await;
             if matches!(fault, Fault::AnswerLost) {

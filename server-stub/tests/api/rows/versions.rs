@@ -95,7 +95,15 @@ fn chain(count: u32) -> Vec<PublishLink> {
         (known[0].to_owned(), json!([["id", 1, 1], ["given", GIVEN, GIVEN], ["name", NAME, NAME], ["note", NOTE, NOTE], ["slug", 0, SLUG]])),
         (
             known.join(", "),
-            json!([["id", 1, 1], ["given", GIVEN, GIVEN], ["name", NAME, 0], ["note", NOTE, NOTE], ["slug", SLUG, SLUG], ["family", 0, FAMILY], ["suffix", 0, SUFFIX]]),
+            json!([
+                ["id", 1, 1],
+                ["given", GIVEN, GIVEN],
+                ["name", NAME, 0],
+                ["note", NOTE, NOTE],
+                ["slug", SLUG, SLUG],
+                ["family", 0, FAMILY],
+                ["suffix", 0, SUFFIX]
+            ]),
         ),
     ];
     let mut links: Vec<PublishLink> = Vec::new();
@@ -110,7 +118,8 @@ fn chain(count: u32) -> Vec<PublishLink> {
             create: format!("CREATE TABLE t{table}({})", forms[at].0),
             columns: serde_json::from_value(forms[at].1.clone()).unwrap(),
         };
-        let table = |(table, strategy)| json!({ "table": table, "direction": "both", "conflict": strategy, "keys": "global", "key": [[1, "binary"]] });
+        let table =
+            |(table, strategy)| json!({ "table": table, "direction": "both", "conflict": strategy, "keys": "global", "key": [[1, "binary"]] });
         let synced = json!({ "tables": [table((1, "merge")), table((2, "keep-newest"))] });
         let custom = Link {
             columns: Some(serde_json::from_value(map(version)).unwrap()),
