@@ -12,6 +12,7 @@ use whimbrel_shared::{
 use super::script::ScriptError;
 use crate::{
     store::{code_of, is_disk_full},
+    sync::error::SyncError,
     trust::AcceptError,
 };
 
@@ -53,6 +54,9 @@ pub enum ApplyError {
     /// Our own tables in the file could not be used.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// What the exchange of rows keeps in the file could not be used.
+    #[error(transparent)]
+    Rows(SyncError),
     /// The file's history changed since it was looked at.
     #[error("the history in the file changed since it was looked at: {0}")]
     Moved(String),
@@ -213,6 +217,18 @@ fn remedy_of(code: i32) -> Remedy {
     }
 }
 
+/// What says something about the machine keeps its own name.
+impl From<SyncError> for ApplyError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Store(error) => Self::Store(error),
+            SyncError::Sqlite { doing, source } => Self::Sqlite { doing, source },
+            SyncError::LostTransaction => Self::LostTransaction,
+            other => Self::Rows(other),
+        }
+    }
+}
+
 impl ApplyError {
     /// A short stable code.
     pub fn code(&self) -> &'static str {
@@ -230,6 +246,7 @@ impl ApplyError {
                 0 => "store",
                 code => code_name(code),
             },
+            Self::Rows(_) => "rows",
             Self::Moved(_) => "moved",
             Self::Trust(AcceptError::Store(error)) => match error.sqlite_code() {
                 0 => "device_store",
@@ -271,6 +288,7 @@ impl ApplyError {
             | Self::CommitBusy { .. }
             | Self::LostTransaction
             | Self::Store(_)
+            | Self::Rows(_)
             | Self::Moved(_)
             | Self::OtherRunner { .. }
             | Self::Lock { .. } => FailureClass::Transient,
@@ -305,6 +323,7 @@ impl ApplyError {
             Self::Busy { .. } | Self::CommitBusy { .. } => wait("the application is using the file; it is tried again by itself"),
             Self::LostTransaction | Self::Moved(_) | Self::OtherRunner { .. } => wait("it is tried again by itself"),
             Self::Store(error) => error.remedy(),
+            Self::Rows(error) => error.remedy(),
             Self::Trust(error) => error.remedy(),
             Self::BadStep { .. } | Self::NotIdempotent { .. } => operator("publish a revision with a corrected step"),
             Self::Row { .. } => {
