@@ -215,7 +215,15 @@ impl Replica {
             space.accepted.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
         let epoch = whimbrel::store::managed::identity(&self.app).expect("an identity").epoch;
-        let at = At { client_id: self.identity.client_id, epoch, version: self.version, map: &map, synced: rows.synced(), synced_at: &synced_at, holds: &|_| Ok(true) };
+        let at = At {
+            client_id: self.identity.client_id,
+            epoch,
+            version: self.version,
+            map: &map,
+            synced: rows.synced(),
+            synced_at: &synced_at,
+            holds: &|_| Ok(true),
+        };
         let boot = || Boot::of_machine(self.ambient.now_ms());
         let means = Means {
             server: &self.door,

@@ -110,7 +110,8 @@ impl Core {
             let (handle, stop) = (Handle::current(), self.stop.clone());
             jobs.spawn(async move {
                 let _permit = limit.acquire_owned().await.expect("the semaphore is never closed");
-                let done = tokio::task::spawn_blocking(move || exchange(&shared, &site, &looked, &ready, &chain, &server, &handle, stop, purpose)).await;
+                let done =
+                    tokio::task::spawn_blocking(move || exchange(&shared, &site, &looked, &ready, &chain, &server, &handle, stop, purpose)).await;
                 (path, done.expect("an exchange of rows does not panic"))
             });
         }
