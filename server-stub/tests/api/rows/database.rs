@@ -18,6 +18,9 @@ use whimbrel_shared::{
 
 use crate::support::{Stage, client_id};
 
+/// A row's own migration to a version: new values, and for each which column's edit it is.
+type Migrate = fn(u32, &mut BTreeMap<u32, Value>) -> &'static [(u32, u32)];
+
 /// What a database's tables are like.
 #[derive(Debug)]
 pub(crate) struct Shape {
@@ -29,8 +32,7 @@ pub(crate) struct Shape {
     pub(crate) global: u32,
     /// What a column has that nobody has written.
     pub(crate) empty: fn() -> Value,
-    /// What its own migration to that version does to a row: new values, and whose edits they are.
-    pub(crate) migrate: fn(u32, &mut BTreeMap<u32, Value>) -> &'static [(u32, u32)],
+    pub(crate) migrate: Migrate,
 }
 
 type Id = (u32, i64);
