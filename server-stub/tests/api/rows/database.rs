@@ -285,8 +285,10 @@ impl Database {
                 }
                 Some(Answer::Merged { version, stands }) => {
                     let sent_deletion = matches!(answered.change.edit, Edit::Deleted { .. });
-                    let undone = sent_deletion && row.deleted.is_some();
+                    // Not where the row was made again and deleted again meanwhile: that is another deletion, and is sent yet.
+                    let was_deleted = row.deleted.is_some();
                     row.clear(&answered);
+                    let undone = sent_deletion && was_deleted && row.deleted.is_none();
                     match stands {
                         None => {
                             lost.extend(answered.sent.iter().filter_map(|(c, _)| Some((id.0, *c, value(*c)?))));
