@@ -22,6 +22,7 @@ mod power_loss;
 mod power_loss_reports;
 mod rebuild;
 mod revise;
+mod rows;
 mod seed_faults;
 mod seed_server;
 mod together;

@@ -210,9 +210,8 @@ mod tests {
         config::DatabaseRule,
         migrate::{
             apply::Policy,
-            backup::{Shelf, witness::Witness},
+            backup::Shelf,
             halt::Halt,
-            live::Live,
             transaction::{Terms, write},
         },
         store::{device::DeviceStore, managed},

@@ -5,11 +5,14 @@ pub mod ballast;
 pub mod boot;
 pub mod carried;
 pub mod checkpoint;
+pub mod conflict;
 pub mod device;
+pub mod exchange;
 pub mod journal;
 pub mod key;
 pub mod managed;
 pub mod outbox;
+pub mod quarantine;
 pub mod settings;
 mod words;
 

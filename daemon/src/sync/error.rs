@@ -51,6 +51,17 @@ pub enum SyncError {
         /// What SQLite said.
         why: String,
     },
+    /// More rows refer to one that gets another key than are moved at once.
+    #[error("more than {most} rows follow a row of {table} that gets another key")]
+    TooManyFollow {
+        /// The table.
+        table: String,
+        /// The limit.
+        most: usize,
+    },
+    /// An error ended the transaction; what came after it would have run alone.
+    #[error("SQLite ended the transaction in the middle of it (a full disk or an interrupt does); nothing of it was kept")]
+    LostTransaction,
     /// The caller holds no transaction, and what is done here is all or nothing.
     #[error("{doing} needs an open write transaction, and there is none")]
     NoTransaction {
@@ -60,22 +71,14 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// SQLite's extended code, 0 where it has none.
-    pub fn sqlite_code(&self) -> i32 {
-        match self {
-            Self::Store(error) => error.sqlite_code(),
-            Self::Sqlite { source, .. } => code_of(source),
-            Self::Unreadable { .. } | Self::BadShape { .. } | Self::Unsent { .. } | Self::Key { .. } | Self::NoTransaction { .. } => 0,
-        }
-    }
-
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
             Self::Sqlite { source, .. } if is_disk_full(code_of(source)) => here("free some disk space; it is tried again by itself"),
-            Self::Sqlite { .. } => wait("it is tried again by itself; if it stays, look at the disk"),
+            Self::Sqlite { .. } | Self::LostTransaction => wait("it is tried again by itself; if it stays, look at the disk"),
             Self::Unreadable { .. } => wait("the table is compared with what the server has as soon as it can be read again"),
+            Self::TooManyFollow { .. } => here("give the row another key in the application"),
             Self::BadShape { .. } => here("update whimbrel to the version that wrote it, or a later one"),
             Self::Unsent { .. } => {
                 wait("it runs by itself as soon as they are sent; `whimbrel sync` sends them now, where the server can be reached")

@@ -93,7 +93,7 @@ pub fn needed(touch: &Touch, recorded: Option<&Recorded>, entry: Option<&Entry>)
     match recorded {
         // All of it is sent: what it holds now does not matter yet.
         None => Columns::Presence,
-        Some(_) if touch.whole.is_some() || was_deleted => Columns::All,
+        Some(recorded) if touch.whole.is_some() || was_deleted || recorded.gone => Columns::All,
         Some(_) => Columns::Mask(touch.masks.iter().fold(0, |all, (mask, _)| all | mask)),
     }
 }
@@ -111,6 +111,11 @@ pub fn settle(
     let Some(now) = now else { return absent(touch, recorded, entry, derived) };
     let Some(recorded) = recorded else { return Some(inserted(touch, entry, tracked, derived)) };
     let base = Some(recorded.version);
+    // The server deleted it, and here it was made anew: all of it is sent.
+    if recorded.gone && entry.as_ref().is_none_or(|e| e.deed == Deed::Delete) {
+        let sent = if entry.is_some_and(|e| e.was_sent()) { Sent::EditedSince } else { Sent::Never };
+        return Some(Entry { deed: Deed::Edit, edits: vec![Edit { base, stamp: touch.last, sent, derived, columns: tracked.to_vec() }] });
+    }
     let (was, mut edits) = match entry {
         Some(Entry { deed: Deed::Delete, edits }) => {
             // A delete that was sent may have been accepted: then the server has nothing to which a part could be added.
@@ -130,7 +135,7 @@ pub fn settle(
         let touched = touch.touched(*id);
         // What a migration gave to a column that is new is not recorded, and is no edit until somebody writes there.
         let known = recorded.hash(*id);
-        let changed = known.map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
+        let changed = recorded.gone || known.map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
         match columns.position(*id) {
             None if changed => {
                 columns.insert(*id, Edit { base, stamp: touched.unwrap_or(touch.last), sent: Sent::Never, derived, columns: Vec::new() })
@@ -220,8 +225,8 @@ fn absent(touch: &Touch, recorded: Option<&Recorded>, entry: Option<Entry>, deri
         Some(before) if before.was_sent() => Sent::EditedSince,
         _ => Sent::Never,
     };
-    // Neither the server nor anybody else has heard of it.
-    if recorded.is_none() && sent == Sent::Never {
+    // Neither the server nor anybody else has heard of it, or the server deleted it before.
+    if recorded.is_none_or(|r| r.gone) && sent == Sent::Never {
         return None;
     }
     let edit = Edit { base: recorded.map(|r| r.version), stamp: touch.last, sent, derived, columns: Vec::new() };
@@ -248,7 +253,7 @@ mod tests {
 
     /// The server has version 5, with the value 0 in columns 2 and 3, and nothing recorded of 70.
     fn known() -> Recorded {
-        Recorded { version: 5, hashes: vec![(2, 0), (3, 0)] }
+        Recorded { version: 5, hashes: vec![(2, 0), (3, 0)], gone: false, untold: false }
     }
 
     fn mask(columns: &[u32]) -> i64 {

@@ -219,7 +219,7 @@ impl<'p> Bed<'p> {
                     Answer::Accepted => {
                         let now = rows.read(&key, Columns::All).unwrap();
                         outbox.put(table.id, &key, None).unwrap();
-                        outbox.record(table.id, &key, now.map(|hashes| Recorded { version, hashes }).as_ref()).unwrap();
+                        outbox.record(table.id, &key, now.map(|hashes| Recorded { version, hashes, ..Recorded::default() }).as_ref()).unwrap();
                     }
                     Answer::Another => {
                         if let Some(known) = outbox.recorded(table.id, &key).unwrap() {

@@ -14,9 +14,8 @@ use crate::{
     config::DatabaseRule,
     migrate::{
         apply::Policy,
-        backup::{Reason, Shelf, list, take, witness::Witness},
+        backup::{Reason, Shelf, list, take},
         chain::Chain,
-        live::Live,
     },
     store::{device::DeviceStore, managed},
 };

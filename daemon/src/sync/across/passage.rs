@@ -242,9 +242,13 @@ pub fn joined(there: Option<Entry>, part: Entry, recorded: Option<&Recorded>) ->
         (None, Some(_)) => Deed::Edit,
         (None, None) => Deed::Insert,
     };
-    // Of a row that the server has, an edit has a base.
-    let based =
-        |(id, edit): (u32, Edit)| (id, if deed == Deed::Edit { Edit { base: edit.base.or(known), ..edit } } else { Edit { base: None, ..edit } });
+    // Of a row that the server has, what was made with it has a base.
+    let new = part.deed == Deed::Insert;
+    let based = |(id, edit): (u32, Edit)| match deed {
+        Deed::Edit if new => (id, Edit { base: edit.base.or(known), ..edit }),
+        Deed::Edit => (id, edit),
+        Deed::Insert | Deed::Delete => (id, Edit { base: None, ..edit }),
+    };
     let whole = part.edits.iter().all(|e| e.columns.is_empty()).then(|| part.edits.clone());
     let columns: Vec<_> = Flat::of(there.map(|t| t.edits).unwrap_or_default()).0.into_iter().chain(Flat::of(part.edits).0).map(based).collect();
     let edits = merged(columns);
