@@ -4,10 +4,7 @@
 //! An older build of the application may write rows behind a backfill's walk. Triggers note the keys it touches while
 //! the walk lasts; they are looked at as the walk goes on, and the last of them in the transaction that ends the step.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 use rusqlite::config::DbConfig;
 use whimbrel_shared::{
@@ -23,11 +20,12 @@ use super::{
     error::{ApplyError, sqlite},
     foreign::Violations,
     gap::Gap,
-    live::{Phase, Rows, Throttle},
+    live::{Phase, Throttle},
     perform::{AtStep, Expected, Performed, explain, judge, perform},
     rebuild::{self, Rebuilding},
     rows::{
         Chunk, FailedItem, Part, RowStep,
+        meter::Meter,
         size::Size,
         table::{Table, quote},
     },
@@ -48,8 +46,6 @@ const TOUCHED_AT_ONCE: u32 = 500;
 const CATCH: &str = "_whimbrel_catch_";
 /// SQLite's own.
 const AUTOCHECKPOINT_PAGES: u32 = 1000;
-/// The rate is that of the last seconds.
-const RATE_OVER: Duration = Duration::from_secs(5);
 
 impl Runner<'_, '_> {
     /// Runs what is left of an online migration. What was committed stays, whatever happens.
@@ -599,49 +595,6 @@ fn has_own_triggers(file: &Managed, table: &Table) -> Result<bool, ApplyError> {
         )
         .map(|n| n > 0)
         .map_err(sqlite("looking for triggers"))
-}
-
-// ---- how fast -----------------------------------------------------------------------------------------------------------
-
-/// Rows a second, over the last seconds.
-#[derive(Debug)]
-struct Meter {
-    seen: u64,
-    marks: VecDeque<(Instant, u64)>,
-}
-
-impl Meter {
-    fn new() -> Self {
-        Self { seen: 0, marks: VecDeque::from([(Instant::now(), 0)]) }
-    }
-
-    fn saw(&mut self, rows: u64) {
-        self.seen += rows;
-        let now = Instant::now();
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= RATE_OVER / 20) {
-            self.marks.push_back((now, self.seen));
-        }
-        while self.marks.len() > 2 && now.duration_since(self.marks[0].0) > RATE_OVER {
-            self.marks.pop_front();
-        }
-    }
-
-    fn rows(&self, table: &Table, at: &Checkpoint, throttle: Option<Throttle>) -> Rows {
-        let (since, before) = self.marks[0];
-        let rate = (self.seen - before) as f64 / since.elapsed().as_secs_f64().max(0.001);
-        let left = at.total.saturating_sub(at.examined) as f64 / rate;
-        Rows {
-            table: table.name.clone(),
-            done: at.examined,
-            total: at.total.max(at.examined),
-            changed: at.changed,
-            skipped: at.skipped,
-            failed: at.failed,
-            rate: rate as u64,
-            left_ms: left.is_finite().then_some((left * 1000.0) as u64),
-            throttle,
-        }
-    }
 }
 
 #[cfg(test)]

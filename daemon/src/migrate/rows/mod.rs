@@ -4,6 +4,7 @@
 
 pub mod backfill;
 pub mod load;
+pub mod meter;
 pub mod records;
 pub mod size;
 pub mod table;
