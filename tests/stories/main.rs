@@ -21,6 +21,7 @@ mod person;
 mod power_loss;
 mod power_loss_reports;
 mod rebuild;
+mod rebuild_online;
 mod revise;
 mod seed_faults;
 mod seed_server;

@@ -25,6 +25,7 @@ use super::{
     rebuild::{self, Rebuilding},
     rows::{
         Chunk, FailedItem, Part, RowStep,
+        catch_up::CatchUp,
         meter::Meter,
         size::Size,
         table::{Table, quote},
@@ -34,14 +35,10 @@ use super::{
     wal::Wal,
 };
 use crate::store::{
-    checkpoint::{self, Checkpoint},
+    checkpoint::{self, Checkpoint, Touched},
     managed,
 };
 
-/// So many touched rows are left for the transaction that ends a step: a few milliseconds.
-const FEW: u64 = 200;
-/// Most touched rows of one transaction.
-const TOUCHED_AT_ONCE: u32 = 500;
 /// Begin of the names of the triggers that note what the application touches. The unit's number follows.
 const CATCH: &str = "_whimbrel_catch_";
 /// SQLite's own.
@@ -330,7 +327,7 @@ impl Runner<'_, '_> {
                 return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
             }
             let failed = last_touched(file, migration, all, at)?;
-            let (keys, _) = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?;
+            let keys = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?.keys;
             let on = file.guard.on(timeout, false);
             file.guard.lend(rebuilding.lent());
             let ran = rebuilding.touched(file, &keys);
@@ -378,6 +375,7 @@ impl Runner<'_, '_> {
         let mut pace = Gap::for_chunks();
         let mut wal = Wal::new(self.file)?;
         let mut meter = Meter::new();
+        let mut catch_up = CatchUp::new(migration.migration().manifest.max_lock.get());
         let mut walking = true;
         job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
         job.live.at(AtStep { step: number, steps: migration.migration().steps().len(), statement: 1 });
@@ -385,23 +383,23 @@ impl Runner<'_, '_> {
             if self.file.guard.halt().no_more() {
                 return Err(ApplyError::Cancelled);
             }
-            let (crashed, unit_number, asked) = (self.crashed, at.unit, TOUCHED_AT_ONCE.min(size.rows()));
-            let ((chunk, next, work), held) = write(self.file, terms, |file| {
+            let (crashed, unit_number, asked) = (self.crashed, at.unit, catch_up.ask(&size));
+            let ((chunk, next, left, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
                 if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
                     return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
                 }
                 let mark = if catches && fire { checkpoint::last_touched(&file.connection)? } else { 0 };
-                let (keys, last) = match walking {
-                    true => (Vec::new(), 0),
+                let touched = match walking {
+                    true => Touched::default(),
                     false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
                 let on = file.guard.on(timeout, false);
                 file.guard.lend(step.lent());
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
                 let ran = match (walking, &mut *step) {
-                    (false, RowStep::Backfill(step)) => step.touched(file, &keys, &part),
-                    (false, RowStep::Rebuild(step)) => step.touched(file, &keys),
+                    (false, RowStep::Backfill(step)) => step.touched(file, &touched.keys, &part),
+                    (false, RowStep::Rebuild(step)) => step.touched(file, &touched.keys),
                     (_, step) => step.chunk(file, &part),
                 };
                 let stopped = file.guard.stopped();
@@ -411,7 +409,7 @@ impl Runner<'_, '_> {
                     checkpoint::forget_touched(&file.connection, unit_number, mark, false)?;
                 }
                 if !walking {
-                    checkpoint::forget_touched(&file.connection, unit_number, last, true)?;
+                    checkpoint::forget_touched(&file.connection, unit_number, touched.last, true)?;
                 }
                 keep_failed(&file.connection, migration, &numbered(number, &chunk), job.ambient.now_ms())?;
                 let next = after(at, &chunk, walking);
@@ -419,7 +417,7 @@ impl Runner<'_, '_> {
                 if crashed {
                     managed::count_crash(&file.connection, None)?;
                 }
-                Ok((chunk, next, begun.elapsed()))
+                Ok((chunk, next, touched.left, begun.elapsed()))
             })?;
             *at = next;
             self.crashed = false;
@@ -428,8 +426,9 @@ impl Runner<'_, '_> {
             meter.saw(chunk.examined);
             let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
             let throttle = wal.keep_small(self.file, || job.live.rows(Some(meter.rows(step.table(), at, Some(Throttle::Wal)))))?.or(throttle);
+            let over = if walking { chunk.end } else { catch_up.is_over(asked, chunk.examined, left, Instant::now()) };
+            let throttle = if catch_up.is_behind() { Some(Throttle::Touched) } else { throttle };
             job.live.rows(Some(meter.rows(step.table(), at, throttle)));
-            let over = if walking { chunk.end } else { chunk.examined < FEW.min(u64::from(asked)) };
             if over && walking && catches {
                 walking = false;
             } else if over {
@@ -559,7 +558,7 @@ fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit],
         let Some(RowStep::Backfill(mut step)) = unit.row_step(file, migration.migration())? else { continue };
         let version = migration.link().version;
         let failed = checkpoint::failed_keys(&file.connection, version, u32::try_from(unit.step).unwrap_or(u32::MAX))?;
-        let (keys, _) = checkpoint::touched(&file.connection, number, step.table.key.len(), u32::MAX)?;
+        let keys = checkpoint::touched(&file.connection, number, step.table.key.len(), u32::MAX)?.keys;
         let on = file.guard.on(timeout, false);
         let ran = step.touched(file, &keys, &Part { position: None, rows: 0, failed: &failed });
         let stopped = file.guard.stopped();
@@ -604,3 +603,7 @@ mod tests;
 #[cfg(test)]
 #[path = "rebuild/tests.rs"]
 mod rebuild_tests;
+
+#[cfg(test)]
+#[path = "rebuild/back_tests.rs"]
+mod rebuild_back_tests;

@@ -47,13 +47,7 @@ pub fn begin(connection: &Connection, boot: &str, began_ms: i64) -> Result<BootR
     connection
         .prepare_cached("INSERT INTO main._whimbrel_boot (boot, began_ms, last_ms, folded_ms) VALUES (?1, ?2, ?2, 0)")
         .and_then(|mut s| s.insert(params![boot, began_ms]))
-        .map(|number| BootRow {
-            number: u32::try_from(number).unwrap_or(u32::MAX),
-            began_ms,
-            last_ms: began_ms,
-            folded_ms: 0,
-            server_ms: None,
-        })
+        .map(|number| BootRow { number: u32::try_from(number).unwrap_or(u32::MAX), began_ms, last_ms: began_ms, folded_ms: 0, server_ms: None })
         .map_err(at("noting a boot"))
 }
 

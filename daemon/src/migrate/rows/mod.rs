@@ -3,6 +3,7 @@
 //! rehearsal and a private copy.
 
 pub mod backfill;
+pub mod catch_up;
 pub mod load;
 pub mod meter;
 pub mod records;
