@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod enroll;
 pub mod migrate;
 pub mod publish;
+pub mod replicate;
 pub mod store;
 pub mod sync;
 pub mod telemetry;

@@ -19,8 +19,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("migrate", &["ambient", "config", "store", "sync", "trust", "wake"]),
     ("protocol", &["migrate"]),
     ("publish", &["ambient", "migrate", "store", "transport", "trust"]),
+    ("replicate", &["ambient", "migrate", "store", "sync", "transport"]),
     ("enroll", &["ambient", "config", "store", "transport"]),
-    ("cycle", &["config", "migrate", "protocol", "store", "transport", "trust", "wake"]),
+    ("cycle", &["config", "migrate", "protocol", "replicate", "store", "sync", "transport", "trust", "wake"]),
     ("control", &["config", "cycle", "migrate", "protocol", "store", "trust", "wake"]),
     ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "wake"]),
     ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "store", "telemetry", "transport"]),
@@ -28,7 +29,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
 
 /// Crates that only these places may name.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("rusqlite", &["daemon/src/store/", "daemon/src/migrate/", "daemon/src/sync/", "daemon/src/publish/", "server-stub/src/store/sqlite"]),
+    (
+        "rusqlite",
+        &[
+            "daemon/src/store/",
+            "daemon/src/migrate/",
+            "daemon/src/sync/",
+            "daemon/src/replicate",
+            "daemon/src/publish/",
+            "server-stub/src/store/sqlite",
+        ],
+    ),
     ("reqwest", &["daemon/src/transport/"]),
     ("rustls", &["daemon/src/transport/"]),
     ("tokio_cron_scheduler", &["daemon/src/wake/cron.rs"]),

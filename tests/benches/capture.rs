@@ -245,7 +245,7 @@ fn acknowledge(connection: &Connection) {
         }
         for (place, _) in page {
             let hashes = rows.read(&place.key, Columns::All).expect("it can be read").expect("it is there");
-            outbox.record(place.table, &place.key, Some(&Recorded { version: 1, hashes })).expect("it is recorded");
+            outbox.record(place.table, &place.key, Some(&Recorded { version: 1, hashes, gone: false, untold: false })).expect("it is recorded");
             outbox.put(place.table, &place.key, None).expect("it waits no more");
         }
     }

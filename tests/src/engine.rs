@@ -23,6 +23,7 @@ use whimbrel::{
 use whimbrel_shared::{
     ids::{AppName, ClientId},
     migration::TargetEntry,
+    protocol::publish::PublishRequest,
     status::{AskedBy, Operation},
 };
 
@@ -38,6 +39,8 @@ pub struct Accepted {
     pub chain: Chain,
     /// As it was written.
     pub migrations: Vec<Mig>,
+    /// The request that publishes it.
+    pub request: serde_json::Value,
 }
 
 impl Accepted {
@@ -49,6 +52,7 @@ impl Accepted {
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).expect("the chain is rehearsed");
         let app: AppName = "bench".parse().expect("a name");
         let links = publish::compare::links(&read, &rehearsal, &app, &publish::compare::Found::default(), None).expect("the chain is linked");
+        let request = serde_json::to_value(PublishRequest { app: app.clone(), links: links.clone() }).expect("a request is JSON");
         let store = DeviceStore::open(&folder.join("state")).expect("a store opens");
         let mut entries: Vec<TargetEntry> = Vec::new();
         for link in links {
@@ -56,7 +60,7 @@ impl Accepted {
             store.accept(&app, &StoredTarget { entry: link.target.clone(), body: link.body.into_bytes(), accepted_at_ms: 0 }).expect("it is kept");
             entries.push(link.target);
         }
-        Self { store, app, chain: Chain::new(entries), migrations }
+        Self { store, app, chain: Chain::new(entries), migrations, request }
     }
 
     /// Makes our tables in the file.

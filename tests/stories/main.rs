@@ -23,6 +23,7 @@ mod power_loss_reports;
 mod rebuild;
 mod rebuild_online;
 mod revise;
+mod rows;
 mod seed_faults;
 mod seed_server;
 mod together;

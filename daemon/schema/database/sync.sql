@@ -50,7 +50,8 @@ CREATE TABLE IF NOT EXISTS _whimbrel_captured (
     triggers TEXT NOT NULL
 );
 
--- What the server is known to have: its version of the row, and a hash per column. Keys are canonical (docs/sync.md), 0
+-- What the server is known to have: its version of the row, and a hash per column. A version below 0 is one that was not told
+-- yet, where everything is told anew; 0 counts in no series. Keys are canonical (docs/sync.md), 0
 -- where a key has fewer columns.
 CREATE TABLE IF NOT EXISTS _whimbrel_row (
     tab     INTEGER NOT NULL,
@@ -91,11 +92,13 @@ CREATE TABLE IF NOT EXISTS _whimbrel_boot (
     server_ms INTEGER
 );
 
--- Where the file stands with its space. `series`: what cursor and versions count in. `acked`: the highest version that an
+-- Where the file stands with its space. `version`: the schema for which everything up to the cursor was told. `series`: what cursor and versions count in. `acked`: the highest version that an
 -- answer gave. `pushes`: the order of the last push. `tell_again`: the next walk tells what this file wrote, too. `since`,
--- `until` and `walked`: the walk for what a newer version knows and an older one did not.
+-- `until` and `walked`: the walk for what a newer version knows and an older one did not. `anew`: everything is being told
+-- anew; `was`: the series before that.
 CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     one          INTEGER PRIMARY KEY CHECK (one = 1),
+    version      INTEGER NOT NULL,
     series       TEXT,
     cursor       INTEGER NOT NULL,
     acked        INTEGER NOT NULL,
@@ -104,10 +107,12 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     since        INTEGER,
     until        INTEGER,
     walked       INTEGER NOT NULL,
+    anew         INTEGER NOT NULL,
+    was          TEXT,
     exchanged_ms INTEGER
 );
 
-INSERT OR IGNORE INTO _whimbrel_exchange (one, cursor, acked, pushes, tell_again, walked) VALUES (1, 0, 0, 0, 0, 0);
+INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, tell_again, walked, anew) VALUES (1, 0, 0, 0, 0, 0, 0, 0);
 
 -- The newest clock that was known when the journal stood at `seq`: an edit after it is later than that clock, and one before
 -- it is not.

@@ -13,17 +13,15 @@ use whimbrel_shared::{
     status::Status,
 };
 
-use super::Core;
+use super::{Core, rows::RowsState};
 use crate::{
     config::AppVersion,
     control::protocol::MigrationFailure,
     migrate::{
-        backup::witness::Witness,
         chain::Chain,
         connection::Missing,
         gate::item,
         items::Retried,
-        live::Live,
         work::{self, Looked, Shared, Site},
     },
     store::{StoreError, settings},
@@ -61,6 +59,8 @@ pub struct SiteState {
     pub(super) swept: bool,
     /// What became of rows that were to be tried again in this cycle.
     pub(super) items: Option<Retried>,
+    /// How the last exchange of its rows went.
+    pub rows: RowsState,
 }
 
 impl Core {
@@ -72,8 +72,7 @@ impl Core {
                 // Two names of one file are one database.
                 let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
-                    let site =
-                        Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+                    let site = Site::new(path.clone(), rule.clone());
                     let state = SiteState {
                         site,
                         looked: None,
@@ -90,6 +89,7 @@ impl Core {
                         not_adopted: false,
                         swept: false,
                         items: None,
+                        rows: RowsState::default(),
                     };
                     self.sites.insert(path, state);
                 }
@@ -151,6 +151,7 @@ impl Core {
                     if let Some(copied) = copied(&self.shared, &looked)? {
                         state.health.push(copied);
                     }
+                    state.health.extend(looked.rows.health.iter().cloned());
                     state.health.retain(|h| h.code != "no_file");
                     state.looked = Some(looked);
                 }

@@ -12,6 +12,7 @@ use whimbrel_shared::{
 use super::script::ScriptError;
 use crate::{
     store::{code_of, is_disk_full},
+    sync::error::SyncError,
     trust::AcceptError,
 };
 
@@ -139,6 +140,9 @@ pub enum ApplyError {
     /// SQLite's own check found the file damaged, or could not read all of it.
     #[error("the file {verdict}: {0}", verdict = verdict(.0))]
     Damaged(String),
+    /// Edits that are not sent yet could not be carried over, or are waited for.
+    #[error(transparent)]
+    Rows(SyncError),
     /// SQLite failed outside the script.
     #[error("{doing}: {source}")]
     Sqlite {
@@ -213,6 +217,18 @@ fn remedy_of(code: i32) -> Remedy {
     }
 }
 
+/// What says something about the machine keeps its own name.
+impl From<SyncError> for ApplyError {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Store(error) => Self::Store(error),
+            SyncError::Sqlite { doing, source } => Self::Sqlite { doing, source },
+            SyncError::LostTransaction => Self::LostTransaction,
+            other => Self::Rows(other),
+        }
+    }
+}
+
 impl ApplyError {
     /// A short stable code.
     pub fn code(&self) -> &'static str {
@@ -248,6 +264,11 @@ impl ApplyError {
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
             Self::Damaged(found) => unread(found).map_or("corrupt", code_name),
+            Self::Rows(SyncError::Unsent { .. }) => "unsent_edits",
+            Self::Rows(error) => match error.sqlite_code() {
+                0 => "rows",
+                code => code_name(code),
+            },
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::Backup(error) => error.code(),
             Self::OtherRunner { .. } => "other_runner",
@@ -265,6 +286,8 @@ impl ApplyError {
             // Our own store's trouble is not this migration's.
             Self::Trust(AcceptError::Store(_)) => FailureClass::Transient,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
+            Self::Rows(SyncError::Unsent { .. }) => FailureClass::Transient,
+            Self::Rows(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
             Self::Timeout { .. }
             | Self::Cancelled
             | Self::Busy { .. }
@@ -278,6 +301,7 @@ impl ApplyError {
             | Self::Trust(_)
             | Self::BadStep { .. }
             | Self::NotIdempotent { .. }
+            | Self::Rows(_)
             | Self::NoDown(_)
             | Self::NamesOurs { .. }
             | Self::ChangedOurs { .. }
@@ -305,6 +329,7 @@ impl ApplyError {
             Self::Busy { .. } | Self::CommitBusy { .. } => wait("the application is using the file; it is tried again by itself"),
             Self::LostTransaction | Self::Moved(_) | Self::OtherRunner { .. } => wait("it is tried again by itself"),
             Self::Store(error) => error.remedy(),
+            Self::Rows(error) => error.remedy(),
             Self::Trust(error) => error.remedy(),
             Self::BadStep { .. } | Self::NotIdempotent { .. } => operator("publish a revision with a corrected step"),
             Self::Row { .. } => {
@@ -339,6 +364,7 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => busy(*code),
             Self::Sqlite { source, .. } => busy(code_of(source)),
             Self::Store(error) => busy(error.sqlite_code()),
+            Self::Rows(error) => busy(error.sqlite_code()),
             _ => false,
         }
     }
@@ -349,6 +375,7 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => is_disk_full(*code),
             Self::Sqlite { source, .. } => is_disk_full(code_of(source)),
             Self::Store(error) | Self::Trust(AcceptError::Store(error)) => is_disk_full(error.sqlite_code()),
+            Self::Rows(error) => is_disk_full(error.sqlite_code()),
             Self::Backup(error) => error.is_disk_full(),
             _ => false,
         }

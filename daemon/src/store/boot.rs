@@ -34,14 +34,6 @@ pub fn boot(connection: &Connection, boot: &str) -> Result<Option<BootRow>, Stor
         .map_err(at("reading the boots"))
 }
 
-/// A boot by its number.
-pub fn numbered(connection: &Connection, number: u32) -> Result<Option<BootRow>, StoreError> {
-    connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM main._whimbrel_boot WHERE number = ?1"))
-        .and_then(|mut s| s.query_row([number], read).optional())
-        .map_err(at("reading the boots"))
-}
-
 /// A boot that this file has not seen, which began at `began_ms`.
 pub fn begin(connection: &Connection, boot: &str, began_ms: i64) -> Result<BootRow, StoreError> {
     connection
@@ -58,4 +50,12 @@ pub fn put(connection: &Connection, row: &BootRow) -> Result<(), StoreError> {
         .and_then(|mut s| s.execute(params![row.number, row.last_ms, row.folded_ms, row.server_ms]))
         .map(|_| ())
         .map_err(at("noting a boot"))
+}
+
+/// Every boot that this file has seen, the oldest first.
+pub fn all(connection: &Connection) -> Result<Vec<BootRow>, StoreError> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM main._whimbrel_boot ORDER BY number"))
+        .and_then(|mut s| s.query_map([], read)?.collect())
+        .map_err(at("reading the boots"))
 }

@@ -1,13 +1,18 @@
 //! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
 
+pub mod archive;
 pub mod ballast;
 pub mod boot;
+pub mod carried;
 pub mod checkpoint;
+pub mod conflict;
 pub mod device;
+pub mod exchange;
 pub mod journal;
 pub mod key;
 pub mod managed;
 pub mod outbox;
+pub mod quarantine;
 pub mod settings;
 mod words;
 

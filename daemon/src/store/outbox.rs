@@ -3,7 +3,11 @@
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
-use super::{StoreError, at, journal::key_parameters, key::Key};
+use super::{
+    StoreError, at,
+    journal::key_parameters,
+    key::{Key, MOST_KEY_COLUMNS},
+};
 
 /// When something was edited: enough to compute its clock later, when the clock of the server is known too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +134,8 @@ impl Entry {
 
 /// First byte of what is written here, so that a later form is told apart.
 const FORM: u8 = 1;
+/// The same, of a row that the server deleted.
+const GONE: u8 = 2;
 const DEEDS: [Deed; 3] = [Deed::Insert, Deed::Edit, Deed::Delete];
 
 fn number_of(deed: Deed) -> i64 {
@@ -165,11 +171,15 @@ fn take(bytes: &mut &[u8]) -> Option<u64> {
 /// What the server is known to have of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Recorded {
-    /// Its version of the row.
+    /// Its version of the row; 0: one that counts in another series.
     pub version: u64,
     /// A hash of each column's value, by column id, ascending. A column that is not in it has the value that a migration
-    /// gave it.
+    /// gave it. Empty for a row that is gone.
     pub hashes: Vec<(u32, u64)>,
+    /// Whether it deleted the row in that version.
+    pub gone: bool,
+    /// Whether everything is being told anew, and this row was not told yet.
+    pub untold: bool,
 }
 
 impl Recorded {
@@ -178,9 +188,19 @@ impl Recorded {
         self.hashes.binary_search_by_key(&column, |(id, _)| *id).ok().map(|at| self.hashes[at].1)
     }
 
+    /// Notes what columns hold now.
+    pub fn note(&mut self, hashes: impl IntoIterator<Item = (u32, u64)>) {
+        for (column, hash) in hashes {
+            match self.hashes.binary_search_by_key(&column, |(id, _)| *id) {
+                Ok(at) => self.hashes[at].1 = hash,
+                Err(at) => self.hashes.insert(at, (column, hash)),
+            }
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(1 + self.hashes.len() * 9);
-        out.push(FORM);
+        out.push(if self.gone { GONE } else { FORM });
         let mut before = 0;
         for (id, hash) in &self.hashes {
             put(&mut out, u64::from(id.wrapping_sub(before)));
@@ -199,7 +219,7 @@ impl Recorded {
             rest = after;
             hashes.push((before, u64::from_le_bytes(*hash)));
         }
-        (*form == FORM).then_some(Self { version: version.cast_unsigned(), hashes })
+        matches!(*form, FORM | GONE).then_some(Self { version: version.unsigned_abs(), hashes, gone: *form == GONE, untold: version < 0 })
     }
 }
 
@@ -272,7 +292,8 @@ impl<'c> Outbox<'c> {
         match recorded {
             Some(recorded) => {
                 let [table, k1, k2, k3, k4] = place;
-                self.record.execute(params![table, k1, k2, k3, k4, recorded.version.cast_signed(), recorded.encode()])
+                let version = recorded.version.cast_signed();
+                self.record.execute(params![table, k1, k2, k3, k4, if recorded.untold { -version } else { version }, recorded.encode()])
             }
             None => self.forget.execute(&place[..]),
         }
@@ -292,7 +313,8 @@ pub struct Place {
     pub key: Key,
 }
 
-/// What waits to be sent, in the order of the last edits: up to `most` rows after a place.
+/// What waits to be sent, in the order of the last edits: up to `most` rows after a place. Keys of tables that `columns` does
+/// not know come with all the columns that our own tables have.
 pub fn pending(
     connection: &Connection,
     after: Option<&Place>,
@@ -316,11 +338,54 @@ pub fn pending(
     while let Some(row) = rows.next().map_err(at(doing))? {
         let read = || -> rusqlite::Result<_> { Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Vec<u8>>(3)?)) };
         let (seq, table, deed, edits) = read().map_err(at(doing))?;
-        let Some(columns) = columns(table) else { continue };
-        let key = Key::read(row, 4, columns).map_err(at(doing))?.ok_or_else(damaged_outbox)?;
+        let key = Key::read(row, 4, columns(table).unwrap_or(MOST_KEY_COLUMNS)).map_err(at(doing))?.ok_or_else(damaged_outbox)?;
         found.push((Place { seq, table, key }, Entry::decode(deed, &edits).ok_or_else(damaged_outbox)?));
     }
     Ok(found)
+}
+
+/// No edit saw a version of the server that still counts.
+pub(super) fn forget_bases(connection: &Connection) -> Result<(), StoreError> {
+    let mut outbox = Outbox::open(connection)?;
+    let mut after = None;
+    loop {
+        let some = pending(connection, after.as_ref(), 1_000, &|_| None)?;
+        let Some((last, _)) = some.last() else { return Ok(()) };
+        let last = last.clone();
+        for (place, mut entry) in some {
+            for edit in &mut entry.edits {
+                edit.base = None;
+            }
+            outbox.put(place.table, &place.key, Some(&entry))?;
+        }
+        after = Some(last);
+    }
+}
+
+/// Whether no row waits to be sent. Cheap.
+pub fn is_empty(connection: &Connection) -> Result<bool, StoreError> {
+    connection.prepare_cached("SELECT 1 FROM main._whimbrel_outbox").and_then(|mut s| s.exists([])).map(|any| !any).map_err(at("reading the outbox"))
+}
+
+/// The lowest number of a row's last edit that waits; none where nothing does.
+pub fn oldest(connection: &Connection) -> Result<Option<i64>, StoreError> {
+    connection
+        .prepare_cached("SELECT min(seq) FROM main._whimbrel_outbox")
+        .and_then(|mut s| s.query_row([], |row| row.get(0)))
+        .map_err(at("reading the outbox"))
+}
+
+/// Up to `most` rows that the server was known to have and did not tell when it told everything, of one table.
+pub fn untold(connection: &Connection, table: u32, columns: usize, most: usize) -> Result<Vec<Key>, StoreError> {
+    let doing = "reading what the server has";
+    let mut statement =
+        connection.prepare_cached("SELECT k1, k2, k3, k4 FROM main._whimbrel_row WHERE tab = ?1 AND version <= 0 LIMIT ?2").map_err(at(doing))?;
+    let mut rows = statement.query(params![table, most as i64]).map_err(at(doing))?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next().map_err(at(doing))? {
+        keys.push(Key::read(row, 0, columns).map_err(at(doing))?.ok_or_else(damaged_row)?);
+    }
+    Ok(keys)
 }
 
 /// Rows that wait to be sent.
@@ -391,8 +456,8 @@ mod tests {
         }
 
         #[test]
-        fn a_recorded_row_survives_its_bytes(version: u64, hashes in prop::collection::btree_map(any::<u32>(), any::<u64>(), 0..80)) {
-            let recorded = Recorded { version, hashes: hashes.into_iter().collect() };
+        fn a_recorded_row_survives_its_bytes(version in 0..=i64::MAX as u64, hashes in prop::collection::btree_map(any::<u32>(), any::<u64>(), 0..80)) {
+            let recorded = Recorded { version, hashes: hashes.into_iter().collect(), gone: false, untold: false };
             prop_assert_eq!(Recorded::decode(version.cast_signed(), &recorded.encode()), Some(recorded));
         }
 

@@ -123,7 +123,7 @@ impl<'c, 't> Rows<'c, 't> {
 }
 
 /// A statement that does not compile: also one that was kept, when it is prepared anew for a schema that changed.
-fn unreadable(table: &str, doing: &'static str, source: rusqlite::Error) -> SyncError {
+pub(super) fn unreadable(table: &str, doing: &'static str, source: rusqlite::Error) -> SyncError {
     match code_of(&source) {
         rusqlite::ffi::SQLITE_ERROR => SyncError::Unreadable { table: table.to_owned(), why: source.to_string() },
         _ => SyncError::Sqlite { doing, source },

@@ -78,8 +78,8 @@ impl Touch {
     /// An edit that is known, after this.
     fn again(&self, edit: &Edit, stamp: Stamp, derived: bool) -> Edit {
         let sent = match (edit.sent, self.source) {
-            // A sweep knows no better when it was made.
-            (Sent::Never, Source::Sweep { .. }) => return edit.clone(),
+            // A sweep knows no better when it was made; and where every edit was noted, there is none since it was sent.
+            (Sent::Never, Source::Sweep { .. }) | (_, Source::Sweep { missed: false }) => return edit.clone(),
             (Sent::Never, Source::Journal) => Sent::Never,
             (Sent::As(_) | Sent::EditedSince, _) => Sent::EditedSince,
         };
@@ -93,7 +93,7 @@ pub fn needed(touch: &Touch, recorded: Option<&Recorded>, entry: Option<&Entry>)
     match recorded {
         // All of it is sent: what it holds now does not matter yet.
         None => Columns::Presence,
-        Some(_) if touch.whole.is_some() || was_deleted => Columns::All,
+        Some(recorded) if touch.whole.is_some() || was_deleted || recorded.gone => Columns::All,
         Some(_) => Columns::Mask(touch.masks.iter().fold(0, |all, (mask, _)| all | mask)),
     }
 }
@@ -111,6 +111,11 @@ pub fn settle(
     let Some(now) = now else { return absent(touch, recorded, entry, derived) };
     let Some(recorded) = recorded else { return Some(inserted(touch, entry, tracked, derived)) };
     let base = Some(recorded.version);
+    // The server deleted it, and here it was made anew: all of it is sent.
+    if recorded.gone && entry.as_ref().is_none_or(|e| e.deed == Deed::Delete) {
+        let sent = if entry.is_some_and(|e| e.was_sent()) { Sent::EditedSince } else { Sent::Never };
+        return Some(Entry { deed: Deed::Edit, edits: vec![Edit { base, stamp: touch.last, sent, derived, columns: tracked.to_vec() }] });
+    }
     let (was, mut edits) = match entry {
         Some(Entry { deed: Deed::Delete, edits }) => {
             // A delete that was sent may have been accepted: then the server has nothing to which a part could be added.
@@ -129,7 +134,8 @@ pub fn settle(
     for (id, hash) in now {
         let touched = touch.touched(*id);
         // What a migration gave to a column that is new is not recorded, and is no edit until somebody writes there.
-        let changed = recorded.hash(*id).map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
+        let known = recorded.hash(*id);
+        let changed = recorded.gone || known.map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
         match columns.position(*id) {
             None if changed => {
                 columns.insert(*id, Edit { base, stamp: touched.unwrap_or(touch.last), sent: Sent::Never, derived, columns: Vec::new() })
@@ -137,7 +143,8 @@ pub fn settle(
             None => {}
             Some(at) => {
                 let edit = &mut columns.0[at].1;
-                if !changed && edit.sent == Sent::Never {
+                // Where nothing is known of the value, a migration carried the edit here, and nothing says that it was undone.
+                if !changed && known.is_some() && edit.sent == Sent::Never {
                     columns.0.remove(at);
                 } else if let Some(stamp) = touched {
                     *edit = touch.again(edit, stamp, derived);
@@ -150,10 +157,10 @@ pub fn settle(
 }
 
 /// Edits column by column, by id; the `columns` of each are empty.
-struct Flat(Vec<(u32, Edit)>);
+pub(in crate::sync) struct Flat(pub(in crate::sync) Vec<(u32, Edit)>);
 
 impl Flat {
-    fn of(edits: Vec<Edit>) -> Self {
+    pub(in crate::sync) fn of(edits: Vec<Edit>) -> Self {
         let each = |edit: Edit| edit.columns.clone().into_iter().map(move |id| (id, Edit { columns: Vec::new(), ..edit.clone() }));
         let mut flat: Vec<_> = edits.into_iter().flat_map(each).collect();
         flat.sort_unstable_by_key(|(id, _)| *id);
@@ -170,7 +177,7 @@ impl Flat {
     }
 
     /// Those that are alike in one.
-    fn into_edits(self) -> Vec<Edit> {
+    pub(in crate::sync) fn into_edits(self) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::new();
         for (id, edit) in self.0 {
             let alike = |e: &&mut Edit| (e.base, e.stamp, e.sent, e.derived) == (edit.base, edit.stamp, edit.sent, edit.derived);
@@ -218,8 +225,8 @@ fn absent(touch: &Touch, recorded: Option<&Recorded>, entry: Option<Entry>, deri
         Some(before) if before.was_sent() => Sent::EditedSince,
         _ => Sent::Never,
     };
-    // Neither the server nor anybody else has heard of it.
-    if recorded.is_none() && sent == Sent::Never {
+    // Neither the server nor anybody else has heard of it, or the server deleted it before.
+    if recorded.is_none_or(|r| r.gone) && sent == Sent::Never {
         return None;
     }
     let edit = Edit { base: recorded.map(|r| r.version), stamp: touch.last, sent, derived, columns: Vec::new() };
@@ -246,7 +253,7 @@ mod tests {
 
     /// The server has version 5, with the value 0 in columns 2 and 3, and nothing recorded of 70.
     fn known() -> Recorded {
-        Recorded { version: 5, hashes: vec![(2, 0), (3, 0)] }
+        Recorded { version: 5, hashes: vec![(2, 0), (3, 0)], gone: false, untold: false }
     }
 
     fn mask(columns: &[u32]) -> i64 {
@@ -324,6 +331,14 @@ mod tests {
         assert_eq!(routine, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3])]));
         let missed = settle(&Touch::swept(stamp(9), true), Some(&known()), known_dirty, Some(&now), &TRACKED, false);
         assert_eq!(missed, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3, 70])]));
+    }
+
+    #[test]
+    fn an_edit_that_a_migration_carried_to_a_column_of_which_nothing_is_known_stays_one() {
+        let carried = entry(Deed::Edit, &[edit(1, Sent::Never, &[70])]);
+        let swept = settle(&Touch::swept(stamp(9), false), Some(&known()), carried.clone(), Some(&vec![(2, 0), (3, 0), (70, 7)]), &TRACKED, false);
+        assert_eq!(swept, carried);
+        assert_eq!(settle(&Touch::new(mask(&[2]), stamp(9)), Some(&known()), carried.clone(), Some(&vec![(2, 0)]), &TRACKED, false), carried);
     }
 
     #[test]

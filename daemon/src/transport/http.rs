@@ -59,7 +59,7 @@ impl Http for Reqwest {
                 builder = builder.header(*name, value);
             }
             if !body.is_empty() {
-                builder = builder.header("content-type", "application/json").body(body);
+                builder = builder.body(body);
             }
             let stalled = |_| TransportError::Stalled { url: url.clone(), silence: progress_timeout };
             let mut response =

@@ -121,6 +121,14 @@ impl TransportError {
         }
     }
 
+    /// The kind of a refusal, where it is one of those that a program acts on.
+    pub fn problem(&self) -> Option<&str> {
+        match self {
+            Self::Refused { problem, .. } => Some(&problem.kind),
+            _ => None,
+        }
+    }
+
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {

@@ -5,16 +5,21 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use whimbrel_shared::{
+    change::{MAX_PAGE_BYTES, Row},
     ids::{AppName, Digest},
     migration::{SeedMigration, TargetEntry, Targets},
+    packed,
     protocol::{
         MAX_JSON_BYTES,
         enroll::{EnrollRequest, EnrollResponse},
         poll::PollResponse,
         problem::Problem,
         publish::{PublishRequest, PublishResponse},
+        pull::{PullHead, PullRequest},
+        push::PushResponse,
         report::{SeedStatus, StatusRequest, StatusResponse},
         state::StateRequest,
+        sums::{SumsRequest, SumsResponse},
     },
     status::Event,
 };
@@ -26,6 +31,9 @@ use crate::ambient::Ambient;
 const MAX_TARGETS_BYTES: u64 = 5 * 1024 * 1024;
 /// Largest list of seed-form migrations that is read: it carries all bodies.
 const MAX_PENDING_BYTES: u64 = 64 * 1024 * 1024;
+/// Largest answer to a push and largest list of sums that is read: a page of values in JSON, and the rest.
+const MAX_ANSWER_BYTES: u64 = 5 * MAX_PAGE_BYTES as u64;
+const JSON: &str = "application/json";
 /// Longest silence in the middle of an answer.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -93,7 +101,7 @@ impl Server {
     /// `GET /repository/{app}/targets.json`, with the digest of its bytes.
     pub async fn targets(&self, app: &AppName) -> Result<Option<(Targets, Digest)>, TransportError> {
         let path = format!("/repository/{app}/targets.json");
-        match self.send("GET", &path, None, Bytes::new(), MAX_TARGETS_BYTES).await {
+        match self.send("GET", &path, None, JSON, Bytes::new(), MAX_TARGETS_BYTES).await {
             Ok(response) => Ok(Some((self.read(&path, &response.body)?, Digest::of(&response.body)))),
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
@@ -103,7 +111,7 @@ impl Server {
     /// `GET /repository/{app}/targets/{path}`: exactly as many bytes as the entry promises.
     pub async fn target(&self, app: &AppName, entry: &TargetEntry) -> Result<Bytes, TransportError> {
         let path = format!("/repository/{app}/targets/{}", percent(&entry.path()));
-        let response = self.send("GET", &path, None, Bytes::new(), entry.length).await?;
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), entry.length).await?;
         Ok(response.body)
     }
 
@@ -128,7 +136,7 @@ impl Server {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, etag: Option<&str>, max_bytes: u64) -> Result<Fresh<T>, TransportError> {
-        let response = self.send("GET", path, etag, Bytes::new(), max_bytes).await?;
+        let response = self.send("GET", path, etag, JSON, Bytes::new(), max_bytes).await?;
         if response.status == 304 {
             return Ok(Fresh::AsBefore);
         }
@@ -137,17 +145,52 @@ impl Server {
 
     async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, TransportError> {
         let body = serde_json::to_vec(body).map_err(|e| TransportError::SetUp(format!("a request cannot be written: {e}")))?;
-        let response = self.send("POST", path, None, body.into(), MAX_JSON_BYTES as u64).await?;
+        let response = self.send("POST", path, None, JSON, body.into(), MAX_JSON_BYTES as u64).await?;
         self.read(path, &response.body)
+    }
+
+    /// `POST /api/sync/push`, packed.
+    pub async fn push(&self, packed: Bytes) -> Result<PushResponse, TransportError> {
+        let path = "/api/sync/push";
+        let response = self.send("POST", path, None, packed::CONTENT_TYPE, packed, MAX_ANSWER_BYTES).await?;
+        self.read(path, &response.body)
+    }
+
+    /// `GET /api/sync/pull`, packed.
+    pub async fn pull(&self, asked: &PullRequest) -> Result<(PullHead, Vec<Row>), TransportError> {
+        let path = query("/api/sync/pull", asked);
+        let response = self.send("GET", &path, None, packed::CONTENT_TYPE, Bytes::new(), packed::MAX_PACKED_BYTES as u64).await?;
+        packed::unpack_rows(&response.body)
+            .map_err(|e| TransportError::NotUnderstood { url: format!("{}/api/sync/pull", self.url), why: e.to_string() })
+    }
+
+    /// `GET /api/sync/sums`.
+    pub async fn sums(&self, asked: &SumsRequest) -> Result<SumsResponse, TransportError> {
+        let path = query("/api/sync/sums", asked);
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_ANSWER_BYTES).await?;
+        self.read(&path, &response.body)
     }
 
     fn read<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, TransportError> {
         serde_json::from_slice(body).map_err(|e| TransportError::NotUnderstood { url: format!("{}{path}", self.url), why: e.to_string() })
     }
 
-    async fn send(&self, method: &'static str, path: &str, etag: Option<&str>, body: Bytes, max_bytes: u64) -> Result<HttpResponse, TransportError> {
+    /// `form`: the media type of the body, and of the answer where rows are asked for.
+    async fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        etag: Option<&str>,
+        form: &'static str,
+        body: Bytes,
+        max_bytes: u64,
+    ) -> Result<HttpResponse, TransportError> {
         let url = format!("{}{path}", self.url);
-        let mut headers = vec![("accept", "application/json".to_owned())];
+        let accepted = if form == JSON || !body.is_empty() { JSON.to_owned() } else { format!("{form}, {JSON};q=0.1") };
+        let mut headers = vec![("accept", accepted)];
+        if !body.is_empty() {
+            headers.push(("content-type", form.to_owned()));
+        }
         match &self.credential {
             Credential::None => {}
             Credential::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
@@ -181,6 +224,16 @@ impl Server {
             }
         }
     }
+}
+
+/// A path with what is asked in its query.
+fn query(path: &str, asked: &impl Serialize) -> String {
+    let asked = serde_json::to_value(asked).expect("a question has text keys");
+    let pairs = asked.as_object().into_iter().flatten().map(|(name, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{name}={}", percent(&text))
+    });
+    format!("{path}?{}", pairs.collect::<Vec<_>>().join("&"))
 }
 
 /// A file name as a path segment.

@@ -533,7 +533,7 @@ fn what_lands_is_no_edit_and_what_the_applications_triggers_make_of_it_is_kept_a
         let before = outbox.recorded(table(name).id, &key).unwrap().unwrap();
         let hash = whimbrel::sync::hash::hash(whimbrel::sync::hash::Stored::Integer(5));
         let hashes = before.hashes.iter().map(|(id, old)| (*id, if *id == column { hash } else { *old })).collect();
-        outbox.record(table(name).id, &key, Some(&Recorded { version: 99, hashes })).unwrap();
+        outbox.record(table(name).id, &key, Some(&Recorded { version: 99, hashes, gone: false, untold: false })).unwrap();
     }
     fold(&world.connection, &Boot { id: "a boot".to_owned(), began_ms: 0 }, Origin::Landing, NOW_MS, None).unwrap();
     world.connection.execute_batch("COMMIT").unwrap();

@@ -117,7 +117,7 @@ impl Replica {
             let row = self.rows.entry(place).or_default();
             row.extend(values);
             let hashes = row.iter().map(|(id, value)| (*id, value.hash())).collect();
-            outbox.record(table, &key, Some(&Recorded { version: self.version, hashes })).unwrap();
+            outbox.record(table, &key, Some(&Recorded { version: self.version, hashes, gone: false, untold: false })).unwrap();
         }
         let left = entry.and_then(|entry| {
             let edits: Vec<_> = entry.edits.into_iter().filter(|e| e.sent != Sent::As(clock)).collect();

@@ -1,0 +1,344 @@
+//! One database's rows and its space: what was edited here goes up, what others edited comes down (DESIGN 9, docs/sync.md).
+//!
+//! A thread of its own does it, with short transactions on the file and a gap for the application after each. Nothing is
+//! held while the server is asked. Whatever ends it, and wherever, the next one goes on from what the file says.
+
+mod pulling;
+mod pushing;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use rusqlite::Connection;
+use tokio::{runtime::Handle, sync::watch};
+use whimbrel_shared::{
+    columns::ColumnMap,
+    ids::ClientId,
+    protocol::{
+        problem::{FILE_WENT_BACK, SNAPSHOT_NEEDED},
+        pull::PullRequest,
+    },
+    synced::SyncedTables,
+};
+
+use crate::{
+    ambient::Ambient,
+    migrate::{
+        connection::{JournalMode, Managed},
+        error::{ApplyError, sqlite},
+        gap::Gap,
+        rows::size::Size,
+        transaction::{Terms, write},
+    },
+    store::{conflict, exchange, journal, managed, outbox},
+    sync::{
+        boot::Boot,
+        clock,
+        error::SyncError,
+        fold::{Origin, fold},
+        sweep::sweep,
+        tables::Tables,
+    },
+    transport::{TransportError, server::Server},
+};
+
+/// How long a transaction waits for the application: it can be had again at the next cycle.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Notes of the journal that are folded in one transaction at first.
+const FOLDED: u64 = 1_000;
+/// Rows of a sweep in one transaction.
+const SWEPT: usize = 1_000;
+/// Rounds of push and pull in one exchange: what settles one may leave something for the next.
+const ROUNDS: usize = 4;
+/// Decided conflicts are remembered for so long.
+const CONFLICTS_KEPT_MS: i64 = 30 * 24 * 3_600_000;
+
+/// A file that stands at a version, with what that version says about rows.
+#[derive(Clone)]
+#[expect(missing_debug_implementations, reason = "a function has none")]
+pub struct At<'a> {
+    /// Who it is.
+    pub client_id: ClientId,
+    /// How often it went back.
+    pub epoch: u32,
+    /// The version that it has completed.
+    pub version: u32,
+    /// Ids and names at that version.
+    pub map: &'a ColumnMap,
+    /// Which tables exchange rows then.
+    pub synced: &'a SyncedTables,
+    /// The tables that exchanged rows at an older version.
+    pub synced_at: &'a dyn Fn(u32) -> BTreeSet<u32>,
+    /// Whether the file still stands there: asked inside each transaction.
+    pub holds: &'a dyn Fn(&Connection) -> Result<bool, ApplyError>,
+}
+
+/// What it is done with.
+#[expect(missing_debug_implementations, reason = "a function has none")]
+pub struct Means<'a> {
+    /// The server.
+    pub server: &'a Server,
+    /// Runs its requests.
+    pub handle: &'a Handle,
+    /// Clock and dice.
+    pub ambient: &'a Ambient,
+    /// This boot of the machine.
+    pub boot: &'a dyn Fn() -> Boot,
+    /// Turns true when no answer is waited for any more.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// What an exchange did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicated {
+    /// Rows sent.
+    pub pushed: u64,
+    /// Of these, accepted as they were.
+    pub accepted: u64,
+    /// Of these, with something of another that stands.
+    pub merged: u64,
+    /// Of these, waiting for a decision.
+    pub open: u64,
+    /// Rows that landed.
+    pub landed: u64,
+    /// Whether the server had everything told anew.
+    pub anew: bool,
+    /// The longest that the write lock was held.
+    pub longest_hold: Duration,
+}
+
+/// Why it ended early. What was done before stays done.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicateError {
+    /// The server.
+    #[error(transparent)]
+    Server(#[from] TransportError),
+    /// The file.
+    #[error(transparent)]
+    File(#[from] ApplyError),
+}
+
+impl From<SyncError> for ReplicateError {
+    fn from(error: SyncError) -> Self {
+        Self::File(error.into())
+    }
+}
+
+impl From<crate::store::StoreError> for ReplicateError {
+    fn from(error: crate::store::StoreError) -> Self {
+        Self::File(error.into())
+    }
+}
+
+/// Exchanges rows until there is nothing more to say on either side. `file` is a connection of its own.
+pub fn replicate(file: &mut Managed, at: &At<'_>, means: &Means<'_>) -> Result<Replicated, ReplicateError> {
+    let mut one = Replication::open(file, at, means)?;
+    one.catch_up()?;
+    one.begin()?;
+    for _ in 0..ROUNDS {
+        one.refused(Replication::push)?;
+        if !one.refused(Replication::pull)? && !one.has_more()? {
+            break;
+        }
+    }
+    one.end()
+}
+
+/// Only sends what waits, until nothing does or `until` has passed: before a migration takes the file to another version.
+/// Returns how many rows still wait.
+pub fn drain(file: &mut Managed, at: &At<'_>, means: &Means<'_>, until: Instant) -> Result<u64, ReplicateError> {
+    let mut one = Replication::open(file, at, means)?;
+    one.until = Some(until);
+    one.catch_up()?;
+    one.begin()?;
+    one.push()?;
+    Ok(outbox::count(&one.file.connection)?)
+}
+
+struct Replication<'a, 'f> {
+    file: &'f mut Managed,
+    at: &'a At<'a>,
+    means: &'a Means<'a>,
+    epoch: u32,
+    tables: Tables,
+    gap: Gap,
+    until: Option<Instant>,
+    /// How many rows land in one transaction, as far as it is known.
+    landing: Option<Size>,
+    done: Replicated,
+}
+
+impl<'a, 'f> Replication<'a, 'f> {
+    fn open(file: &'f mut Managed, at: &'a At<'a>, means: &'a Means<'a>) -> Result<Self, ReplicateError> {
+        if file.journal_mode == JournalMode::Wal {
+            // What a power cut takes with it is said again by the server, or found in the rows: no commit has to be synced, but
+            // for the order of a push.
+            synchronous(&file.connection, "NORMAL")?;
+        }
+        let tables = Tables::open(&file.connection, at.map, at.synced)?;
+        Ok(Self { file, at, means, epoch: at.epoch, tables, gap: Gap::for_chunks(), until: None, landing: None, done: Replicated::default() })
+    }
+
+    /// One short transaction, and a gap for the application. Returns how long its work took without the commit.
+    fn write<T>(&mut self, mut work: impl FnMut(&Connection, &Tables) -> Result<T, ApplyError>) -> Result<(T, Duration, Duration), ReplicateError> {
+        let (tables, holds) = (&self.tables, self.at.holds);
+        let mut worked = Duration::ZERO;
+        let (value, held) = write(self.file, Terms::ours(PATIENCE), |file| {
+            if !holds(&file.connection)? {
+                return Err(ApplyError::Moved("another version began while rows were exchanged".to_owned()));
+            }
+            let begun = Instant::now();
+            let value = work(&file.connection, tables);
+            worked = begun.elapsed();
+            value
+        })?;
+        self.done.longest_hold = self.done.longest_hold.max(held);
+        self.gap.leave(self.file, held)?;
+        Ok((value, worked, held.saturating_sub(worked)))
+    }
+
+    /// An answer of the server, unless it is not waited for any more.
+    fn ask<T>(&self, asking: impl Future<Output = Result<T, TransportError>>) -> Result<T, ReplicateError> {
+        let mut stop = self.means.stop.clone();
+        let answer = self.means.handle.block_on(async {
+            tokio::select! {
+                answer = asking => answer,
+                Ok(_) = stop.wait_for(|stop| *stop) => Err(TransportError::AskedToWait { left: Duration::ZERO }),
+            }
+        });
+        Ok(answer?)
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.means.ambient.now_ms()
+    }
+
+    /// Folds what is in the journal, and compares what has to be compared, in short transactions.
+    fn catch_up(&mut self) -> Result<(), ReplicateError> {
+        let (ambient, boot) = (self.means.ambient, self.means.boot);
+        while !journal::extent(&self.file.connection)?.is_folded() {
+            let (folded, ..) = self.write(|file, _| Ok(fold(file, &boot(), Origin::App, ambient.now_ms(), Some(FOLDED))?))?;
+            if !folded.more {
+                break;
+            }
+        }
+        while !journal::sweeps(&self.file.connection, &|_| None)?.is_empty() {
+            let (swept, ..) = self.write(|file, _| {
+                fold(file, &boot(), Origin::App, ambient.now_ms(), None)?;
+                Ok(sweep(file, SWEPT)?)
+            })?;
+            if !swept.more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes which version of the schema rows are told for, what has to be told again for that, and the server's time.
+    fn begin(&mut self) -> Result<(), ReplicateError> {
+        let version = self.at.version;
+        let stands = exchange::read(&self.file.connection)?;
+        if stands.version != version {
+            self.write(|file, _| {
+                let mut stands = exchange::read(file)?;
+                if stands.cursor > 0 && stands.version > 0 {
+                    // One that was under way told some of what the version before it did not know; this one tells it all.
+                    let since = stands.walk.map_or(stands.version, |w| w.since.min(stands.version));
+                    stands.walk = Some(exchange::Walk { since, until: stands.cursor, at: 0 });
+                }
+                stands.version = version;
+                exchange::write(file, &stands)?;
+                Ok(conflict::release_held(file, version)?)
+            })?;
+        }
+        if !clock::knows_server_time(&self.file.connection, &(self.means.boot)())? {
+            // A walk without an end tells nothing but the time.
+            let nothing = PullRequest { since_schema: Some(version), until: Some(0), ..self.question(0, 0, None) };
+            let asked = Instant::now();
+            let (head, _) = self.ask(self.means.server.pull(&nothing))?;
+            self.note_time(head.now_ms, asked)?;
+        }
+        Ok(())
+    }
+
+    /// The server said `server_ms` somewhere between then and now.
+    fn note_time(&mut self, server_ms: i64, asked: Instant) -> Result<(), ReplicateError> {
+        let half = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
+        let (boot, now_ms) = ((self.means.boot)(), self.now_ms());
+        let known = clock::knows_server_time(&self.file.connection, &boot)?;
+        if !known || clock::is_off(&self.file.connection, &boot, server_ms + half, now_ms)? {
+            self.write(|file, _| Ok(clock::note_server_time(file, &boot, server_ms + half, now_ms)?))?;
+        }
+        Ok(())
+    }
+
+    fn question(&self, cursor: u64, acked: u64, series: Option<whimbrel_shared::protocol::push::Series>) -> PullRequest {
+        PullRequest {
+            client_id: self.at.client_id,
+            epoch: self.epoch,
+            schema: self.at.version,
+            series,
+            cursor,
+            acked,
+            since_schema: None,
+            until: None,
+        }
+    }
+
+    /// Runs a part of the exchange. Where the server wants everything told anew, that is prepared, and the part is over:
+    /// the next pull begins at the beginning. Returns whether anything happened.
+    fn refused(&mut self, part: impl FnOnce(&mut Self) -> Result<bool, ReplicateError>) -> Result<bool, ReplicateError> {
+        match part(self) {
+            Err(ReplicateError::Server(error)) if !self.done.anew && matches!(error.problem(), Some(SNAPSHOT_NEEDED | FILE_WENT_BACK)) => {
+                tracing::warn!(client_id = %self.at.client_id, "everything is told anew: {error}");
+                let went_back = error.problem() == Some(FILE_WENT_BACK);
+                let epoch = self.epoch + u32::from(went_back);
+                let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
+                self.write(|file, _| {
+                    exchange::begin_anew(file, &lands)?;
+                    if went_back {
+                        let identity = managed::identity(file)?;
+                        managed::set_identity(file, &managed::FileIdentity { epoch, ..identity })?;
+                    }
+                    Ok(())
+                })?;
+                self.epoch = epoch;
+                self.done.anew = true;
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether something waits that a further round may settle.
+    fn has_more(&self) -> Result<bool, ReplicateError> {
+        let stands = exchange::read(&self.file.connection)?;
+        Ok(self.done.anew && !outbox::is_empty(&self.file.connection)? || stands.tell_again)
+    }
+
+    fn end(mut self) -> Result<Replicated, ReplicateError> {
+        let now_ms = self.now_ms();
+        let stands = exchange::read(&self.file.connection)?;
+        // An exchange in which nothing was said writes nothing: an idle file stays as it is.
+        if self.done.pushed > 0 || self.done.landed > 0 || stands.exchanged_ms.is_none() {
+            self.write(|file, _| {
+                let stands = exchange::Exchange { exchanged_ms: Some(now_ms), ..exchange::read(file)? };
+                exchange::write(file, &stands)?;
+                conflict::forget(file, now_ms - CONFLICTS_KEPT_MS)?;
+                Ok(())
+            })?;
+        }
+        Ok(self.done)
+    }
+}
+
+fn synchronous(connection: &Connection, level: &str) -> Result<(), ApplyError> {
+    connection.pragma_update(None, "synchronous", level).map_err(sqlite("setting up the connection"))
+}
+
+/// Finds how many rows a transaction takes.
+fn size() -> Size {
+    Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32))
+}

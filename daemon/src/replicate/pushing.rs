@@ -1,0 +1,140 @@
+//! What waits goes up, push by push; each answer is settled before the next.
+
+use std::time::Instant;
+
+use whimbrel_shared::{
+    ids::PushId,
+    packed,
+    protocol::push::{PushHead, PushRequest, PushResponse},
+};
+
+use super::{ReplicateError, Replication, size, synchronous};
+use crate::{
+    migrate::connection::JournalMode,
+    store::{
+        exchange, journal,
+        outbox::{self, Place},
+    },
+    sync::{
+        answer,
+        clock::Clocks,
+        fold::{Origin, fold},
+        push::{Room, take},
+    },
+    transport::TransportError,
+};
+
+/// Pushes in one exchange without a pull in between.
+const PUSHES: usize = 1_000;
+
+impl Replication<'_, '_> {
+    /// Sends what waits. Returns whether anything was sent.
+    pub(super) fn push(&mut self) -> Result<bool, ReplicateError> {
+        let mut any = false;
+        let mut after = None;
+        for _ in 0..PUSHES {
+            if self.until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+            let Some((request, last, more)) = self.next_push(after.as_ref())? else { break };
+            any = true;
+            self.done.pushed += request.changes.len() as u64;
+            let body = packed::pack_changes(&request.head, &request.changes);
+            let asked = Instant::now();
+            let answer = self.ask(self.means.server.push(body.into()))?;
+            self.settle(&request, &answer)?;
+            self.note_time(answer.now_ms, asked)?;
+            if !more {
+                break;
+            }
+            after = Some(last);
+        }
+        Ok(any)
+    }
+
+    /// The next push: rows that wait after a place, until it is full. Its order is on disk before it is sent.
+    fn next_push(&mut self, after: Option<&Place>) -> Result<Option<(PushRequest, Place, bool)>, ReplicateError> {
+        if outbox::is_empty(&self.file.connection)? && journal::extent(&self.file.connection)?.is_folded() {
+            return Ok(None);
+        }
+        let (ambient, boot) = (self.means.ambient, self.means.boot);
+        let (mut room, mut size) = (Room::default(), size());
+        let mut changes = Vec::new();
+        let (mut at, mut more) = (after.cloned(), true);
+        while more {
+            let most = size.rows() as usize;
+            let mut left = room;
+            let (taken, worked, commit) = self.write(|file, tables| {
+                left = room;
+                fold(file, &boot(), Origin::App, ambient.now_ms(), None)?;
+                let mut clocks = Clocks::open(file, &boot())?;
+                Ok(take(file, tables, &mut clocks, at.as_ref(), most, &mut left, ambient.now_ms())?)
+            })?;
+            room = left;
+            size.took(taken.changes.len() as u64, worked, commit);
+            let full = taken.more && taken.last.is_none();
+            changes.extend(taken.changes);
+            at = taken.last.or(at);
+            more = taken.more;
+            // A row did not fit any more, or fewer came than were asked for and more wait.
+            if full || room.is_full() {
+                break;
+            }
+        }
+        let (false, Some(last)) = (changes.is_empty(), at) else { return Ok(None) };
+        let wal = self.file.journal_mode == JournalMode::Wal;
+        if wal {
+            synchronous(&self.file.connection, "FULL")?;
+        }
+        let (stands, ..) = self.write(|file, _| {
+            let mut stands = exchange::read(file)?;
+            stands.pushes += 1;
+            exchange::write(file, &stands)?;
+            Ok(stands)
+        })?;
+        if wal {
+            synchronous(&self.file.connection, "NORMAL")?;
+        }
+        let head = PushHead {
+            push_id: PushId::from_dice(ambient.dice()),
+            client_id: self.at.client_id,
+            epoch: self.epoch,
+            order: stands.pushes,
+            schema: self.at.version,
+            series: stands.series,
+        };
+        Ok(Some((PushRequest { head, changes }, last, more)))
+    }
+
+    /// Settles an answer in short transactions. One that is cut off leaves rows that are sent again.
+    fn settle(&mut self, request: &PushRequest, answer: &PushResponse) -> Result<(), ReplicateError> {
+        let not_this = |e: whimbrel_shared::protocol::push::BadAnswer| TransportError::NotUnderstood {
+            url: self.means.server.url().to_owned(),
+            why: e.to_string(),
+        };
+        let answered = answer.of(request).map_err(not_this)?;
+        let (ambient, boot) = (self.means.ambient, self.means.boot);
+        let mut size = size();
+        let mut rest = answered.as_slice();
+        while !rest.is_empty() {
+            let (some, left) = rest.split_at(rest.len().min(size.rows() as usize));
+            let is_last = left.is_empty();
+            let (settled, worked, commit) = self.write(|file, tables| {
+                let mut stands = exchange::read(file)?;
+                stands.series = Some(answer.series);
+                if is_last {
+                    // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
+                    let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);
+                    stands.acked = stands.acked.max(highest);
+                }
+                Ok(answer::settle(file, tables, some, answer.first, answer.newest, &mut stands, &boot(), ambient.now_ms())?)
+            })?;
+            size.took(some.len() as u64, worked, commit);
+            self.done.accepted += settled.accepted;
+            self.done.merged += settled.merged;
+            self.done.open += settled.open;
+            rest = left;
+        }
+        Ok(())
+    }
+}

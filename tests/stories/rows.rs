@@ -1,0 +1,148 @@
+//! Rows between databases and their space.
+
+use whimbrel_tests::{
+    Mig,
+    replica::{Replica, Space, settle},
+};
+
+fn notes() -> Vec<Mig> {
+    vec![
+        Mig::up(
+            "0001_init",
+            "CREATE TABLE note(id TEXT PRIMARY KEY NOT NULL, title TEXT, body, stars INTEGER DEFAULT 0);
+             CREATE TABLE item(id INTEGER PRIMARY KEY, note TEXT REFERENCES note(id), text TEXT, code TEXT UNIQUE)",
+        )
+        .toml("[sync.note]\nconflict = \"merge\"\nkeys = \"global\"\n[sync.item]\nconflict = \"keep-newest\"\nkeys = \"renumber\"\n"),
+    ]
+}
+
+#[test]
+fn what_one_writes_the_other_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO note VALUES ('n1', 'one', x'00ff', 1), ('n2', 'two', 1.5, NULL); INSERT INTO item VALUES (1, 'n1', 'first', 'c1')");
+    settle(&space, &[&a, &b]);
+    for sql in ["SELECT * FROM note ORDER BY id", "SELECT * FROM item ORDER BY id"] {
+        assert_eq!(a.table(sql), b.table(sql));
+        assert!(!b.table(sql).is_empty());
+    }
+    // Edits of different columns merge, deletions arrive, values move between rows.
+    a.write("UPDATE note SET title = 'from a' WHERE id = 'n1'; DELETE FROM note WHERE id = 'n2'");
+    b.write("UPDATE note SET stars = 5 WHERE id = 'n1'; UPDATE item SET text = 'second'");
+    settle(&space, &[&a, &b]);
+    assert_eq!(b.table("SELECT id, title, stars FROM note"), [r#"Text("n1") Text("from a") Integer(5)"#]);
+    assert_eq!(a.table("SELECT * FROM note"), b.table("SELECT * FROM note"));
+    assert_eq!(a.table("SELECT text FROM item"), [r#"Text("second")"#]);
+    assert_eq!((a.unsent(), b.unsent(), a.quarantine().len(), b.quarantine().len()), (0, 0, 0, 0));
+    // What landed is no edit: an idle file is not written to.
+    let before = std::fs::metadata(&a.path).unwrap().modified().unwrap();
+    assert_eq!(a.sync(&space), whimbrel::replicate::Replicated::default());
+    assert_eq!(std::fs::metadata(&a.path).unwrap().modified().unwrap(), before);
+}
+
+#[test]
+fn two_new_rows_with_one_key_stay_two_and_those_that_refer_to_them_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO item VALUES (7, NULL, 'of a', 'ca')");
+    b.write("INSERT INTO item VALUES (7, NULL, 'of b', 'cb')");
+    settle(&space, &[&a, &b]);
+    let both = [r#"Integer(7) Text("of a")"#, r#"Integer(8) Text("of b")"#];
+    assert_eq!(a.table("SELECT id, text FROM item ORDER BY id"), both);
+    assert_eq!(b.table("SELECT id, text FROM item ORDER BY id"), both);
+    assert_eq!(b.conflicts(), [("key_taken".to_owned(), false)]);
+}
+
+#[test]
+fn a_value_that_is_unique_has_one_owner_and_the_other_row_waits_visibly() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO item VALUES (1, NULL, 'of a', 'same')");
+    b.write("INSERT INTO item VALUES (2, NULL, 'of b', 'same')");
+    settle(&space, &[&a, &b]);
+    assert_eq!(a.table("SELECT text FROM item"), [r#"Text("of a")"#]);
+    assert_eq!(b.table("SELECT text FROM item"), [r#"Text("of b")"#]);
+    assert_eq!(b.conflicts(), [("unique_taken".to_owned(), true)]);
+    assert_eq!((b.unsent(), b.quarantine().len()), (1, 1), "{:?}", b.quarantine());
+    // Who edits it has decided.
+    b.write("UPDATE item SET code = 'other' WHERE id = 2");
+    settle(&space, &[&b, &a]);
+    let both = [r#"Integer(1) Text("same")"#, r#"Integer(2) Text("other")"#];
+    assert_eq!(a.table("SELECT id, code FROM item ORDER BY id"), both);
+    assert_eq!(b.table("SELECT id, code FROM item ORDER BY id"), both);
+    assert_eq!((b.unsent(), b.quarantine().len(), b.conflicts()), (0, 0, vec![("unique_taken".to_owned(), false)]));
+}
+
+#[test]
+fn a_child_waits_for_its_parent_and_a_deleted_parent_for_its_children() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write(
+        "BEGIN; PRAGMA defer_foreign_keys = ON;
+         INSERT INTO item VALUES (3, 'late', 'its parent comes later', NULL); INSERT INTO note(id) VALUES ('late'); COMMIT",
+    );
+    settle(&space, &[&a, &b]);
+    let rows = "SELECT id, note, code FROM item ORDER BY id";
+    assert_eq!(a.table(rows), b.table(rows));
+    assert_eq!((b.quarantine().len(), a.unsent(), b.unsent()), (0, 0, 0));
+    // The parent goes while a child that refers to it was made elsewhere.
+    a.write("DELETE FROM item WHERE id = 3; DELETE FROM note WHERE id = 'late'");
+    b.write("INSERT INTO item VALUES (9, 'late', 'a child', NULL)");
+    settle(&space, &[&a, &b]);
+    assert!(a.quarantine().values().any(|why| why.starts_with("parent_missing")), "{:?}", a.quarantine());
+    assert!(b.quarantine().values().any(|why| why.starts_with("has_children")), "{:?}", b.quarantine());
+    // Either of the two may be undone.
+    b.write("DELETE FROM item WHERE id = 9");
+    settle(&space, &[&a, &b]);
+    assert_eq!(a.table("SELECT id FROM note"), b.table("SELECT id FROM note"));
+    assert_eq!((a.quarantine().len(), b.quarantine().len()), (0, 0), "{:?} {:?}", a.quarantine(), b.quarantine());
+}
+
+#[test]
+fn a_clock_ten_years_ahead_or_behind_decides_nothing() {
+    for skew in [3_650 * 24 * 3_600_000_i64, -3_650 * 24 * 3_600_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let space = Space::new(folder.path(), notes());
+        let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+        a.write("INSERT INTO item VALUES (1, NULL, 'first', NULL)");
+        settle(&space, &[&a, &b]);
+        // Both edit; the one that edits later has the clock that is off. Its journal says what its wall does.
+        a.skew_ms.store(skew, std::sync::atomic::Ordering::Relaxed);
+        b.write("UPDATE item SET text = 'earlier'");
+        a.write("UPDATE item SET text = 'later'");
+        a.write(&format!("UPDATE _whimbrel_journal SET wall_ms = wall_ms + {skew} + 500 WHERE seq = (SELECT max(seq) FROM _whimbrel_journal)"));
+        settle(&space, &[&a, &b]);
+        settle(&space, &[&b, &a]);
+        assert_eq!(a.table("SELECT text FROM item"), [r#"Text("later")"#], "{skew}");
+        assert_eq!(b.table("SELECT text FROM item"), [r#"Text("later")"#], "{skew}");
+    }
+}
+
+#[test]
+fn a_file_that_went_back_to_last_week_is_told_everything_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO note(id, title) VALUES ('old', 'before')");
+    settle(&space, &[&a, &b]);
+    a.write("PRAGMA wal_checkpoint(TRUNCATE)");
+    let week = std::fs::read(&a.path).unwrap();
+    a.write("INSERT INTO note(id, title) VALUES ('sent', 'after the copy'); UPDATE note SET title = 'changed' WHERE id = 'old'");
+    settle(&space, &[&a, &b]);
+    b.write("INSERT INTO note(id, title) VALUES ('of b', 'x'); DELETE FROM note WHERE id = 'sent'");
+    settle(&space, &[&b]);
+    // Restored by somebody who knows nothing of us, and edited before anybody looks.
+    a.write("PRAGMA wal_checkpoint(TRUNCATE)");
+    let a = a.replaced(&week);
+    a.write("INSERT INTO note(id, title) VALUES ('after', 'made after the restore')");
+    settle(&space, &[&a, &b]);
+    let rows = "SELECT id, title FROM note ORDER BY id";
+    assert_eq!(a.table(rows), b.table(rows));
+    assert_eq!(a.table("SELECT id FROM note ORDER BY id"), [r#"Text("after")"#, r#"Text("of b")"#, r#"Text("old")"#]);
+    assert_eq!(a.table("SELECT title FROM note WHERE id = 'old'"), [r#"Text("changed")"#]);
+    assert_eq!((a.unsent(), b.unsent()), (0, 0));
+}
