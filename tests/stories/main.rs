@@ -21,6 +21,7 @@ mod person;
 mod power_loss;
 mod power_loss_reports;
 mod rebuild;
+mod rebuild_online;
 mod revise;
 mod rows;
 mod seed_faults;
