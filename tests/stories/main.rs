@@ -7,6 +7,7 @@ mod backup;
 mod bad_input;
 mod columns;
 mod corpus;
+mod decide;
 mod documents;
 mod failing_disk;
 mod half_open;

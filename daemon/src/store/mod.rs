@@ -1,5 +1,6 @@
 //! The only code that knows our own tables: those in a managed file, and those of the daemon's own store.
 
+pub mod archive;
 pub mod ballast;
 pub mod boot;
 pub mod checkpoint;
