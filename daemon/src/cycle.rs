@@ -1,6 +1,6 @@
 //! The cycle: the recipe that everything else is an ingredient of (DESIGN 7).
 //!
-//! look → report → state → poll → accept → plan → gate → apply → report. What needs the server is skipped when it
+//! look → report → state → poll → accept → plan → gate → apply → report → rows. What needs the server is skipped when it
 //! cannot be reached; what was accepted before is applied all the same.
 
 mod adopt;
@@ -9,6 +9,7 @@ mod backups;
 mod exchange;
 mod items;
 mod requests;
+mod rows;
 mod seed;
 mod sites;
 
@@ -26,7 +27,10 @@ use crate::{
 };
 
 use self::requests::Open;
-pub use self::sites::{SiteState, pending, status};
+pub use self::{
+    rows::RowsState,
+    sites::{SiteState, pending, status},
+};
 
 /// What the loop keeps between two cycles.
 pub struct Core {
@@ -108,6 +112,9 @@ impl Core {
         self.know_orders()?;
         publish(self, "applying");
         self.backups(&requests).await?;
+        if exchange.is_ok() {
+            exchange = self.stoppable(Self::drain).await?;
+        }
         self.advance(&requests, forced).await?;
         self.retry_items(&requests).await?;
         publish(self, "reporting");
@@ -118,6 +125,10 @@ impl Core {
         if exchange.is_ok() && self.server.state != "not_enrolled" {
             // Sends what changed, and nothing else.
             exchange = self.stoppable(Self::tell).await?;
+        }
+        if exchange.is_ok() && self.server.state != "not_enrolled" {
+            publish(self, "exchanging rows");
+            exchange = self.stoppable(Self::rows).await?;
         }
         self.note(&exchange);
         let summary = self.summary();

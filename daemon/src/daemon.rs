@@ -53,6 +53,12 @@ use crate::{
 const EVENTS_BEHIND: usize = 256;
 /// A disk is freed by people: looking every few seconds costs little, and they wait for it.
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
+/// How often an idle daemon looks whether an application wrote to a database that exchanges rows.
+const LOCAL_WRITES: Duration = Duration::from_secs(1);
+/// How long more is waited for after the first write that is seen.
+const EDITS_SETTLE: Duration = Duration::from_secs(1);
+/// Between two exchanges for an application that writes without end.
+const EDITS_APART: Duration = Duration::from_secs(5);
 /// Networks change in bursts: so long after a cycle that went well, a change alone starts no other.
 const NETWORK_SETTLES: Duration = Duration::from_secs(1);
 /// Longest that a hook may run.
@@ -334,6 +340,7 @@ impl Loop {
                 Ok(outcome) => (self.rest(&expression, &outcome.exchange), !matches!(&outcome.exchange, Err(e) if e.retry_after().is_some())),
                 Err(error) => (self.degrade(error), false),
             };
+            let online = matches!(&worked, Ok(outcome) if outcome.exchange.is_ok());
             let mut deadline = Instant::now() + rest;
             self.say_next(rest);
             rings = loop {
@@ -348,6 +355,12 @@ impl Loop {
                             bell.ring(Why::Resumed);
                         }
                         slept = now;
+                    }
+                    // Only while there is nothing else to do.
+                    () = tokio::time::sleep(LOCAL_WRITES), if online && self.core.exchanges_rows() => {
+                        if self.core.was_edited() {
+                            deadline = deadline.min((begun + EDITS_APART).max(Instant::now() + EDITS_SETTLE));
+                        }
                     }
                     () = bell.heard() => {
                         let heard = bell.take();

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::watch};
 use whimbrel_shared::{
     columns::ColumnMap,
     ids::ClientId,
@@ -85,6 +85,8 @@ pub struct Means<'a> {
     pub ambient: &'a Ambient,
     /// This boot of the machine.
     pub boot: &'a dyn Fn() -> Boot,
+    /// Turns true when no answer is waited for any more.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// What an exchange did.
@@ -193,6 +195,18 @@ impl<'a, 'f> Replication<'a, 'f> {
         Ok((value, worked, held.saturating_sub(worked)))
     }
 
+    /// An answer of the server, unless it is not waited for any more.
+    fn ask<T>(&self, asking: impl Future<Output = Result<T, TransportError>>) -> Result<T, ReplicateError> {
+        let mut stop = self.means.stop.clone();
+        let answer = self.means.handle.block_on(async {
+            tokio::select! {
+                answer = asking => answer,
+                Ok(_) = stop.wait_for(|stop| *stop) => Err(TransportError::AskedToWait { left: Duration::ZERO }),
+            }
+        });
+        Ok(answer?)
+    }
+
     fn now_ms(&self) -> i64 {
         self.means.ambient.now_ms()
     }
@@ -240,7 +254,7 @@ impl<'a, 'f> Replication<'a, 'f> {
             // A walk without an end tells nothing but the time.
             let nothing = PullRequest { since_schema: Some(version), until: Some(0), ..self.question(0, 0, None) };
             let asked = Instant::now();
-            let (head, _) = self.means.handle.block_on(self.means.server.pull(&nothing))?;
+            let (head, _) = self.ask(self.means.server.pull(&nothing))?;
             self.note_time(head.now_ms, asked)?;
         }
         Ok(())

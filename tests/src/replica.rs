@@ -221,7 +221,13 @@ impl Replica {
         let epoch = whimbrel::store::managed::identity(&self.app).expect("an identity").epoch;
         let at = At { client_id: self.identity.client_id, epoch, version: self.version, map: &map, synced: rows.synced(), synced_at: &synced_at };
         let boot = || Boot::of_machine(self.ambient.now_ms());
-        let means = Means { server: &self.door, handle: space.runtime.handle(), ambient: &self.ambient, boot: &boot };
+        let means = Means {
+            server: &self.door,
+            handle: space.runtime.handle(),
+            ambient: &self.ambient,
+            boot: &boot,
+            stop: tokio::sync::watch::channel(false).1,
+        };
         replicate::replicate(&mut self.open(), &at, &means)
     }
 

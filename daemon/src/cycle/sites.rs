@@ -13,7 +13,7 @@ use whimbrel_shared::{
     status::Status,
 };
 
-use super::Core;
+use super::{Core, rows::RowsState};
 use crate::{
     config::AppVersion,
     control::protocol::MigrationFailure,
@@ -61,6 +61,8 @@ pub struct SiteState {
     pub(super) swept: bool,
     /// What became of rows that were to be tried again in this cycle.
     pub(super) items: Option<Retried>,
+    /// How the last exchange of its rows went.
+    pub rows: RowsState,
 }
 
 impl Core {
@@ -90,6 +92,7 @@ impl Core {
                         not_adopted: false,
                         swept: false,
                         items: None,
+                        rows: RowsState::default(),
                     };
                     self.sites.insert(path, state);
                 }

@@ -22,7 +22,7 @@ impl Replication<'_, '_> {
             let acked = if waits || stands.tell_again { 0 } else { stands.acked };
             let asked = self.question(stands.cursor, acked, stands.series);
             let began = Instant::now();
-            let (head, rows) = self.means.handle.block_on(self.means.server.pull(&asked))?;
+            let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             self.note_time(head.now_ms, began)?;
             let last = !head.more;
             if stands.anew && stands.series.is_none() && stands.was != Some(head.series) {
@@ -74,7 +74,7 @@ impl Replication<'_, '_> {
             let before: BTreeSet<u32> = (self.at.synced_at)(walk.since);
             let new: BTreeSet<u32> = self.at.synced.0.keys().filter(|id| !before.contains(id)).copied().collect();
             let asked = PullRequest { since_schema: Some(walk.since), until: Some(walk.until), ..self.question(walk.at, 0, stands.series) };
-            let (head, rows) = self.means.handle.block_on(self.means.server.pull(&asked))?;
+            let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             let last = !head.more;
             let end = |stands: &mut Exchange, version: Option<u64>| {
                 if let Some(walk) = &mut stands.walk {

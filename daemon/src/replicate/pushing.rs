@@ -41,7 +41,7 @@ impl Replication<'_, '_> {
             self.done.pushed += request.changes.len() as u64;
             let body = packed::pack_changes(&request.head, &request.changes);
             let asked = Instant::now();
-            let answer = self.means.handle.block_on(self.means.server.push(body.into()))?;
+            let answer = self.ask(self.means.server.push(body.into()))?;
             self.settle(&request, &answer)?;
             self.note_time(answer.now_ms, asked)?;
             if !more {
