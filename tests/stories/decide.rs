@@ -68,7 +68,6 @@ fn b_loses(two: &Two, b: &str, a: &str) {
     two.a.write("INSERT INTO item(id, text, code, stars) VALUES (1, 'first', 'c', 3)");
     two.settle();
     two.b.write(b);
-    two.a.skew_ms.store(2_000, std::sync::atomic::Ordering::Relaxed);
     two.a.write(a);
     two.a.write("UPDATE _whimbrel_journal SET wall_ms = wall_ms + 2000 WHERE seq > (SELECT seq FROM _whimbrel_folded)");
     two.a.sync(&two.space);
@@ -204,17 +203,8 @@ fn an_edit_that_is_given_up_is_in_the_archive_and_the_row_is_told_anew() {
 fn a_row_that_is_dropped_from_quarantine_comes_again_when_it_changes_and_not_before() {
     let two = Two::new();
     // The application of b is stricter than the chain.
-    two.b.write("CREATE TRIGGER strict BEFORE INSERT ON item WHEN NEW.text = 'bad' BEGIN SELECT RAISE(ABORT, 'no bad words'); END");
-    two.a.write("INSERT INTO item(id, text) VALUES (1, 'bad')");
-    two.settle();
-    // Triggers of the application do not run while rows land where they can be switched off: here the reason is made up
-    // of a value that this file cannot hold.
-    two.b.write("DELETE FROM item");
-    two.settle();
-    assert!(two.a.table(ITEMS).is_empty());
-    two.a.write("INSERT INTO item(id, code) VALUES (1, 'x')");
     two.b.write("CREATE UNIQUE INDEX own ON item(stars)");
-    two.a.write("INSERT INTO item(id, code) VALUES (2, 'y')");
+    two.a.write("INSERT INTO item(id, code) VALUES (1, 'x'), (2, 'y')");
     two.settle();
     assert_eq!(two.b.quarantine().len(), 1, "{:?}", two.b.quarantine());
     let waits: i64 = two.b.app.query_row("SELECT k1 FROM _whimbrel_quarantine", [], |row| row.get(0)).unwrap();
@@ -228,7 +218,9 @@ fn a_row_that_is_dropped_from_quarantine_comes_again_when_it_changes_and_not_bef
     assert_eq!((two.b.quarantine().len(), two.b.unsent(), two.archive().len()), (0, 0, 3));
     assert_eq!(two.a.table(ITEMS).len(), 2, "nothing is deleted elsewhere");
     two.a.write(&format!("UPDATE item SET stars = 5 WHERE id = {waits}"));
-    two.are_one(ITEMS, &["Integer(1) Null Integer(0)", "Integer(2) Null Integer(5)"].map(|r| if waits == 2 { r } else { r }));
+    two.settle();
+    assert_eq!(two.a.table(ITEMS), two.b.table(ITEMS));
+    assert_eq!(two.b.table("SELECT stars FROM item ORDER BY stars"), ["Integer(0)", "Integer(5)"]);
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl<'a> Deciding<'a> {
         fold(self.connection, self.boot, Origin::App, self.now_ms, None)?;
         let Some(it) = conflict::get(self.connection, id, &|table| self.tables.key_columns(table))? else { return Ok(Err(Undecidable::NoConflict(id))) };
         if let Some(how) = &it.detail.decided {
-            return Ok(Err(Undecidable::Over { id, how: how.clone() }));
+            // Asked twice, as after a crash: the answer is the same.
+            let same = how.strip_prefix(choice.as_str()).and_then(|rest| rest.strip_prefix(": "));
+            return Ok(same.map(str::to_owned).ok_or_else(|| Undecidable::Over { id, how: how.clone() }));
         }
         if it.kind.is_open() && !it.open {
             return Ok(Err(Undecidable::Over { id, how: "the row was accepted since, or is gone".to_owned() }));
