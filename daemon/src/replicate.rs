@@ -3,6 +3,7 @@
 //! A thread of its own does it, with short transactions on the file and a gap for the application after each. Nothing is
 //! held while the server is asked. Whatever ends it, and wherever, the next one goes on from what the file says.
 
+pub mod by_hand;
 mod pulling;
 mod pushing;
 

@@ -17,14 +17,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("transport", &["ambient"]),
     ("sync", &["store"]),
     ("migrate", &["ambient", "config", "store", "sync", "trust", "wake"]),
-    ("protocol", &["migrate"]),
+    ("protocol", &["migrate", "replicate", "sync"]),
     ("publish", &["ambient", "migrate", "store", "transport", "trust"]),
     ("replicate", &["ambient", "migrate", "store", "sync", "transport"]),
     ("enroll", &["ambient", "config", "store", "transport"]),
     ("cycle", &["config", "migrate", "protocol", "replicate", "store", "sync", "transport", "trust", "wake"]),
-    ("control", &["config", "cycle", "migrate", "protocol", "store", "trust", "wake"]),
+    ("control", &["config", "cycle", "migrate", "protocol", "replicate", "store", "sync", "trust", "wake"]),
     ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "wake"]),
-    ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "store", "telemetry", "transport"]),
+    ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "replicate", "store", "sync", "telemetry", "transport"]),
 ];
 
 /// Crates that only these places may name.

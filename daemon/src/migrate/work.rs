@@ -47,6 +47,7 @@ use crate::{
         managed::{self, FileIdentity, MigrationRow},
         settings,
     },
+    sync::standing::{self, Standing},
     trust,
 };
 
@@ -120,6 +121,8 @@ pub struct Looked {
     pub drift: Vec<String>,
     /// The online migration that was begun and is not done.
     pub half_done: Option<HalfDone>,
+    /// How its rows stand; none where it exchanges none.
+    pub standing: Option<Standing>,
 }
 
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
@@ -142,6 +145,11 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
     {
         let damaged = ApplyError::Damaged("it was found damaged before, and is left alone".to_owned());
         return Err(item(damaged.code(), Severity::Error, format!("{}: {damaged}", site.path.display()), damaged.remedy()));
+    }
+    if shared.store().setting(&settings::detached(&site.path)).is_ok_and(|marked| marked.is_some()) {
+        let message = format!("{} was detached, and is left alone", site.path.display());
+        let remedy = here("remove it from the configuration; `whimbrel retry FILE` takes it up again");
+        return Err(item("detached", Severity::Info, message, remedy));
     }
     look_inside(shared, site, chain, missing).map_err(|error| {
         let code = error.code();
@@ -200,7 +208,8 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let load = |version, revision| trust::load(&shared.store(), &site.rule.app, version, revision);
     // A chain that is not here any more says so elsewhere.
     let half_done = half_done(&mut file, &load).unwrap_or_default();
-    Ok(Looked { identity, history, position, fingerprint, drift, half_done })
+    let standing = standing::read(&file.connection)?;
+    Ok(Looked { identity, history, position, fingerprint, drift, half_done, standing })
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.

@@ -200,7 +200,7 @@ impl<'a> Deciding<'a> {
             let same = how.strip_prefix(choice.as_str()).and_then(|rest| rest.strip_prefix(": "));
             return Ok(same.map(str::to_owned).ok_or_else(|| Undecidable::Over { id, how: how.clone() }));
         }
-        if it.kind.is_open() && !it.open {
+        if it.is_over() {
             return Ok(Err(Undecidable::Over { id, how: "the row was accepted since, or is gone".to_owned() }));
         }
         let Some(act) = act(it.kind, choice) else { return Ok(Err(Undecidable::NotFor { choice, kind: it.kind })) };
@@ -318,7 +318,7 @@ impl<'a> Deciding<'a> {
         let known = |id: u32| shape.columns.iter().any(|c| c.id == id);
         let mut cells: Vec<(u32, &Value)> = it.detail.columns.iter().filter_map(|c| Some((c.column, c.arrived.as_ref()?))).filter(|(id, _)| known(*id)).collect();
         cells.sort_by_key(|(id, _)| *id);
-        let key = if it.detail.key.is_empty() { told(&it.key) } else { it.detail.key.clone() };
+        let key = it.key();
         let missing: Vec<u32> = shape.columns.iter().map(|c| c.id).filter(|id| !cells.iter().any(|(known, _)| known == id)).collect();
         Ok(match writer.insert(&key, &cells)? {
             Ok(()) if missing.is_empty() => Ok("the row is made again".to_owned()),
@@ -342,7 +342,7 @@ impl<'a> Deciding<'a> {
 
     fn let_stand(&self, shape: &'a Captured, it: &Conflict) -> Result<Outcome, SyncError> {
         let why = "what the server has was decided for in a conflict";
-        let key = if it.detail.key.is_empty() { told(&it.key) } else { it.detail.key.clone() };
+        let key = it.key();
         if it.kind == Kind::DeletionOfEdited {
             self.archive((shape.id, &shape.name), &key, None, None, it.at_ms, why)?;
             return Ok(Ok("the row stays".to_owned()));

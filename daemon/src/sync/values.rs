@@ -75,13 +75,7 @@ pub(super) fn kept(value: &Value) -> Option<KeyValue> {
 
 /// A key of our own tables, or as it is spelled in a row, for the wire.
 pub fn told(key: &Key) -> Vec<Value> {
-    let one = |value: &KeyValue| match value {
-        KeyValue::Integer(n) => Value::Integer(*n),
-        KeyValue::Real(bits) => Value::Real(*bits),
-        KeyValue::Text(bytes) => Value::Text(bytes.clone()),
-        KeyValue::Blob(bytes) => Value::Blob(bytes.clone()),
-    };
-    key.0.iter().map(one).collect()
+    key.values()
 }
 
 /// A row with its values.
