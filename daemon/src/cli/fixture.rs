@@ -250,6 +250,7 @@ pub(crate) fn summary() -> Summary {
             },
         ],
         items: None,
+        rows: vec![],
     }
 }
 
