@@ -117,8 +117,9 @@ fn cycle(proof: &Proof, folder: &Path) -> Result<Digest, String> {
         app_version: None,
         app_sqlite: None,
         create: false,
+        capture: Default::default(),
     };
-    let site = Site { path: folder.join(NAME), rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+    let site = Site::new(folder.join(NAME), rule);
     let chain = proof.engine.chain();
     let look = || work::look(&shared, &site, chain, Missing::Refuse).map_err(|item| format!("it cannot be looked at: {item:?}"));
 

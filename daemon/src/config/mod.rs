@@ -115,6 +115,19 @@ pub struct DatabaseRule {
     pub app_sqlite: Option<String>,
     /// Whether a plain path whose file is not there yet is made by its first migration.
     pub create: bool,
+    /// How edits of tables that exchange rows are noted.
+    pub capture: Capture,
+}
+
+/// How edits of tables that exchange rows are noted in the application's file (docs/sync.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capture {
+    /// With the columns that changed. SQLite then refuses the application's own `DROP COLUMN`.
+    #[default]
+    Mask,
+    /// With the key alone, so that the application can change its own schema.
+    KeyOnly,
 }
 
 impl DatabaseRule {
@@ -175,7 +188,7 @@ impl ConfigError {
 }
 
 /// Keys of the whole file, for naming the nearest one.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 35] = [
     "server",
     "ca_file",
     "state_dir",
@@ -201,6 +214,9 @@ const KEYS: [&str; 32] = [
     "app_version",
     "app_sqlite",
     "create",
+    "capture",
+    "mask",
+    "key-only",
     "file",
     "labels",
     "notify",
@@ -296,6 +312,8 @@ struct RawDatabase {
     app_sqlite: Option<String>,
     #[serde(default = "yes")]
     create: bool,
+    #[serde(default)]
+    capture: Capture,
 }
 
 fn yes() -> bool {
@@ -389,7 +407,7 @@ impl Config {
                     AppVersion::File { file } => AppVersion::File { file: absolute(file) },
                     AppVersion::Is(version) => AppVersion::Is(version),
                 });
-                Ok(DatabaseRule { path, app: d.app, app_version, app_sqlite: d.app_sqlite, create: d.create })
+                Ok(DatabaseRule { path, app: d.app, app_version, app_sqlite: d.app_sqlite, create: d.create, capture: d.capture })
             })
             .collect::<Result<_, _>>()?;
         Ok(Self {

@@ -215,9 +215,8 @@ mod tests {
         config::DatabaseRule,
         migrate::{
             apply::Policy,
-            backup::{Shelf, witness::Witness},
+            backup::Shelf,
             halt::Halt,
-            live::Live,
             transaction::{Terms, write},
         },
         store::{device::DeviceStore, managed},
@@ -233,8 +232,15 @@ mod tests {
         let shared = Shared { store, state_dir, ambient: Ambient::real(), policy, halt: Halt::default(), shelf };
         let path = dir.path().join("a.db");
         let app: whimbrel_shared::ids::AppName = "notes".parse().unwrap();
-        let rule = DatabaseRule { path: path.to_string_lossy().into_owned(), app, app_version: None, app_sqlite: None, create: true };
-        let site = Site { path, rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+        let rule = DatabaseRule {
+            path: path.to_string_lossy().into_owned(),
+            app,
+            app_version: None,
+            app_sqlite: None,
+            create: true,
+            capture: Default::default(),
+        };
+        let site = Site::new(path, rule);
         let chain = Chain::default();
         let look = || work::look(&shared, &site, &chain, Missing::Create).unwrap();
         let looked = look();

@@ -18,12 +18,10 @@ use crate::{
     config::AppVersion,
     control::protocol::MigrationFailure,
     migrate::{
-        backup::witness::Witness,
         chain::Chain,
         connection::Missing,
         gate::item,
         items::Retried,
-        live::Live,
         work::{self, Looked, Shared, Site},
     },
     store::{StoreError, settings},
@@ -74,8 +72,7 @@ impl Core {
                 // Two names of one file are one database.
                 let path = std::fs::canonicalize(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
-                    let site =
-                        Site { path: path.clone(), rule: rule.clone(), live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+                    let site = Site::new(path.clone(), rule.clone());
                     let state = SiteState {
                         site,
                         looked: None,
@@ -154,6 +151,7 @@ impl Core {
                     if let Some(copied) = copied(&self.shared, &looked)? {
                         state.health.push(copied);
                     }
+                    state.health.extend(looked.rows.health.iter().cloned());
                     state.health.retain(|h| h.code != "no_file");
                     state.looked = Some(looked);
                 }

@@ -26,11 +26,13 @@ use super::{
     foreign::Violations,
     gap::Gap,
     live::{Live, Phase},
+    passage::Crossing,
     perform::{Before, Expected, broken, perform},
     plan::History,
     rows::FailedItem,
     schema::Changes,
     standing::half_done,
+    tend::tend,
     transaction::{Terms, write},
     units::{Unit, Work, units},
 };
@@ -38,6 +40,7 @@ use crate::{
     ambient::Ambient,
     store::{
         checkpoint::{self, FailedRow},
+        journal,
         managed::{self, FileIdentity, Intent, MigrationRow},
     },
     trust::AcceptError,
@@ -50,6 +53,9 @@ const GROUP_HOLD: Duration = Duration::from_millis(100);
 /// Most migrations, and most bytes of them, that are read for one group.
 const MOST_IN_GROUP: u32 = 256;
 const MOST_GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// Longest that the journal is folded, and tables are compared, in short transactions in front of a run.
+const TENDED: Duration = Duration::from_secs(60);
 
 /// Files up to this size are checked before every run: about 80 ms.
 const CHECKED_BYTES: i64 = 32 * 1024 * 1024;
@@ -185,6 +191,10 @@ pub(super) struct Runner<'r, 'a> {
 impl Runner<'_, '_> {
     fn run(mut self, at: &mut u32) -> Result<(), ApplyError> {
         self.look()?;
+        if self.before.captured {
+            // What is left for the migrations' own transactions is little then.
+            tend(self.file, self.job.ambient, self.job.policy.wait_for_app, TENDED, true)?;
+        }
         if !self.begin()? {
             *at = self.next().unwrap_or(self.job.from);
             return Ok(());
@@ -237,6 +247,7 @@ impl Runner<'_, '_> {
         self.file.schema.read(&self.file.connection).map_err(sqlite("reading the schema"))?;
         self.file.patience.over();
         self.check_file()?;
+        self.before.captured = journal::is_there(&self.file.connection)?;
         self.before.broken = broken(self.file).into_iter().map(|(object, _)| object).collect::<BTreeSet<_>>();
         self.expected = self.job.schema_before(self.job.from);
         Ok(())
@@ -529,9 +540,13 @@ impl Job<'_> {
         };
         let wanted = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
         self.live.set(Phase::Running { version, name: link.name.clone(), operation: self.operation });
+        let crossing = if before.captured { Crossing::begin(file, self, self.operation, migration)? } else { None };
         let units = units(migration.migration(), self.operation, &file.schema)?;
         let chosen = self.policy.chosen(&units);
         let performed = perform(file, migration.migration(), &chosen, wanted, before, &mut |at| self.live.at(at))?;
+        if let Some(crossing) = crossing {
+            crossing.end(file, true, &performed.written)?;
+        }
         *expected = from.zip(change).map(|(mut schema, change)| {
             schema.apply(change);
             schema

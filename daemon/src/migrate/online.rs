@@ -18,13 +18,14 @@ use whimbrel_shared::{
 };
 
 use super::{
-    apply::{Done, Runner, keep_failed},
+    apply::{Done, Job, Runner, keep_failed},
     connection::Managed,
     error::{ApplyError, sqlite},
     foreign::Violations,
     gap::Gap,
     live::{Phase, Rows, Throttle},
-    perform::{AtStep, Expected, Performed, explain, judge, perform},
+    passage::Crossing,
+    perform::{AtStep, Before, Expected, Performed, explain, judge, perform},
     rebuild::{self, Rebuilding},
     rows::{
         Chunk, FailedItem, Part, RowStep,
@@ -35,9 +36,12 @@ use super::{
     units::{Unit, Work, units},
     wal::Wal,
 };
-use crate::store::{
-    checkpoint::{self, Checkpoint},
-    managed,
+use crate::{
+    store::{
+        checkpoint::{self, Checkpoint},
+        managed,
+    },
+    sync::{across, fold::Boot},
 };
 
 /// So many touched rows are left for the transaction that ends a step: a few milliseconds.
@@ -203,7 +207,11 @@ impl Runner<'_, '_> {
             rebuild::take_away(file, None)?;
             file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
             let expected = from.as_ref().zip(change.as_ref()).map(|(from, change)| Expected { from, change });
-            perform(file, old.migration(), &down, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            let crossing = if before.captured { Crossing::begin(file, job, Operation::Revert, &old)? } else { None };
+            let performed = perform(file, old.migration(), &down, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            if let Some(crossing) = crossing {
+                crossing.end(file, true, &performed.written)?;
+            }
             checkpoint::forget_failed(&file.connection, at.version)?;
             checkpoint::clear_checkpoint(&file.connection)?;
             if job.operation == Operation::Revert {
@@ -256,10 +264,14 @@ impl Runner<'_, '_> {
         job.live.set(Phase::Waiting);
         let (next, held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
-            let failed = last_touched(file, migration, all, at)?;
+            let failed = last_touched(file, migration, all, at, noting(job, &before))?;
             drop_catches(file, None)?;
             let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
+            let crossing = if before.captured && schema_step { Crossing::begin(file, job, Operation::Apply, migration)? } else { None };
             let performed = perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            if let Some(crossing) = crossing {
+                crossing.end(file, false, &performed.written)?;
+            }
             keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
             if crashed {
                 managed::count_crash(&file.connection, None)?;
@@ -300,7 +312,9 @@ impl Runner<'_, '_> {
             self.gap.leave(self.file, held)?;
         }
         // The application's own triggers fire; where it has none, none has to be looked for.
-        let fire = has_own_triggers(self.file, &table)?;
+        // Where rows are exchanged, what else is written than what a backfill computes is recorded by what our triggers note.
+        let noted = self.before.captured && matches!(unit.work, Work::Load(_) | Work::Clear(_));
+        let fire = noted || has_own_triggers(self.file, &table)?;
         switch(self.file, fire, 0)?;
         let walked = self.walk(migration, unit, step, at, fire);
         switch(self.file, true, AUTOCHECKPOINT_PAGES)?;
@@ -333,7 +347,7 @@ impl Runner<'_, '_> {
             if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
                 return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
             }
-            let failed = last_touched(file, migration, all, at)?;
+            let failed = last_touched(file, migration, all, at, noting(job, &before))?;
             let (keys, _) = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?;
             let on = file.guard.on(timeout, false);
             file.guard.lend(rebuilding.lent());
@@ -342,10 +356,21 @@ impl Runner<'_, '_> {
             drop(on);
             ran.map_err(|error| explain(error, stopped, timeout))?;
             drop_catches(file, None)?;
+            let crossing = match (&all[at.unit as usize].work, before.captured) {
+                (Work::Rebuild(step), true) => {
+                    let crossing = Crossing::begin(file, job, Operation::Apply, migration)?;
+                    let stay = crossing.as_ref().map(|c| c.values_stay(file, step, &rebuilding.shape.side)).transpose()?;
+                    crossing.zip(stay).map(|(crossing, stay)| (crossing, step, stay))
+                }
+                _ => None,
+            };
             let touched = rebuilding.swap(file)?;
             rebuilding.watch_aside(file, next.unit)?;
             let expected = from.as_ref().zip(change).map(|(from, change)| Expected { from, change });
             judge(file, expected, &before, &touched, true)?;
+            if let Some((crossing, step, stay)) = crossing {
+                crossing.swapped(file, &step.table, stay)?;
+            }
             keep_failed(&file.connection, migration, &failed, job.ambient.now_ms())?;
             if crashed {
                 managed::count_crash(&file.connection, None)?;
@@ -389,6 +414,7 @@ impl Runner<'_, '_> {
             if self.file.guard.halt().no_more() {
                 return Err(ApplyError::Cancelled);
             }
+            let noting_ms = noting(job, &self.before).filter(|_| fire);
             let (crashed, unit_number, asked) = (self.crashed, at.unit, TOUCHED_AT_ONCE.min(size.rows()));
             let ((chunk, next, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
@@ -400,6 +426,7 @@ impl Runner<'_, '_> {
                     true => (Vec::new(), 0),
                     false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
+                let noted = noted(file, noting_ms)?;
                 let on = file.guard.on(timeout, false);
                 file.guard.lend(step.lent());
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
@@ -411,6 +438,7 @@ impl Runner<'_, '_> {
                 let stopped = file.guard.stopped();
                 drop(on);
                 let chunk = ran.map_err(|error| explain(error, stopped, timeout))?;
+                noted.map_or(Ok(()), |noted| noted.end(&file.connection))?;
                 if catches && fire {
                     checkpoint::forget_touched(&file.connection, unit_number, mark, false)?;
                 }
@@ -455,11 +483,15 @@ impl Runner<'_, '_> {
         job.live.set(Phase::Waiting);
         let ((), held) = write(self.file, self.terms(Some(migration)), |file| {
             job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
-            let failed = last_touched(file, migration, all, at)?;
+            let failed = last_touched(file, migration, all, at, noting(job, &before))?;
             drop_catches(file, None)?;
             let nothing = SchemaChange::default();
             let expected = from.as_ref().map(|from| Expected { from, change: &nothing });
-            perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            let crossing = if before.captured { Crossing::begin(file, job, Operation::Apply, migration)? } else { None };
+            let performed = perform(file, migration.migration(), &chosen, expected, &before, &mut |step: AtStep| job.live.at(step))?;
+            if let Some(crossing) = crossing {
+                crossing.end(file, true, &performed.written)?;
+            }
             check_cleared(file, &cleared, before.violations.as_ref())?;
             let drift = wanted.as_ref().map(|wanted: &Schema| wanted.drift(file.schema.schema())).unwrap_or_default();
             if !drift.is_empty() {
@@ -550,8 +582,15 @@ fn catch(file: &Managed, table: &Table, unit: u32) -> Result<(), ApplyError> {
 
 /// Looks at what the application touched last behind the backfills that no schema step has followed yet. Inside the open
 /// transaction; the caller stops watching.
-fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit], at: &Checkpoint) -> Result<Vec<(usize, FailedItem)>, ApplyError> {
+fn last_touched(
+    file: &mut Managed,
+    migration: &VerifiedMigration,
+    all: &[Unit],
+    at: &Checkpoint,
+    noting_ms: Option<i64>,
+) -> Result<Vec<(usize, FailedItem)>, ApplyError> {
     let mut left = Vec::new();
+    let noted = noted(file, noting_ms)?;
     let timeout = migration.migration().manifest.timeout.get();
     let done = &all[..at.unit as usize];
     let open = done.iter().rposition(Unit::changes_schema).map_or(0, |schema| schema + 1);
@@ -571,6 +610,7 @@ fn last_touched(file: &mut Managed, migration: &VerifiedMigration, all: &[Unit],
         let chunk = ran.map_err(|error| explain(error, stopped, timeout))?;
         left.extend(numbered(unit.step, &chunk));
     }
+    noted.map_or(Ok(()), |noted| noted.end(&file.connection))?;
     Ok(left)
 }
 
@@ -588,6 +628,17 @@ fn drop_catches(file: &mut Managed, unit: Option<u32>) -> Result<(), ApplyError>
     }
     file.connection.execute("DELETE FROM main._whimbrel_touched WHERE ?1 IS NULL OR unit = ?1", [unit]).map_err(sqlite(doing))?;
     file.schema.read(&file.connection).map(|_| ()).map_err(sqlite("reading the schema"))
+}
+
+/// When it is, where what is written has to be told from what the application writes.
+fn noting(job: &Job<'_>, before: &Before) -> Option<i64> {
+    before.captured.then(|| job.ambient.now_ms())
+}
+
+/// From here on our triggers note what we write.
+fn noted(file: &Managed, noting_ms: Option<i64>) -> Result<Option<across::Chunk>, ApplyError> {
+    let begin = |now_ms: i64| across::Chunk::begin(&file.connection, &Boot::of_machine(now_ms), now_ms);
+    Ok(noting_ms.map(begin).transpose()?.flatten())
 }
 
 fn has_own_triggers(file: &Managed, table: &Table) -> Result<bool, ApplyError> {

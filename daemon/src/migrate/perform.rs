@@ -35,6 +35,8 @@ pub struct Before {
     pub violations: Option<Violations>,
     /// Views and triggered tables that did not compile.
     pub broken: BTreeSet<String>,
+    /// Whether edits of rows are captured in it.
+    pub captured: bool,
 }
 
 /// What performed units did.
@@ -48,6 +50,8 @@ pub struct Performed {
     pub skipped: u64,
     /// Rows that failed in steps that collect them, with the number of their step.
     pub failed: Vec<(usize, FailedItem)>,
+    /// Tables into which rows may have come, from which they may have gone, or in which they may have changed; lower case.
+    pub written: BTreeSet<String>,
 }
 
 /// What is being done right now, for whoever watches.
@@ -125,7 +129,8 @@ pub fn perform(
     let (stopped, touched) = (managed.guard.stopped(), managed.guard.touched());
     drop(on);
     restore(&managed.connection, legacy_alter_table)?;
-    let performed = ran.map_err(|error| explain(error, stopped, timeout))?;
+    let mut performed = ran.map_err(|error| explain(error, stopped, timeout))?;
+    performed.written.extend(touched.written.union(&touched.removed).cloned());
 
     // The foreign SQL has run; what is asked from here on is ours, within the same deadline.
     managed.guard.time(true);

@@ -11,12 +11,14 @@ use std::{
 use whimbrel_shared::{
     fingerprint::Schema,
     ids::{ClientId, Digest},
+    manifest::DropPolicy,
     protocol::{
         poll::Order,
         state::{HealthItem, Severity},
     },
     remedy::{here, wait},
     status::{AskedBy, Event, EventKind, FailureClass, Operation, Status},
+    trust::VerifiedMigration,
 };
 
 use super::{
@@ -32,8 +34,9 @@ use super::{
     gate::{self, Known, item, unusable},
     halt::Halt,
     live::Live,
+    passage,
     plan::{self, History, Next, Wish},
-    recover,
+    ready, recover,
     speed::Speed,
     standing::{HalfDone, half_done},
     transaction::{Terms, write},
@@ -93,6 +96,15 @@ pub struct Site {
     pub seen: Arc<Mutex<Option<Seen>>>,
     /// The connection that has been open since the newest backup.
     pub witness: Witness,
+    /// What was found about its rows at the last look.
+    pub rows: Arc<Mutex<ready::Seen>>,
+}
+
+impl Site {
+    /// A database that nobody has looked at yet.
+    pub fn new(path: PathBuf, rule: DatabaseRule) -> Self {
+        Self { path, rule, live: Live::default(), seen: Arc::default(), witness: Witness::default(), rows: Arc::default() }
+    }
 }
 
 /// A fingerprint, and what it was taken of.
@@ -121,6 +133,8 @@ pub struct Looked {
     pub drift: Vec<String>,
     /// The online migration that was begun and is not done.
     pub half_done: Option<HalfDone>,
+    /// Whether rows can be exchanged, and what is to be said of their tables.
+    pub rows: ready::Rows,
     /// How its rows stand; none where it exchanges none.
     pub standing: Option<Standing>,
 }
@@ -208,8 +222,10 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let load = |version, revision| trust::load(&shared.store(), &site.rule.app, version, revision);
     // A chain that is not here any more says so elsewhere.
     let half_done = half_done(&mut file, &load).unwrap_or_default();
-    let standing = standing::read(&file.connection)?;
-    Ok(Looked { identity, history, position, fingerprint, drift, half_done, standing })
+    let mut looked = Looked { identity, history, position, fingerprint, drift, half_done, rows: ready::Rows::default(), standing: None };
+    looked.rows = ready::look(shared, site, &mut file, chain, place, &looked);
+    looked.standing = standing::read(&file.connection)?;
+    Ok(looked)
 }
 
 /// Compares what the file says with what the daemon remembers, and gives it a new epoch or a new client id.
@@ -400,7 +416,8 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         };
         let verified = trust::load(&shared.store(), &site.rule.app, version, revision)?;
         let estimate = estimate(&file.connection, verified.migration(), operation, &speed);
-        let gates = gate::migration_gates(&known, verified.link(), verified.migration(), operation, &estimate);
+        let mut gates = gate::migration_gates(&known, verified.link(), verified.migration(), operation, &estimate);
+        gates.extend(unsent(&file, chain, operation, &verified)?);
         // What comes before it in this run needs its room too.
         known.free_bytes = known.free_bytes.map(|free| free.saturating_sub(estimate.write_bytes));
         planned.push(Planned { version, operation, estimate, backup: backup::is_wanted(verified.migration()) });
@@ -417,6 +434,18 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         };
     }
     Ok((planned, closed))
+}
+
+/// Edits that have to be sent before a migration runs, as far as they are folded; the migration itself looks again.
+fn unsent(file: &Managed, chain: &Chain, operation: Operation, migration: &VerifiedMigration) -> Result<Option<HealthItem>, ApplyError> {
+    let carry = &migration.migration().manifest.carry;
+    let blocks = carry.iter().any(|c| c.gone == Some(DropPolicy::Block) || c.drop.values().any(|policy| *policy == DropPolicy::Block))
+        || migration.link().sync.stopped.iter().any(|(_, policy)| *policy == DropPolicy::Block);
+    if !blocks {
+        return Ok(None);
+    }
+    let waits = passage::waits_for(file, chain, operation, migration)?.map(ApplyError::from);
+    Ok(waits.map(|why| item(why.code(), Severity::Warning, format!("{}: {why}", migration.link().name), why.remedy())))
 }
 
 fn drift_item(looked: &Looked) -> HealthItem {

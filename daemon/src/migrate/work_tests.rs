@@ -30,8 +30,9 @@ impl Bed {
             app_version: None,
             app_sqlite: None,
             create: true,
+            capture: Default::default(),
         };
-        Site { path, rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() }
+        Site::new(path, rule)
     }
 
     fn make(&self, name: &str) -> Site {

@@ -162,6 +162,15 @@ pub fn forget_rows(connection: &Connection, seq: i64) -> Result<(), StoreError> 
         .map_err(at(doing))
 }
 
+/// Takes back what was noted after `seq`, in the transaction in which it was noted. `seq` was the newest then, and stays.
+pub fn take_back(connection: &Connection, seq: i64) -> Result<(), StoreError> {
+    connection
+        .prepare_cached("DELETE FROM main._whimbrel_journal WHERE seq > ?1")
+        .and_then(|mut s| s.execute([seq]))
+        .map(|_| ())
+        .map_err(at("taking back what was noted"))
+}
+
 /// A journal whose numbers began anew, and that was folded whole, goes on after `seq`, so that numbers only grow.
 pub fn go_on(connection: &Connection, seq: i64) -> Result<(), StoreError> {
     connection

@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod ballast;
 pub mod boot;
+pub mod carried;
 pub mod checkpoint;
 pub mod conflict;
 pub mod device;

@@ -61,6 +61,11 @@ pub fn parted(client: ClientId) -> String {
     format!("parted:{client}")
 }
 
+/// When a database's tables were last looked through for what their triggers cannot see, in milliseconds since 1970.
+pub fn looked_through(client: ClientId) -> String {
+    format!("looked_through:{client}")
+}
+
 /// The restore that was begun last on a database, and the epoch that it had then: `REQUEST_ID EPOCH`.
 pub fn restoring(client: ClientId) -> String {
     format!("restoring:{client}")

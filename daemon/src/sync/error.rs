@@ -1,6 +1,6 @@
 //! Why rows could not be captured or folded, and what can be done.
 
-use whimbrel_shared::remedy::{Remedy, here, wait};
+use whimbrel_shared::remedy::{Remedy, here, operator, wait};
 
 use crate::store::{StoreError, code_of, is_disk_full};
 
@@ -45,6 +45,23 @@ pub enum SyncError {
     /// An error ended the transaction; what came after it would have run alone.
     #[error("SQLite ended the transaction in the middle of it (a full disk or an interrupt does); nothing of it was kept")]
     LostTransaction,
+    /// Edits that a migration may not leave behind are not sent yet.
+    #[error("{total} row{} with edits that are not sent yet would lose their place, and the migration says that they are waited for: {}",
+        if *total == 1 { "" } else { "s" }, rows.join("; "))]
+    Unsent {
+        /// The first of them: table, key and column.
+        rows: Vec<String>,
+        /// How many.
+        total: u64,
+    },
+    /// An expression over a row, in a migration's `key`, cannot be used.
+    #[error("the new key of the rows of {table} cannot be computed: {why}")]
+    Key {
+        /// The table.
+        table: String,
+        /// What SQLite said.
+        why: String,
+    },
     /// The caller holds no transaction, and what is done here is all or nothing.
     #[error("{doing} needs an open write transaction, and there is none")]
     NoTransaction {
@@ -54,6 +71,21 @@ pub enum SyncError {
 }
 
 impl SyncError {
+    /// SQLite's extended code, 0 where it has none.
+    pub fn sqlite_code(&self) -> i32 {
+        match self {
+            Self::Store(error) => error.sqlite_code(),
+            Self::Sqlite { source, .. } => code_of(source),
+            Self::Unreadable { .. }
+            | Self::TooManyFollow { .. }
+            | Self::LostTransaction
+            | Self::BadShape { .. }
+            | Self::Unsent { .. }
+            | Self::Key { .. }
+            | Self::NoTransaction { .. } => 0,
+        }
+    }
+
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -63,6 +95,10 @@ impl SyncError {
             Self::Unreadable { .. } => wait("the table is compared with what the server has as soon as it can be read again"),
             Self::TooManyFollow { .. } => here("give the row another key in the application"),
             Self::BadShape { .. } => here("update whimbrel to the version that wrote it, or a later one"),
+            Self::Unsent { .. } => {
+                wait("it runs by itself as soon as they are sent; `whimbrel sync` sends them now, where the server can be reached")
+            }
+            Self::Key { .. } => operator("publish a revision whose `key` is over the old row's own columns"),
             Self::NoTransaction { .. } => here("report this: it should not happen"),
         }
     }

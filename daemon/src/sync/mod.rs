@@ -4,6 +4,7 @@
 //!
 //! Everything here works inside the caller's write transaction on one file, and knows neither the server nor migrations.
 
+pub mod across;
 pub mod answer;
 pub mod boot;
 pub mod capture;

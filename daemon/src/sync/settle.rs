@@ -78,8 +78,8 @@ impl Touch {
     /// An edit that is known, after this.
     fn again(&self, edit: &Edit, stamp: Stamp, derived: bool) -> Edit {
         let sent = match (edit.sent, self.source) {
-            // A sweep knows no better when it was made.
-            (Sent::Never, Source::Sweep { .. }) => return edit.clone(),
+            // A sweep knows no better when it was made; and where every edit was noted, there is none since it was sent.
+            (Sent::Never, Source::Sweep { .. }) | (_, Source::Sweep { missed: false }) => return edit.clone(),
             (Sent::Never, Source::Journal) => Sent::Never,
             (Sent::As(_) | Sent::EditedSince, _) => Sent::EditedSince,
         };
@@ -134,7 +134,8 @@ pub fn settle(
     for (id, hash) in now {
         let touched = touch.touched(*id);
         // What a migration gave to a column that is new is not recorded, and is no edit until somebody writes there.
-        let changed = recorded.gone || recorded.hash(*id).map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
+        let known = recorded.hash(*id);
+        let changed = recorded.gone || known.map_or_else(|| touch.counts_unknown(*id), |known| known != *hash);
         match columns.position(*id) {
             None if changed => {
                 columns.insert(*id, Edit { base, stamp: touched.unwrap_or(touch.last), sent: Sent::Never, derived, columns: Vec::new() })
@@ -142,7 +143,8 @@ pub fn settle(
             None => {}
             Some(at) => {
                 let edit = &mut columns.0[at].1;
-                if !changed && edit.sent == Sent::Never {
+                // Where nothing is known of the value, a migration carried the edit here, and nothing says that it was undone.
+                if !changed && known.is_some() && edit.sent == Sent::Never {
                     columns.0.remove(at);
                 } else if let Some(stamp) = touched {
                     *edit = touch.again(edit, stamp, derived);
@@ -155,10 +157,10 @@ pub fn settle(
 }
 
 /// Edits column by column, by id; the `columns` of each are empty.
-struct Flat(Vec<(u32, Edit)>);
+pub(in crate::sync) struct Flat(pub(in crate::sync) Vec<(u32, Edit)>);
 
 impl Flat {
-    fn of(edits: Vec<Edit>) -> Self {
+    pub(in crate::sync) fn of(edits: Vec<Edit>) -> Self {
         let each = |edit: Edit| edit.columns.clone().into_iter().map(move |id| (id, Edit { columns: Vec::new(), ..edit.clone() }));
         let mut flat: Vec<_> = edits.into_iter().flat_map(each).collect();
         flat.sort_unstable_by_key(|(id, _)| *id);
@@ -175,7 +177,7 @@ impl Flat {
     }
 
     /// Those that are alike in one.
-    fn into_edits(self) -> Vec<Edit> {
+    pub(in crate::sync) fn into_edits(self) -> Vec<Edit> {
         let mut edits: Vec<Edit> = Vec::new();
         for (id, edit) in self.0 {
             let alike = |e: &&mut Edit| (e.base, e.stamp, e.sent, e.derived) == (edit.base, edit.stamp, edit.sent, edit.derived);
@@ -329,6 +331,14 @@ mod tests {
         assert_eq!(routine, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3])]));
         let missed = settle(&Touch::swept(stamp(9), true), Some(&known()), known_dirty, Some(&now), &TRACKED, false);
         assert_eq!(missed, entry(Deed::Edit, &[edit(1, Sent::Never, &[2]), edit(9, Sent::Never, &[3, 70])]));
+    }
+
+    #[test]
+    fn an_edit_that_a_migration_carried_to_a_column_of_which_nothing_is_known_stays_one() {
+        let carried = entry(Deed::Edit, &[edit(1, Sent::Never, &[70])]);
+        let swept = settle(&Touch::swept(stamp(9), false), Some(&known()), carried.clone(), Some(&vec![(2, 0), (3, 0), (70, 7)]), &TRACKED, false);
+        assert_eq!(swept, carried);
+        assert_eq!(settle(&Touch::new(mask(&[2]), stamp(9)), Some(&known()), carried.clone(), Some(&vec![(2, 0)]), &TRACKED, false), carried);
     }
 
     #[test]

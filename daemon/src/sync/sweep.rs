@@ -48,6 +48,11 @@ pub fn mark_routine(connection: &Connection, now_ms: i64) -> Result<u32, SyncErr
 /// Compares up to `most` rows of the tables that are marked, inside the caller's write transaction. Best after a fold in the
 /// same transaction: what the journal tells has better stamps. With an error the transaction is to be rolled back.
 pub fn sweep(connection: &Connection, most: usize) -> Result<Swept, SyncError> {
+    sweep_some(connection, most, &|_| true)
+}
+
+/// [`sweep`], of those marked tables that `which` takes.
+pub fn sweep_some(connection: &Connection, most: usize, which: &dyn Fn(&Sweep) -> bool) -> Result<Swept, SyncError> {
     if connection.is_autocommit() {
         return Err(SyncError::NoTransaction { doing: "comparing rows with what was recorded" });
     }
@@ -56,7 +61,7 @@ pub fn sweep(connection: &Connection, most: usize) -> Result<Swept, SyncError> {
     let columns = |id: u32| tables.iter().find(|t| t.id == id).map(|t| t.key.len());
     let seq = journal::extent(connection)?.last;
     let mut left = most;
-    for mut at in journal::sweeps(connection, &columns)? {
+    for mut at in journal::sweeps(connection, &columns)?.into_iter().filter(which) {
         let Some(table) = tables.iter().find(|t| t.id == at.table) else {
             journal::end_sweep(connection, at.table)?;
             continue;

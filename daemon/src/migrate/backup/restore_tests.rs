@@ -14,9 +14,8 @@ use crate::{
     config::DatabaseRule,
     migrate::{
         apply::Policy,
-        backup::{Reason, Shelf, list, take, witness::Witness},
+        backup::{Reason, Shelf, list, take},
         chain::Chain,
-        live::Live,
     },
     store::{device::DeviceStore, managed},
 };
@@ -43,8 +42,9 @@ impl Bed {
             app_version: None,
             app_sqlite: None,
             create: true,
+            capture: Default::default(),
         };
-        let site = Site { path: path.clone(), rule, live: Live::default(), seen: Arc::default(), witness: Witness::default() };
+        let site = Site::new(path.clone(), rule);
         let app = Connection::open(&path).unwrap();
         app.pragma_update(None, "journal_mode", journal_mode).unwrap();
         app.execute_batch("CREATE TABLE mine(x); INSERT INTO mine VALUES (1)").unwrap();
