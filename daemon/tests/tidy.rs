@@ -24,7 +24,24 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cycle", &["config", "migrate", "protocol", "replicate", "store", "sync", "transport", "trust", "wake"]),
     ("control", &["config", "cycle", "migrate", "protocol", "replicate", "store", "sync", "trust", "wake"]),
     ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "wake"]),
-    ("cli", &["ambient", "config", "control", "daemon", "enroll", "migrate", "protocol", "publish", "replicate", "store", "sync", "telemetry", "transport"]),
+    (
+        "cli",
+        &[
+            "ambient",
+            "config",
+            "control",
+            "daemon",
+            "enroll",
+            "migrate",
+            "protocol",
+            "publish",
+            "replicate",
+            "store",
+            "sync",
+            "telemetry",
+            "transport",
+        ],
+    ),
 ];
 
 /// Crates that only these places may name.

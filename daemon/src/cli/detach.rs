@@ -43,7 +43,12 @@ fn one(database: &str, gone: &Detached) -> String {
     let mut lines = vec![format!("{database}: {} removed", count(gone.objects as u64, "object"))];
     if let Some(file) = &gone.file {
         let left = gone.left;
-        let parts = [(left.unsent, "row", "not sent"), (left.conflicts, "conflict", "not decided"), (left.quarantined, "row", "in quarantine"), (left.archived, "value", "from the archive")];
+        let parts = [
+            (left.unsent, "row", "not sent"),
+            (left.conflicts, "conflict", "not decided"),
+            (left.quarantined, "row", "in quarantine"),
+            (left.archived, "value", "from the archive"),
+        ];
         let parts: Vec<String> = parts.iter().filter(|(n, ..)| *n > 0).map(|(n, noun, what)| format!("{} {what}", count(*n, noun))).collect();
         lines.push(format!("  {}: {}", clean(&file.to_string_lossy()), parts.join(", ")));
     }

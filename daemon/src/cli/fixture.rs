@@ -120,10 +120,7 @@ pub(crate) fn well() -> Snapshot {
             error: None,
             remedy: None,
         },
-        databases: vec![DatabaseView {
-            rows: Some(RowsView { checked_ms: Some(NOW_MS - 12_000), ..RowsView::default() }),
-            ..database("a.db", 1)
-        }],
+        databases: vec![DatabaseView { rows: Some(RowsView { checked_ms: Some(NOW_MS - 12_000), ..RowsView::default() }), ..database("a.db", 1) }],
         health: vec![],
     }
 }
@@ -622,6 +619,7 @@ pub(crate) fn detached() -> Vec<RowsDone> {
     let left = Left { unsent: 3, conflicts: 1, quarantined: 0, archived: 2 };
     let file = Some("/var/lib/notes/a.db-whimbrel-left.json".into());
     let detached = Some(Detached { left, file, objects: 31 });
-    let nothing = RowsDone { database: "/var/lib/notes/b.db".into(), detached: Some(Detached { objects: 12, ..Detached::default() }), ..RowsDone::default() };
+    let nothing =
+        RowsDone { database: "/var/lib/notes/b.db".into(), detached: Some(Detached { objects: 12, ..Detached::default() }), ..RowsDone::default() };
     vec![RowsDone { database: "/var/lib/notes/a.db".into(), detached, ..RowsDone::default() }, nothing]
 }

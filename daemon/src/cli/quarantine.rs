@@ -152,9 +152,8 @@ fn print(out: &Output, rows: &[WaitingView], total: u64, human: impl FnOnce(&Loo
 
 /// Whether a row has this key, as a person writes it: a text as it is, or as it is shown.
 fn is(row: &WaitingView, key: &[String]) -> bool {
-    let one = |value: &whimbrel_shared::value::Value, text: &String| {
-        format!("{value:?}") == *text || *value == whimbrel_shared::value::Value::text(text)
-    };
+    let one =
+        |value: &whimbrel_shared::value::Value, text: &String| format!("{value:?}") == *text || *value == whimbrel_shared::value::Value::text(text);
     row.key.len() == key.len() && row.key.iter().zip(key).all(|(value, text)| one(value, text))
 }
 

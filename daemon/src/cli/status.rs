@@ -242,7 +242,10 @@ fn rows_line(rows: &RowsView, look: &Look) -> String {
             parts.push((text, Some(painted)));
         }
     };
-    waits(conflicts_open, format!("{} open", if conflicts_open == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", more(conflicts_open)) }));
+    waits(
+        conflicts_open,
+        format!("{} open", if conflicts_open == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", more(conflicts_open)) }),
+    );
     waits(quarantined, format!("{} in quarantine", more(quarantined)));
     match (rows.checked_ms, rows.standing.exchanged_ms) {
         (Some(at), _) => parts.push(cell(format!("exchanged {}", look.ago(at)))),

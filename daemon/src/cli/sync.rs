@@ -39,7 +39,9 @@ pub struct Args {
 pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let order = PersonOrder::Exchange { verify: args.verify };
     let look = out.look();
-    let code = |rows: &[RowsDone]| if rows.iter().flat_map(|r| r.compared.iter().flatten()).all(VerifiedTable::is_equal) { ExitCode::Done } else { ExitCode::Failed };
+    let code = |rows: &[RowsDone]| {
+        if rows.iter().flat_map(|r| r.compared.iter().flatten()).all(VerifiedTable::is_equal) { ExitCode::Done } else { ExitCode::Failed }
+    };
     rows::carry_out(out, args.database.as_deref(), order, SYNC_SCHEMA, |rows| human(rows, &look), code)
 }
 

@@ -49,7 +49,8 @@ impl Core {
             let Some(deed) = deed(&request.order) else { continue };
             for path in self.meant(request) {
                 let Some(looked) = self.sites[&path].looked.clone() else { continue };
-                let (shared, site, chain) = (self.shared.clone(), self.sites[&path].site.clone(), self.chain(&self.sites[&path].site.rule.app.clone())?);
+                let (shared, site, chain) =
+                    (self.shared.clone(), self.sites[&path].site.clone(), self.chain(&self.sites[&path].site.rule.app.clone())?);
                 let deed = deed.clone();
                 let done = tokio::task::spawn_blocking(move || by_hand::decide(&shared, &site, &looked, &chain, &deed)).await;
                 let outcome = done.expect("deciding does not panic").map(|(words, standing)| {
@@ -69,8 +70,13 @@ impl Core {
         for request in requests {
             match request.order {
                 PersonOrder::Exchange { verify } => {
-                    for path in self.meant(request) {
+                    let meant = self.meant(request);
+                    for path in meant.iter().cloned() {
                         let outcome = self.exchanged(&path, verify).await?;
+                        // Of many, those that exchange none are not what was meant.
+                        if meant.len() > 1 && outcome.as_ref().is_err_and(|why| why.code == "rows_none") {
+                            continue;
+                        }
                         self.said.push(Said { request: request.id, database: path, outcome });
                     }
                 }
@@ -114,6 +120,10 @@ impl Core {
         };
         if let Err(none) = by_hand::Says::at(&chain, looked.position) {
             return Ok(Err(none));
+        }
+        if looked.half_done.is_some() {
+            let message = "a migration is half done, and rows wait for it".to_owned();
+            return Ok(Err(Refusal { code: "rows_half_done", message, remedy: here("`whimbrel status` says where it stands") }));
         }
         if let Some(error) = &state.rows.error {
             return Ok(Err(Refusal { code: "rows_failed", message: error.clone(), remedy: here("`whimbrel status` says what stands in the way") }));

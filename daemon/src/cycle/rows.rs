@@ -102,6 +102,8 @@ impl Core {
 
     /// Exchanges the rows of every database whose version has any to exchange.
     pub(super) async fn rows(&mut self) -> Result<Result<(), TransportError>, StoreError> {
+        // What an earlier one did is no news.
+        self.sites.values_mut().for_each(|state| state.rows.did = Replicated::default());
         let paths = self.sites.keys().cloned().collect();
         self.each(paths, Purpose::Exchange).await
     }

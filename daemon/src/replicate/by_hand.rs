@@ -361,7 +361,11 @@ pub fn leave(shared: &Shared, site: &Site, chain: &Chain, keep_history: bool) ->
     })
     .map_err(|error| match broken.take() {
         None => Refusal::from(error),
-        Some(why) => Refusal::new("rows_failed", format!("what was not exchanged cannot be written beside {}: {why}", site.path.display()), here("let the daemon's user write there, or free some disk space")),
+        Some(why) => Refusal::new(
+            "rows_failed",
+            format!("what was not exchanged cannot be written beside {}: {why}", site.path.display()),
+            here("let the daemon's user write there, or free some disk space"),
+        ),
     })?;
     Ok(gone)
 }

@@ -194,7 +194,9 @@ impl<'a> Deciding<'a> {
     /// Decides a conflict. Returns what was done, in words.
     pub fn resolve(&self, id: i64, choice: Choice) -> Result<Outcome, SyncError> {
         fold(self.connection, self.boot, Origin::App, self.now_ms, None)?;
-        let Some(it) = conflict::get(self.connection, id, &|table| self.tables.key_columns(table))? else { return Ok(Err(Undecidable::NoConflict(id))) };
+        let Some(it) = conflict::get(self.connection, id, &|table| self.tables.key_columns(table))? else {
+            return Ok(Err(Undecidable::NoConflict(id)));
+        };
         if let Some(how) = &it.detail.decided {
             // Asked twice, as after a crash: the answer is the same.
             let same = how.strip_prefix(choice.as_str()).and_then(|rest| rest.strip_prefix(": "));
@@ -316,7 +318,8 @@ impl<'a> Deciding<'a> {
             return Ok(Err(Undecidable::RowBack(shown(&it.key))));
         }
         let known = |id: u32| shape.columns.iter().any(|c| c.id == id);
-        let mut cells: Vec<(u32, &Value)> = it.detail.columns.iter().filter_map(|c| Some((c.column, c.arrived.as_ref()?))).filter(|(id, _)| known(*id)).collect();
+        let mut cells: Vec<(u32, &Value)> =
+            it.detail.columns.iter().filter_map(|c| Some((c.column, c.arrived.as_ref()?))).filter(|(id, _)| known(*id)).collect();
         cells.sort_by_key(|(id, _)| *id);
         let key = it.key();
         let missing: Vec<u32> = shape.columns.iter().map(|c| c.id).filter(|id| !cells.iter().any(|(known, _)| known == id)).collect();

@@ -106,7 +106,9 @@ pub fn write_down(connection: &Connection, tables: &Tables, now_ms: i64, to: &mu
         }
     }
     list.next("quarantined");
-    quarantine::each(connection, &mut |row, code, why| list.one(&json!({ "table": name(row.table), "code": code.as_str(), "why": why, "row": row })))?;
+    quarantine::each(connection, &mut |row, code, why| {
+        list.one(&json!({ "table": name(row.table), "code": code.as_str(), "why": why, "row": row }))
+    })?;
     list.next("archived");
     archived(connection, &mut |one| list.one(one))?;
     list.raw("]}\n");
@@ -139,8 +141,9 @@ fn unsent(connection: &Connection, tables: &Tables, place: &Place, entry: &Entry
 
 fn archived(connection: &Connection, each: &mut dyn FnMut(&Json)) -> Result<(), SyncError> {
     let doing = "reading the archive";
-    let mut statement =
-        connection.prepare("SELECT at_ms, version, why, name, key, column_name, value, wall_ms FROM main._whimbrel_archive ORDER BY id").map_err(sqlite(doing))?;
+    let mut statement = connection
+        .prepare("SELECT at_ms, version, why, name, key, column_name, value, wall_ms FROM main._whimbrel_archive ORDER BY id")
+        .map_err(sqlite(doing))?;
     let mut rows = statement.query([]).map_err(sqlite(doing))?;
     while let Some(row) = rows.next().map_err(sqlite(doing))? {
         let read = || -> rusqlite::Result<Json> {
@@ -148,7 +151,9 @@ fn archived(connection: &Connection, each: &mut dyn FnMut(&Json)) -> Result<(), 
             let key: Json = serde_json::from_str(&key).unwrap_or(Json::String(key));
             let (at_ms, version, why): (i64, u32, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let (table, column, wall_ms): (String, Option<String>, i64) = (row.get(3)?, row.get(5)?, row.get(7)?);
-            Ok(json!({ "table": table, "key": key, "column": column, "value": held, "why": why, "version": version, "at_ms": at_ms, "wall_ms": wall_ms }))
+            Ok(
+                json!({ "table": table, "key": key, "column": column, "value": held, "why": why, "version": version, "at_ms": at_ms, "wall_ms": wall_ms }),
+            )
         };
         each(&read().map_err(sqlite(doing))?);
     }
@@ -217,13 +222,8 @@ mod tests {
     fn file() -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch("CREATE TABLE a_whimbrel_b(x); CREATE TABLE own(x)").unwrap();
-        let identity = FileIdentity {
-            client_id: whimbrel_shared::ids::ClientId::from_dice(1),
-            app: "notes".parse().unwrap(),
-            epoch: 1,
-            device: 1,
-            inode: 1,
-        };
+        let identity =
+            FileIdentity { client_id: whimbrel_shared::ids::ClientId::from_dice(1), app: "notes".parse().unwrap(), epoch: 1, device: 1, inode: 1 };
         managed::prepare(&connection, &identity).unwrap();
         journal::make(&connection).unwrap();
         connection.execute_batch("CREATE TRIGGER _whimbrel_capture_1_ai AFTER INSERT ON own BEGIN SELECT 1; END").unwrap();

@@ -133,13 +133,17 @@ mod tests {
         let item = standing.tables.iter().find(|t| t.table == 2).unwrap();
         assert_eq!((item.name.as_deref(), item.quarantined, item.conflicts_open), (Some("item"), 1, 1));
         let view: (i64, i64, i64, i64) = connection
-            .query_row("SELECT unsent, unfolded, conflicts_open, quarantined FROM _whimbrel_sync", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))
+            .query_row("SELECT unsent, unfolded, conflicts_open, quarantined FROM _whimbrel_sync", [], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?))
+            })
             .unwrap();
         assert_eq!(view, (10_100, 2, 1, 1));
-        let named: (String, i64, String) =
-            connection.query_row("SELECT table_name, key, kind FROM _whimbrel_conflicts WHERE open", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
+        let named: (String, i64, String) = connection
+            .query_row("SELECT table_name, key, kind FROM _whimbrel_conflicts WHERE open", [], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))
+            .unwrap();
         assert_eq!(named, ("item".to_owned(), 7, "held".to_owned()));
-        let waits: (String, String) = connection.query_row("SELECT table_name, code FROM _whimbrel_waiting", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+        let waits: (String, String) =
+            connection.query_row("SELECT table_name, code FROM _whimbrel_waiting", [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
         assert_eq!(waits, ("item".to_owned(), "unique".to_owned()));
     }
 }
