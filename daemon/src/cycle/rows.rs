@@ -23,7 +23,7 @@ use crate::{
         gate::item,
         work::{Looked, Shared, Site},
     },
-    replicate::{self, At, Means, ReplicateError, Replicated},
+    replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::{StoreError, journal},
     sync::boot::Boot,
     transport::{TransportError, server::Server},
@@ -176,7 +176,7 @@ fn exchange(
         synced_at: &synced_at,
     };
     let boot = || Boot::of_machine(shared.ambient.now_ms());
-    let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop };
+    let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop, pace: Pace::Measured };
     let did = match purpose {
         Purpose::Exchange => replicate::replicate(&mut file, &at, &means)?,
         Purpose::Drain => replicate::drain(&mut file, &at, &means, Instant::now() + DRAIN).map(|_| Replicated::default())?,
