@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,6 +35,7 @@ use whimbrel::{
         verify::{Unequal, Verified, verify},
     },
     transport::{
+        Http, HttpRequest, Sending,
         http::Reqwest,
         server::{Credential, Server as Door},
     },
@@ -124,6 +125,44 @@ impl Drop for Space {
     }
 }
 
+/// What went over a wire.
+#[derive(Debug)]
+pub struct Traffic {
+    /// Bytes of bodies, both ways.
+    pub bytes: AtomicU64,
+    /// Pulls that were answered.
+    pub pulls: AtomicU64,
+    /// The exchange is stopped once so many were.
+    pub stop_after: AtomicU64,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { bytes: AtomicU64::new(0), pulls: AtomicU64::new(0), stop_after: AtomicU64::new(u64::MAX) }
+    }
+}
+
+/// A wire that counts.
+struct Watched {
+    inner: Reqwest,
+    traffic: Arc<Traffic>,
+    halt: Halt,
+}
+
+impl Http for Watched {
+    fn send(&self, request: HttpRequest) -> Sending<'_> {
+        Box::pin(async move {
+            let (sent, pull) = (request.body.len(), request.url.contains("/api/sync/pull"));
+            let answer = self.inner.send(request).await?;
+            self.traffic.bytes.fetch_add((sent + answer.body.len()) as u64, Relaxed);
+            if pull && self.traffic.pulls.fetch_add(1, Relaxed) + 1 >= self.traffic.stop_after.load(Relaxed) {
+                self.halt.stop.store(true, Relaxed);
+            }
+            Ok(answer)
+        })
+    }
+}
+
 /// One database of a device of its own.
 pub struct Replica {
     /// The application's connection.
@@ -138,6 +177,10 @@ pub struct Replica {
     pub skew_ms: Arc<AtomicI64>,
     /// What its device proves itself with.
     pub token: String,
+    /// What went over its wire.
+    pub traffic: Arc<Traffic>,
+    /// Stops its exchanges.
+    pub halt: Halt,
     door: Door,
     ambient: Ambient,
 }
@@ -161,15 +204,17 @@ impl Replica {
         let ambient = Ambient::new(move || real.now_ms() + skew.load(Relaxed), move || dice.dice());
         let token = space.enroll();
         let url = format!("http://{}", space.server.as_ref().expect("it runs").addr());
-        let door = Door::new(Arc::new(Reqwest::new(None).expect("a client")), url, Credential::Device(token.clone()), ambient.clone());
-        let mut replica = Self { app, path, identity, version: 0, skew_ms, token, door, ambient };
+        let (traffic, halt) = (Arc::new(Traffic::default()), Halt::default());
+        let wire = Watched { inner: Reqwest::new(None).expect("a client"), traffic: Arc::clone(&traffic), halt: halt.clone() };
+        let door = Door::new(Arc::new(wire), url, Credential::Device(token.clone()), ambient.clone());
+        let mut replica = Self { app, path, identity, version: 0, skew_ms, token, traffic, halt, door, ambient };
         replica.migrate(space, version);
         replica
     }
 
     /// The same with an older content, as a person would copy it back while nothing runs.
     pub fn replaced(self, content: &[u8]) -> Self {
-        let Self { app, path, identity, version, skew_ms, token, door, ambient } = self;
+        let Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient } = self;
         app.close().expect("the application ends");
         for beside in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
@@ -177,7 +222,7 @@ impl Replica {
         std::fs::write(&path, content).expect("the file can be written");
         let app = Connection::open(&path).expect("the file opens");
         app.busy_timeout(LIMIT).expect("a timeout");
-        Self { app, path, identity, version, skew_ms, token, door, ambient }
+        Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient }
     }
 
     /// Applies the chain up to a version.
@@ -210,7 +255,7 @@ impl Replica {
     }
 
     fn open(&self) -> Managed {
-        Managed::open(&self.path, Missing::Refuse, LIMIT, Halt::default()).expect("the file opens")
+        Managed::open(&self.path, Missing::Refuse, LIMIT, self.halt.clone()).expect("the file opens")
     }
 
     /// Exchanges rows.

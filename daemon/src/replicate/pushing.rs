@@ -126,12 +126,12 @@ impl Replication<'_, '_> {
             let (settled, worked, commit) = self.write(|file, tables| {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
+                // A push before it may have been taken, and nobody here knows what was in it: perhaps the file went back.
+                stands.tell_again |= stands.answered + 1 != request.head.order;
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);
                     stands.acked = stands.acked.max(highest);
-                    // A push before it may have been taken, and nobody here knows what was in it: perhaps the file went back.
-                    stands.tell_again |= stands.answered + 1 != request.head.order;
                     stands.answered = request.head.order;
                 }
                 Ok(answer::settle(file, tables, some, answer.first, answer.newest, &mut stands, &boot(), ambient.now_ms())?)

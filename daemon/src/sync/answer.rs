@@ -65,6 +65,7 @@ pub fn settle(
         tables,
         lander: Lander::open(connection, tables, now_ms)?,
         first,
+        sure: !stands.tell_again,
         now_ms,
         done: Settled::default(),
         renumber: Vec::new(),
@@ -91,6 +92,8 @@ struct Settling<'c, 't> {
     tables: &'t Tables,
     lander: Lander<'c, 't>,
     first: u64,
+    /// Whether the file knows everything that it wrote itself. Else nothing that is accepted makes a row known: it is told again.
+    sure: bool,
     now_ms: i64,
     done: Settled,
     /// Rows that get another key once all answers are in.
@@ -115,18 +118,18 @@ impl Settling<'_, '_> {
         let mut row = Answering { shape, change, key, row: None, recorded, seq: entry.as_ref().map_or(0, Entry::seq), entry };
         row.row = self.lander.writer(shape).read(&row.key)?;
         match answered.answer {
-            None => {
+            None if self.sure => {
                 self.done.accepted += 1;
                 row.clear();
                 row.know(answered.version.unwrap_or(0), &[]);
                 self.settled(row, waiting.is_some(), false)
             }
-            Some(Answer::Behind) => {
+            None | Some(Answer::Behind) => {
                 self.done.accepted += 1;
                 row.clear();
                 self.settled(row, false, waiting.is_some())
             }
-            Some(Answer::Merged { version, stands }) => self.merged(row, *version, stands.as_deref(), waiting.is_some()),
+            Some(Answer::Merged { version, stands }) => self.merged(row, version.filter(|_| self.sure), stands.as_deref(), waiting.is_some()),
             Some(Answer::SendWhole { seen }) => {
                 self.done.again += 1;
                 row.send_whole(*seen);

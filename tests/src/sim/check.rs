@@ -104,7 +104,7 @@ fn table(world: &World, id: i64) -> Option<&'static Table> {
 
 /// A person decides one thing in each file that waits for one. Whether anything was decided.
 fn decide(world: &World) -> Result<bool, String> {
-    let mut any = false;
+    let (mut any, mut orphans) = (false, Vec::new());
     for file in 0..world.files.len() {
         let (open, quarantine) = with_app(world, file, |connection| {
             let open = texts(
@@ -115,6 +115,7 @@ fn decide(world: &World) -> Result<bool, String> {
             (open, texts(connection, "SELECT tab, k1, k2, code, row FROM _whimbrel_quarantine"))
         });
         // A row that waits for its parent waits for somebody else to decide.
+        orphans.extend(quarantine.iter().filter(|row| row[3] == "'parent_missing'").map(|row| (file, row.clone())));
         let quarantine = quarantine.into_iter().filter(|row| row[3] != "'parent_missing'");
         let first = open.into_iter().map(|row| (row, true)).chain(quarantine.map(|row| (row, false))).next();
         let Some((row, is_conflict)) = first else { continue };
@@ -134,14 +135,8 @@ fn decide(world: &World) -> Result<bool, String> {
             }
             (true, _) => format!("DELETE FROM {} WHERE {at}", table.name),
             (false, "unique") => {
-                let waits: Row = serde_json::from_str(row[4].trim_matches('\'')).map_err(|e| e.to_string())?;
-                let columns = world.map.table(table.name).expect("it is ours");
-                let of = |column: &&str| {
-                    let id = columns.column(column).expect("it is ours").id;
-                    let value = waits.values.iter().flatten().find(|(other, _)| *other == id).map(|(_, value)| value);
-                    format!("{column} = {}", value.map_or_else(|| "NULL".to_owned(), literal))
-                };
-                let holds = table.unique.iter().map(of).collect::<Vec<_>>().join(" AND ");
+                let of = |column: &&str| Ok(format!("{column} = {}", value_of(world, table, column, &row[4])?));
+                let holds = table.unique.iter().map(of).collect::<Result<Vec<_>, String>>()?.join(" AND ");
                 let set: Vec<String> = table.unique.iter().map(|column| format!("{column} = {}", fresh())).collect();
                 format!("UPDATE {} SET {} WHERE {holds}", table.name, set.join(", "))
             }
@@ -153,7 +148,24 @@ fn decide(world: &World) -> Result<bool, String> {
         };
         world.shared.run(file, &sql);
     }
+    // The parent was never sent and is no more, as where a file went back: somebody makes it anew.
+    if let (false, Some((file, row))) = (any, orphans.into_iter().next()) {
+        let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
+        let (column, parent) = table.parent.ok_or("a table without parents waits for one")?;
+        let refers_to = value_of(world, table, column, &row[4])?;
+        world.count("decided");
+        world.shared.run(file, &format!("INSERT OR IGNORE INTO {parent}(id) VALUES ({refers_to})"));
+        any = true;
+    }
     Ok(any)
+}
+
+/// What a row in quarantine has in a column, in SQL.
+fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<String, String> {
+    let waits: Row = serde_json::from_str(row.trim_matches('\'')).map_err(|e| e.to_string())?;
+    let id = world.map.table(table.name).and_then(|t| t.column(column)).ok_or("a column that is not ours")?.id;
+    let value = waits.values.iter().flatten().find(|(other, _)| *other == id).map(|(_, value)| value);
+    Ok(value.map_or_else(|| "NULL".to_owned(), literal))
 }
 
 /// Takes down every token that is in a conflict, in quarantine or in an archive now.
