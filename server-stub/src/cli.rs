@@ -8,14 +8,14 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use whimbrel_shared::{
-    duration::Span,
+    duration::{BadSpan, Span},
     ids::{AppName, SpaceName},
     remedy::{Remedy, here},
 };
 
 use crate::{
     secrets::{Kind, Scope, Secret, now_ms},
-    server::{Config, ServeError, StoreAt, serve},
+    server::{Config, Keep, ServeError, StoreAt, serve},
     store::{KeyInfo, NewKey, NewToken, Store, StoreError, TokenInfo},
 };
 
@@ -51,6 +51,15 @@ struct Serve {
     /// Where the store is, as sqlite:PATH; made if it is not there
     #[arg(long, required_unless_present = "dev")]
     store: Option<StoreAt>,
+    /// How long deletions of rows are remembered; a device that was away for longer takes a snapshot. 1d to 3650d
+    #[arg(long, default_value_t = Keep::default().deleted, value_parser = kept)]
+    keep_deleted: Span,
+    /// How long answers to pushes are remembered, so that one that is sent again gets the same. 1d to 3650d
+    #[arg(long, default_value_t = Keep::default().answers, value_parser = kept)]
+    keep_answers: Span,
+    /// How long conflicts that are decided are listed; those that wait for somebody stay. 1d to 3650d
+    #[arg(long, default_value_t = Keep::default().conflicts, value_parser = kept)]
+    keep_conflicts: Span,
     /// For trying out: a store in ./whimbrel-dev unless --store says otherwise, and a key and a token on stdout
     #[arg(long)]
     dev: bool,
@@ -203,7 +212,8 @@ async fn serve_until_signal(args: Serve) -> Result<(), CliError> {
         println!("enrolment token for {}: {}", args.app, token.reveal());
     }
     let listen = args.listen;
-    let mut server = serve(Config { listen, store }).await?;
+    let keep = Keep { deleted: args.keep_deleted, answers: args.keep_answers, conflicts: args.keep_conflicts };
+    let mut server = serve(Config { listen, store, keep }).await?;
     // Others wait for exactly this line.
     println!("listening on http://{}", server.addr());
     tokio::select! {
@@ -296,6 +306,11 @@ fn token_line(token: &TokenInfo) -> String {
         (None, uses) => format!("{uses} use(s) left"),
     };
     format!("{:<6} {:<32} {:<16} {state}", token.id, token.app.as_str(), token.space.as_str())
+}
+
+fn kept(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse().map_err(|e: BadSpan| e.to_string())?;
+    if (Keep::SHORTEST..=Keep::LONGEST).contains(&span) { Ok(span) } else { Err(format!("it is kept from {} to {}", Keep::SHORTEST, Keep::LONGEST)) }
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -1,12 +1,13 @@
 //! The Whimbrel server: keeps published migrations, enrols devices, tells each database what it may do, and takes
 //! reports. One process over one [`store::Store`].
 //!
-//! Arrows point down: `main → cli → server → api → store → decide → whimbrel_shared`.
+//! Arrows point down: `main → cli → server → api → store → lift → decide → whimbrel_shared`.
 
 mod api;
 pub mod cli;
 mod decide;
 mod door;
+mod lift;
 mod limit;
 mod problem;
 pub mod secrets;
@@ -14,4 +15,4 @@ mod seen;
 pub mod server;
 pub mod store;
 
-pub use server::{Config, ServeError, Server, serve};
+pub use server::{Config, Keep, ServeError, Server, serve};

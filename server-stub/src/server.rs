@@ -10,14 +10,17 @@ use std::{
 
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::{info, warn};
-use whimbrel_shared::remedy::{Remedy, here, wait};
+use whimbrel_shared::{
+    duration::Span,
+    remedy::{Remedy, here, wait},
+};
 
 use crate::{
     api::{self, App},
     door::{self, Door},
     secrets::now_ms,
     seen::FLUSH_EVERY,
-    store::{Store, StoreError, sqlite::SqliteStore},
+    store::{Store, StoreError, rows::Forget, sqlite::SqliteStore},
 };
 
 /// Longest that requests under way may take once the server was told to stop.
@@ -57,6 +60,38 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where its store is.
     pub store: StoreAt,
+    /// How long it remembers.
+    pub keep: Keep,
+}
+
+/// How long a server remembers what rows leave behind. Each from [`Keep::SHORTEST`] to [`Keep::LONGEST`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Deletions of rows. A device that was away for longer takes a snapshot.
+    pub deleted: Span,
+    /// Answers to pushes. A push that is sent again after that is refused, and the device takes a snapshot.
+    pub answers: Span,
+    /// Conflicts that are decided. Those that wait for somebody stay.
+    pub conflicts: Span,
+}
+
+impl Keep {
+    /// A device that is off over night must not need a snapshot each morning.
+    pub const SHORTEST: Span = Span::from_millis(86_400_000);
+    /// The longest that a [`Span`] can be.
+    pub const LONGEST: Span = Span::from_millis(3_650 * 86_400_000);
+
+    fn forget(self, now_ms: i64) -> Forget {
+        let before = |kept: Span| now_ms.saturating_sub(i64::try_from(kept.as_millis()).unwrap_or(i64::MAX));
+        Forget { deleted_ms: before(self.deleted), answers_ms: before(self.answers), conflicts_ms: before(self.conflicts) }
+    }
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        let month = Span::from_millis(30 * 86_400_000);
+        Self { deleted: month, answers: month, conflicts: month }
+    }
 }
 
 /// Why a server did not start.
@@ -110,7 +145,7 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let (door, serving) = door::open(listener, api::router(app.clone()), DRAIN);
     let serving = tokio::spawn(serving);
     let (stop_flushing, stopped) = oneshot::channel();
-    let flusher = tokio::spawn(flush(app, stopped));
+    let flusher = tokio::spawn(flush(app, config.keep, stopped));
     Ok(Server { addr, door, serving, stop_flushing, flusher })
 }
 
@@ -147,13 +182,10 @@ impl Server {
     }
 }
 
-/// How long deletions of rows, answers of pushes and decided conflicts are remembered. A device that was away for longer
-/// takes a snapshot.
-const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How often what is older is looked for.
+/// How often what is older than it is kept is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 
-async fn flush(app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
+async fn flush(app: Arc<App>, keep: Keep, mut stopped: oneshot::Receiver<()>) {
     let mut forgot: Option<Instant> = None;
     loop {
         let last = tokio::time::timeout(FLUSH_EVERY, &mut stopped).await.is_ok();
@@ -163,10 +195,9 @@ async fn flush(app: Arc<App>, mut stopped: oneshot::Receiver<()>) {
         }
         if forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
             forgot = Some(Instant::now());
-            let before_ms = now_ms().saturating_sub(REMEMBERED.as_millis() as i64);
-            match app.store.forget_rows(before_ms).await {
+            match app.store.forget_rows(keep.forget(now_ms())).await {
                 Ok(0) => {}
-                Ok(rows) => info!("{rows} deletions of rows from more than 30 days ago are forgotten"),
+                Ok(rows) => info!("{rows} deletions of rows from more than {} ago are forgotten", keep.deleted),
                 Err(e) => warn!("old deletions of rows could not be forgotten: {e}"),
             }
         }

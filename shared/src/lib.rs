@@ -9,6 +9,7 @@ pub mod hlc;
 pub mod ids;
 pub mod ledger;
 pub mod lens;
+pub mod lift;
 pub mod manifest;
 pub mod migration;
 pub mod near;

@@ -12,6 +12,7 @@ use crate::{
     fingerprint::SchemaChange,
     ids::{AppName, Digest, MigrationName},
     ledger::ColumnChange,
+    lift::Lift,
     manifest::{Manifest, Step},
     synced::SyncChange,
 };
@@ -172,6 +173,9 @@ pub struct Link {
     /// What this version does to which tables exchange rows, and how.
     #[serde(default, skip_serializing_if = "SyncChange::is_empty")]
     pub sync: SyncChange,
+    /// Its backfills of tables that exchange rows, as they are repeated for a row that an older version wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lifts: Vec<Lift>,
 }
 
 impl Link {
@@ -188,6 +192,7 @@ impl Link {
             min_sqlite: None,
             columns: None,
             sync: SyncChange::default(),
+            lifts: Vec::new(),
         }
     }
 }

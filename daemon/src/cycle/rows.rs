@@ -19,6 +19,7 @@ use crate::{
     migrate::{
         chain::Chain,
         connection::{Managed, Missing},
+        error::ApplyError,
         gate::item,
         ready::SchemaReady,
         work::{Looked, Shared, Site},
@@ -110,7 +111,7 @@ impl Core {
             jobs.spawn(async move {
                 let _permit = limit.acquire_owned().await.expect("the semaphore is never closed");
                 let done =
-                    tokio::task::spawn_blocking(move || exchange(&shared, &site, (&looked, &ready), &chain, &server, &handle, stop, purpose)).await;
+                    tokio::task::spawn_blocking(move || exchange(&shared, &site, &looked, &ready, &chain, &server, &handle, stop, purpose)).await;
                 (path, done.expect("an exchange of rows does not panic"))
             });
         }
@@ -132,6 +133,8 @@ impl Core {
                     state.rows.error = Some(error.to_string());
                     match error {
                         ReplicateError::Server(error) => outcome = outcome.and(Err(error)),
+                        // It goes on at the new version, in the next cycle.
+                        ReplicateError::File(ApplyError::Moved(why)) => tracing::debug!(database.path = %path.display(), "{why}"),
                         ReplicateError::File(error) => {
                             let severity = if error.is_busy() { Severity::Info } else { Severity::Warning };
                             state.health.push(item(error.code(), severity, format!("rows were not exchanged: {error}"), error.remedy()));
@@ -147,7 +150,8 @@ impl Core {
 fn exchange(
     shared: &Shared,
     site: &Site,
-    (looked, ready): (&Looked, &SchemaReady),
+    looked: &Looked,
+    ready: &SchemaReady,
     chain: &Chain,
     server: &Server,
     handle: &Handle,
@@ -155,9 +159,6 @@ fn exchange(
     purpose: Purpose,
 ) -> Result<(Replicated, Option<Footprint>), ReplicateError> {
     let mut file = Managed::open(&site.path, Missing::Refuse, PATIENCE, shared.halt.clone())?;
-    if !journal::is_there(&file.connection)? || !ready.holds(&file.connection)? {
-        return Ok((Replicated::default(), Some(Footprint::of(&site.path))));
-    }
     let synced_at =
         |version: u32| -> BTreeSet<u32> { chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default() };
     let identity = &looked.identity;
@@ -168,6 +169,7 @@ fn exchange(
         map: ready.map(),
         synced: ready.synced(),
         synced_at: &synced_at,
+        holds: &|file| ready.holds(file),
     };
     let boot = || Boot::of_machine(shared.ambient.now_ms());
     let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop };

@@ -176,6 +176,7 @@ mod tests {
             min_sqlite: min_sqlite.map(str::to_owned),
             columns: None,
             sync: Default::default(),
+            lifts: Vec::new(),
         };
         let migration = Migration { format: String::new(), name: link.name.clone(), manifest, down: None, files: BTreeMap::new() };
         let mut found = database_gates(known, Operation::Apply);

@@ -311,10 +311,14 @@ pub fn links(
                 min_sqlite: rehearsed.min_sqlite.clone(),
                 columns: rows.columns,
                 sync: rows.sync,
+                lifts: rows.lifts,
             }
         } else {
             let (Some(slot), Some(earlier)) = (slots.get(index), found.revised.get(&index)) else { continue };
-            revise::link(slot, earlier.len(), rehearsed, &rehearsed_at(index).unwrap_or_default())
+            // A revision that could not be decided was refused before; where the slot has no ids, nothing is repeated.
+            let decided = rehearsed.found.decide(&recorded_ids(targets, index)?, slot.custom.version, &authored.migration.manifest);
+            let lifts = decided.map_or_else(|_| Vec::new(), |(rows, _)| rows.lifts);
+            Link { lifts, ..revise::link(slot, earlier.len(), rehearsed, &rehearsed_at(index).unwrap_or_default()) }
         };
         let target = TargetEntry::new(&bytes, custom);
         previous = if index >= found.published { Some(target.digest()) } else { previous };

@@ -1,5 +1,6 @@
 //! What every store must do, whichever database it uses. [`suite`] makes one test of each case, on a fresh store.
 
+mod lift;
 mod rows;
 
 use whimbrel_shared::{
@@ -13,7 +14,7 @@ use whimbrel_shared::{
     status::{AskedBy, Event, EventKind, Operation, Status},
 };
 
-pub(crate) use self::rows::*;
+pub(crate) use self::{lift::*, rows::*};
 use super::*;
 use crate::decide::publish::{self, tests::chain};
 
@@ -48,7 +49,12 @@ macro_rules! suite {
             a_conflict_is_kept_with_both_sides,
             a_clock_that_is_ahead_gets_the_servers_time,
             a_store_that_was_restored_counts_anew,
-            who_pulls_while_others_push_misses_nothing
+            who_pulls_while_others_push_misses_nothing,
+            a_row_of_an_older_version_is_told_with_what_newer_ones_compute_from_it,
+            an_older_clients_edit_of_what_a_newer_one_wrote_is_a_conflict_and_both_sides_are_kept,
+            a_row_for_which_a_backfill_fails_is_kept_without_the_column_and_listed_once,
+            a_computed_value_that_another_row_has_is_left_out_and_the_row_is_not,
+            rows_change_in_their_place_where_older_versions_may_not_write_any_more
         );
     };
     ($fresh:block: $($case:ident),+) => { $(

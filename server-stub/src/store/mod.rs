@@ -105,9 +105,9 @@ pub trait Store: Send + Sync {
     fn bind_space(&self, binding: rows::Binding) -> Deed<'_, ()>;
     /// A page of conflicts and of changes that are kept and not written, newest first.
     fn conflicts(&self, page: rows::ConflictsPage) -> Deed<'_, ConflictsResponse>;
-    /// Forgets deletions of rows, answers of pushes and decided conflicts from before that time. Answers how many deletions.
+    /// Forgets deletions of rows, answers of pushes and decided conflicts from before those times. Answers how many deletions.
     /// Who has not seen one of those takes a snapshot.
-    fn forget_rows(&self, before_ms: i64) -> Deed<'_, u64>;
+    fn forget_rows(&self, before: rows::Forget) -> Deed<'_, u64>;
 
     /// A page of what operators did, newest first.
     fn audit(&self, page: Page) -> Deed<'_, AuditResponse>;

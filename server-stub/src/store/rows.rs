@@ -43,3 +43,21 @@ pub struct ConflictsPage {
     /// At most so many.
     pub limit: u32,
 }
+
+/// What is forgotten: all from before these times, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug)]
+pub struct Forget {
+    /// Deletions of rows.
+    pub deleted_ms: i64,
+    /// Answers to pushes.
+    pub answers_ms: i64,
+    /// Conflicts that are decided.
+    pub conflicts_ms: i64,
+}
+
+impl Forget {
+    /// Everything from before that time.
+    pub fn before(at_ms: i64) -> Self {
+        Self { deleted_ms: at_ms, answers_ms: at_ms, conflicts_ms: at_ms }
+    }
+}

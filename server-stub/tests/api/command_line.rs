@@ -47,6 +47,9 @@ fn a_mistake_on_the_command_line_has_its_exit_code_and_a_remedy() {
         assert!(stderr.contains(said), "{stderr}");
     };
     check(&["serve"], 2, "--store");
+    check(&["serve", "--store", "sqlite:s.db", "--keep-deleted", "6h"], 2, "from 1d to 3650d");
+    check(&["serve", "--store", "sqlite:s.db", "--keep-answers", "a month"], 2, "not a length of time");
+    check(&["serve", "--store", "sqlite:s.db", "--keep-conflicts", "3651d"], 2, "length of time");
     check(&["key", "list", "--store", "oracle:x"], 2, "sqlite:PATH");
     check(&["key", "revoke", "--store", "sqlite:s.db", "nobody"], 2, "key list");
     check(&["key", "list", "--store", "sqlite:s.db/x"], 75, "try again");

@@ -2,6 +2,7 @@
 //! lost, until all of them have what the server has.
 
 mod database;
+mod versions;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,11 +27,13 @@ use whimbrel_shared::{
     value::Value,
 };
 
-use self::database::{Database, Fault, Sent};
+use self::database::{Database, Fault, Sent, Shape};
 use crate::support::{Reply, Stage, client_id, link, state, within};
 
 /// One table per strategy, with a key and two columns each. Where rows are merged, one key is one thing.
 const STRATEGIES: [&str; 5] = ["merge", "keep-newest", "keep-oldest", "server-wins", "client-wins"];
+
+static PLAIN: Shape = Shape { tables: 5, columns: |_| &[2, 3], global: 1, empty: || Value::Integer(0), migrate: |_, _| &[] };
 
 pub(crate) fn tables() -> PublishLink {
     let made: Vec<Json> = (1..=5).map(|t| json!([t, format!("t{t}"), [[1, "id"], [2, "a"], [3, "b"]]])).collect();
@@ -59,7 +62,7 @@ async fn history(seed: u64, steps: usize) -> BTreeMap<(u32, String), String> {
     let mut dice = fastrand::Rng::with_seed(seed);
     let mut databases = Vec::new();
     for n in 1..=4 {
-        databases.push(Database::new(n, device(&stage, n).await));
+        databases.push(Database::new(n, device(&stage, n).await, &PLAIN));
     }
     // Of each column of table 1 the latest write, and every value that was told to have lost.
     let mut latest: BTreeMap<(i64, u32), (Clock, String, i64)> = BTreeMap::new();
@@ -72,7 +75,7 @@ async fn history(seed: u64, steps: usize) -> BTreeMap<(u32, String), String> {
                 let (table, key, column) = (dice.u32(1..=5), dice.i64(1..4), dice.u32(2..=3));
                 // Clocks that differ by minutes, and one that stands still.
                 let wall_ms = 1_700_000_000_000 + if at == 0 { 0 } else { step as i64 * 1000 + at as i64 * 90_000 };
-                let made = database.write(table, key, column, step as i64 + 1, wall_ms);
+                let made = database.write(table, key, column, Value::Integer(step as i64 + 1), wall_ms);
                 for column in made.into_iter().filter(|_| table == 1) {
                     let value = if column.0 == column.2 { step as i64 + 1 } else { 0 };
                     let mine = (database.newest, client_id(database.n), value);
@@ -111,7 +114,7 @@ async fn history(seed: u64, steps: usize) -> BTreeMap<(u32, String), String> {
         let sums: SumsResponse = serde_json::from_slice(&stage.get(&asked, &database.token).await.body).unwrap();
         assert_eq!((sums.version, sums.tables), (database.cursor, database.sums()), "seed {seed}, database {}", database.n);
     }
-    let mut fresh = Database::new(9, device(&stage, 9).await);
+    let mut fresh = Database::new(9, device(&stage, 9).await, &PLAIN);
     fresh.pull(&stage, Fault::None).await;
     assert_eq!(fresh.rows(), rows, "seed {seed}: a database that comes late");
     // The oracle of `merge`: the latest write of each column, whoever sent it when.

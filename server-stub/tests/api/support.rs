@@ -9,7 +9,7 @@ use tokio::{
     net::TcpStream,
 };
 use whimbrel_server::{
-    Config, Server,
+    Config, Keep, Server,
     secrets::{Kind, Scope, Secret},
     serve,
     server::StoreAt,
@@ -37,7 +37,7 @@ impl Stage {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("whimbrel.db");
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()) };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()), keep: Keep::default() };
         let server = serve(config).await.unwrap();
         Self { addr: server.addr(), server, store: SqliteStore::open(&path).unwrap(), _folder: folder }
     }

@@ -63,6 +63,9 @@ pub struct Kept {
     /// The change itself, where nothing of it was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
+    /// What SQLite said, where a column could not be computed. It names no value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What met what.
@@ -81,6 +84,9 @@ pub enum KeptKind {
     UniqueTaken,
     /// A version that is too old to say what it means.
     Held,
+    /// A row of an older version, or an edit of one, for which a migration's backfill fails: its columns are as they were, or
+    /// not said.
+    NotLifted,
 }
 
 /// One column in question.
@@ -113,12 +119,13 @@ impl KeptKind {
             Self::KeyTaken => "key_taken",
             Self::UniqueTaken => "unique_taken",
             Self::Held => "held",
+            Self::NotLifted => "not_lifted",
         }
     }
 
-    /// Whether nothing of the change was written, so that it waits for the client or a person.
+    /// Whether something was not written, so that it waits for the client or a person.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::KeyTaken | Self::UniqueTaken | Self::Held)
+        matches!(self, Self::KeyTaken | Self::UniqueTaken | Self::Held | Self::NotLifted)
     }
 }
 

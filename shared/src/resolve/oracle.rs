@@ -229,7 +229,7 @@ impl World {
                 }
             }
             (Edit::Deleted { base, clock }, Truth::Alive(origin, there)) => {
-                if *base == 0 && *origin != who {
+                if *base == 0 && *origin != who && !self.global {
                     return None;
                 }
                 let sight = &client.deleted.as_ref().unwrap().2;

@@ -173,6 +173,10 @@ fn a_new_row_is_never_merged_into_another_one_unless_the_key_is_global() {
     let global = |strategy| arrives_from(2, Some(&there), &new, strategy, true, Some(Keys::Global));
     check(global(KeepNewest), "1=x 2=b", "behind", Some(ConflictKind::Edits));
     check(global(ServerWins), "as it was", "merged: 1=a", Some(ConflictKind::Edits));
+    // Then they are one thing, and its deletion is one of the other's edits too, which it has not seen.
+    let deleted = |ms| arrives_from(2, Some(&there), &deletion(0, ms), KeepNewest, true, Some(Keys::Global));
+    check(deleted(900), "deleted", "accepted", Some(ConflictKind::DeletionOfEdited));
+    check(deleted(400), "as it was", "merged: 1=a 2=b", Some(ConflictKind::DeletionOfEdited));
 }
 
 #[test]

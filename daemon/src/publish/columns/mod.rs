@@ -14,7 +14,8 @@ use whimbrel_shared::{
     carry::{self, CarryError},
     columns::{Column, ColumnMap, TableColumns},
     ledger::{BadChange, ColumnChange, Same},
-    manifest::{Carry, DropPolicy, Manifest, MinSchema},
+    lift::{self, Lift},
+    manifest::{Carry, DropPolicy, Manifest, MinSchema, Step},
     row_schema::RowSchema,
     synced::{self, SyncChange, SyncError},
 };
@@ -69,6 +70,12 @@ pub enum Problem {
         /// The columns.
         columns: String,
     },
+    /// A column that has the name of another one before or after, where a backfill names it.
+    #[error("{table} exchanges rows, and its backfill names columns whose names change hands in the same migration")]
+    Unclear {
+        /// The table.
+        table: String,
+    },
     /// The ids cannot be given.
     #[error("ids cannot be given: {why}")]
     Ids {
@@ -94,6 +101,7 @@ impl Problem {
             Self::NoWayUp { table, .. } => {
                 format!("fill them in a `backfill` step, which is repeated for such rows; or say min_schema = \"this\" in [sync.{table}]")
             }
+            Self::Unclear { .. } => "rename in one migration, and fill in the next".to_owned(),
             Self::Ids { .. } => "give the table or column a shorter or another name".to_owned(),
             Self::NoIds { .. } => "take [sync] out, or publish the chain anew under another app's name".to_owned(),
         }
@@ -107,6 +115,8 @@ pub struct Rows {
     pub columns: Option<ColumnChange>,
     /// To settings.
     pub sync: SyncChange,
+    /// How its backfills are repeated for rows of older versions.
+    pub lifts: Vec<Lift>,
 }
 
 /// What is true of a version, though nobody has to do anything about it.
@@ -149,6 +159,7 @@ impl Found {
             (change, after) = give(&same)?;
         }
         problems.extend(self.ways_up(&map, &after, before, version, manifest));
+        let lifts = self.lifts(&map, &after, before, &change, manifest, &mut problems);
         let gone = |id: u32| {
             let name = map.table_by_id(id).map(|t| t.name.as_str()).unwrap_or_default();
             said(&manifest.carry, name).and_then(|c| c.gone).unwrap_or(DropPolicy::Archive)
@@ -161,7 +172,7 @@ impl Found {
                     let Some(columns) = after.table_by_id(table.table) else { continue };
                     self.tables.remarks(columns, &mut notes);
                 }
-                Ok((Rows { columns: Some(change), sync }, notes))
+                Ok((Rows { columns: Some(change), sync, lifts }, notes))
             }
             Ok(_) => Err(problems),
             Err(errors) => Err(problems.into_iter().chain(errors.into_iter().map(Problem::from)).collect()),
@@ -228,11 +239,39 @@ impl Found {
             let mut lacking: Vec<&str> = targets.filter(|c| !filled.contains(&c.to_ascii_lowercase())).map(String::as_str).collect();
             // A row that is deleted there is known here by a key that nothing computes any more.
             lacking.extend(carry.key.keys().map(String::as_str));
+            // A backfill writes its own table only.
+            lacking.extend(carry.into.iter().filter(|(_, part)| !part.columns.is_empty()).map(|(table, _)| table.as_str()));
             if !lacking.is_empty() {
                 problems.push(Problem::NoWayUp { table: now.name.clone(), columns: lacking.join(", ") });
             }
         }
         problems
+    }
+
+    /// How each backfill of a table whose rows were exchanged before is repeated for one row.
+    fn lifts(
+        &self,
+        map: &ColumnMap,
+        after: &ColumnMap,
+        before: &RowSchema,
+        change: &ColumnChange,
+        manifest: &Manifest,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Lift> {
+        let steps = (1..).zip(&manifest.step).filter(|(_, step)| matches!(step, Step::Backfill(_)));
+        let mut lifts = Vec::new();
+        for ((step, _), filled) in steps.zip(&self.filled) {
+            let Some(table) = after.table(&filled.table).or_else(|| map.table(&filled.table)) else { continue };
+            let (Some(old), Some(new)) = (map.table_by_id(table.id), after.table_by_id(table.id)) else { continue };
+            if before.synced().table(table.id).is_none() || !filled.refused.is_empty() {
+                continue;
+            }
+            match lift::columns_at(&filled.names, old, new, &change.renewed) {
+                Some(columns) => lifts.push(Lift { step, table: table.id, create: filled.create.clone(), columns }),
+                None => problems.push(Problem::Unclear { table: new.name.clone() }),
+            }
+        }
+        lifts
     }
 
     fn filled_columns(&self, tables: &[&str]) -> BTreeSet<String> {
@@ -246,7 +285,7 @@ impl Found {
         let still = |id: u32| columns.as_ref().is_none_or(|c| !c.dropped.contains(&id) && !c.made.iter().any(|t| t.id == id));
         let stopped = before.synced().0.keys().filter(|id| !still(**id)).map(|id| (*id, DropPolicy::Archive)).collect();
         let sync = SyncChange { tables: Vec::new(), stopped };
-        Rows { sync: if columns.is_some() { sync } else { SyncChange::default() }, columns }
+        Rows { sync: if columns.is_some() { sync } else { SyncChange::default() }, columns, lifts: Vec::new() }
     }
 }
 

@@ -26,6 +26,10 @@ pub struct Filled {
     pub columns: Vec<String>,
     /// What it depends on besides its row.
     pub refused: Vec<String>,
+    /// The text that makes the table as the step finds it.
+    pub create: String,
+    /// All columns that it has there, without those that are generated.
+    pub names: Vec<String>,
 }
 
 /// What a compiler saw.
@@ -40,6 +44,7 @@ struct Saw {
 pub fn filled(table: &str, create: &str, set: &str, filter: &str) -> Option<Filled> {
     let mut connection = Connection::open_in_memory().ok()?;
     connection.execute_batch(create).ok()?;
+    let names = names(&connection, table).ok()?;
     let unsteady = unsteady(&connection).ok()?;
     let saw = Arc::new(Mutex::new(Saw::default()));
     let (judge, own) = (Arc::clone(&saw), table.to_ascii_lowercase());
@@ -72,7 +77,12 @@ pub fn filled(table: &str, create: &str, set: &str, filter: &str) -> Option<Fill
         saw.refused.insert(format!("it reads {}", other?));
     }
     saw.columns.dedup();
-    Some(Filled { table: table.to_owned(), columns: saw.columns, refused: saw.refused.into_iter().collect() })
+    let refused = saw.refused.into_iter().collect();
+    Some(Filled { table: table.to_owned(), columns: saw.columns, refused, create: create.to_owned(), names })
+}
+
+fn names(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    connection.prepare("SELECT name FROM pragma_table_xinfo(?1) WHERE hidden = 0")?.query_map([table], |row| row.get(0))?.collect()
 }
 
 /// What an expression over a row of that table depends on besides it; nothing where it does not compile.

@@ -15,7 +15,7 @@ pub fn problem(authored: &Authored, strictness: Strictness, problem: &Problem) -
         Problem::Sync(SyncError::Assigned { .. } | SyncError::NoKey { .. }) => Rule::SyncKeys,
         Problem::Sync(_) | Problem::NoIds { .. } => Rule::SyncTable,
         Problem::NotOwnRow { .. } | Problem::KeyFilled { .. } => Rule::OwnRow,
-        Problem::NoWayUp { .. } => Rule::NoWayUp,
+        Problem::NoWayUp { .. } | Problem::Unclear { .. } => Rule::NoWayUp,
     };
     find(authored, strictness, rule, Weight::Always, problem.to_string(), problem.remedy())
 }

@@ -67,7 +67,7 @@ fn ids_follow_a_chain_through_renames_a_split_and_a_moved_part() {
         ),
         (
             "5_e/migration.toml",
-            "destructive = true\n[[carry]]\ntable = \"people\"\n[carry.into.place]\nkey = { person = \"id\" }\ncolumns = { street = \"road\" }\n[sync.place]",
+            "destructive = true\n[[carry]]\ntable = \"people\"\n[carry.into.place]\nkey = { person = \"id\" }\ncolumns = { street = \"road\" }\n[sync.place]\n[sync.people]\nmin_schema = \"this\"",
         ),
         (
             "6_f/up.sql",
@@ -92,6 +92,11 @@ fn ids_follow_a_chain_through_renames_a_split_and_a_moved_part() {
     );
     let synced: Vec<Vec<u32>> = maps.iter().map(|(_, synced)| synced.0.keys().copied().collect()).collect();
     assert_eq!(synced, [vec![1], vec![1], vec![1], vec![1], vec![1, 2], vec![1, 2]]);
+    // What the split's backfill was seen to stand on, so that it can be repeated: `last` goes, `family` and `suffix` come.
+    let lifts: Vec<String> = rehearsal.versions.iter().flat_map(|v| &v.rows.lifts).map(|l| serde_json::to_string(l).unwrap()).collect();
+    let create = "CREATE TABLE person(id TEXT NOT NULL PRIMARY KEY, given TEXT, last TEXT, street TEXT, family TEXT, suffix TEXT)";
+    let columns = r#"[["id",1,1],["given",2,2],["last",3,0],["street",5,5],["family",0,6],["suffix",0,7]]"#;
+    assert_eq!(lifts, [format!(r#"{{"step":2,"table":1,"create":"{create}","columns":{columns}}}"#)]);
     // Nothing was said of it again.
     assert!(rehearsal.versions[3].rows.sync.is_empty());
 }
@@ -164,6 +169,15 @@ fn rows_of_older_versions_need_a_way_to_what_is_split_or_keyed_anew() {
     let toml = "destructive = true\n[[carry]]\ntable = \"person\"\nsplit = { last = [\"family\", \"suffix\"] }\n";
     refused(split, toml, &["WB040", "family, suffix", "min_schema = \"this\" in [sync.person]"]);
     well(split, &format!("{toml}[sync.person]\nmin_schema = \"this\""));
+    // What goes on in another table is nothing that a backfill writes.
+    let part = "CREATE TABLE place(person TEXT NOT NULL PRIMARY KEY, road TEXT); INSERT INTO place SELECT id, street FROM person; ALTER TABLE person DROP street";
+    let toml = "destructive = true\n[[carry]]\ntable = \"person\"\n[carry.into.place]\nkey = { person = \"id\" }\ncolumns = { street = \"road\" }\n";
+    refused(part, toml, &["WB040", "gets its place"]);
+    well(part, &format!("{toml}[sync.person]\nmin_schema = \"this\""));
+    // Two columns that exchange their names, and a backfill that names them: before or after?
+    let swap = "ALTER TABLE person RENAME first TO x; ALTER TABLE person RENAME last TO first; ALTER TABLE person RENAME x TO last";
+    let toml = "mode = \"online\"\n[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"person\"\nset = \"zip = last\"\nwhere = \"zip IS NULL\"\n[[carry]]\ntable = \"person\"\nrename = { first = \"last\", last = \"first\" }";
+    refused(swap, toml, &["WB040", "change hands", "rename in one migration"]);
     let key = "CREATE TABLE n(uuid TEXT NOT NULL PRIMARY KEY, first TEXT, last TEXT, zip TEXT, street TEXT); INSERT INTO n SELECT hex(id), first, last, zip, street FROM person; DROP TABLE person; ALTER TABLE n RENAME TO person";
     refused(key, "destructive = true", &["another primary key"]);
     let carry = |expression: &str| {

@@ -73,6 +73,8 @@ impl Stage {
                 table: step.table.clone(),
                 columns: Vec::new(),
                 refused: vec!["its `set` and `where` cannot be compiled over the table by itself".to_owned()],
+                create: String::new(),
+                names: Vec::new(),
             })),
         };
         examined.backfills.iter().map(one).collect()

@@ -15,7 +15,7 @@ use whimbrel_shared::{
 };
 
 use super::*;
-use crate::store::rows::{Binding, ConflictsPage, Push};
+use crate::store::rows::{Binding, ConflictsPage, Forget, Push};
 
 const NOW: i64 = 1_800_000_000_000;
 
@@ -41,6 +41,10 @@ async fn publish_rows(store: &dyn Store, versions: usize) {
         link.target.custom.sync = serde_json::from_str(sync).unwrap();
         links.push(link);
     }
+    publish_links(store, links).await;
+}
+
+pub(super) async fn publish_links(store: &dyn Store, links: Vec<PublishLink>) {
     let before = store.targets(app("notes")).await.unwrap();
     let current = before.map_or_else(|| publish::nothing_published(&app("notes")), |bytes| serde_json::from_slice(&bytes).unwrap());
     let accepted = publish::decide(&current, links).unwrap();
@@ -50,19 +54,19 @@ async fn publish_rows(store: &dyn Store, versions: usize) {
 }
 
 /// A database of a device of its own.
-struct Database<'s> {
-    store: &'s dyn Store,
-    n: u128,
-    epoch: u32,
-    order: u64,
-    schema: u32,
-    series: Option<Series>,
-    cursor: u64,
-    acked: u64,
+pub(super) struct Database<'s> {
+    pub(super) store: &'s dyn Store,
+    pub(super) n: u128,
+    pub(super) epoch: u32,
+    pub(super) order: u64,
+    pub(super) schema: u32,
+    pub(super) series: Option<Series>,
+    pub(super) cursor: u64,
+    pub(super) acked: u64,
 }
 
 impl<'s> Database<'s> {
-    async fn new(store: &'s dyn Store, n: u128) -> Self {
+    pub(super) async fn new(store: &'s dyn Store, n: u128) -> Self {
         device(store, n, "notes").await;
         Self::of(store, n).await
     }
@@ -72,7 +76,7 @@ impl<'s> Database<'s> {
         Self { store, n, epoch: 1, order: 0, schema: 1, series: None, cursor: 0, acked: 0 }
     }
 
-    fn request(&mut self, changes: &[Change]) -> Push {
+    pub(super) fn request(&mut self, changes: &[Change]) -> Push {
         self.order += 1;
         let head = PushHead {
             push_id: PushId::from_dice(self.n << 64 | u128::from(self.epoch) << 32 | u128::from(self.order)),
@@ -86,7 +90,7 @@ impl<'s> Database<'s> {
         Push { device: DeviceId::from_dice(self.n), content: request.content(), request, now_ms: NOW }
     }
 
-    async fn push(&mut self, changes: &[Change]) -> PushResponse {
+    pub(super) async fn push(&mut self, changes: &[Change]) -> PushResponse {
         let push = self.request(changes);
         let answer = self.store.push(push).await.unwrap();
         self.series = Some(answer.series);
@@ -94,7 +98,7 @@ impl<'s> Database<'s> {
         answer
     }
 
-    fn asked(&self) -> PullRequest {
+    pub(super) fn asked(&self) -> PullRequest {
         PullRequest {
             client_id: ClientId::from_dice(self.n),
             epoch: self.epoch,
@@ -107,12 +111,12 @@ impl<'s> Database<'s> {
         }
     }
 
-    async fn ask(&self, asked: PullRequest) -> Result<PullResponse, StoreError> {
+    pub(super) async fn ask(&self, asked: PullRequest) -> Result<PullResponse, StoreError> {
         self.store.pull(DeviceId::from_dice(self.n), asked, NOW).await
     }
 
     /// One page, landed.
-    async fn pull(&mut self) -> PullResponse {
+    pub(super) async fn pull(&mut self) -> PullResponse {
         let page = self.ask(self.asked()).await.unwrap();
         self.series = Some(page.head.series);
         self.cursor = page.head.next;
@@ -120,25 +124,25 @@ impl<'s> Database<'s> {
     }
 }
 
-fn cells(cells: &[(u32, &str)], base: u64, ms: i64) -> Vec<Cell> {
+pub(super) fn cells(cells: &[(u32, &str)], base: u64, ms: i64) -> Vec<Cell> {
     cells.iter().map(|(column, text)| Cell { column: *column, value: Value::text(text), base, clock: Clock::at_ms(ms) }).collect()
 }
 
 /// A new note with all columns of version 1.
-fn note(id: &str, slug: &str, body: &str) -> Change {
+pub(super) fn note(id: &str, slug: &str, body: &str) -> Change {
     Change { table: 1, key: vec![Value::text(id)], edit: Edit::Present { seen: 0, cells: cells(&[(2, slug), (3, body)], 0, 100) } }
 }
 
-fn edit(id: &str, seen: u64, changed: &[(u32, &str)], ms: i64) -> Change {
+pub(super) fn edit(id: &str, seen: u64, changed: &[(u32, &str)], ms: i64) -> Change {
     Change { table: 1, key: vec![Value::text(id)], edit: Edit::Present { seen, cells: cells(changed, seen, ms) } }
 }
 
-fn deletion(id: &str, base: u64) -> Change {
+pub(super) fn deletion(id: &str, base: u64) -> Change {
     Change { table: 1, key: vec![Value::text(id)], edit: Edit::Deleted { base, clock: Clock::at_ms(500) } }
 }
 
 /// Rows in short: `a: 2=x 3=y`, `b: gone`.
-fn short(rows: &[Row]) -> Vec<String> {
+pub(super) fn short(rows: &[Row]) -> Vec<String> {
     let text = |v: &Value| format!("{v:?}").replace('"', "");
     let row = |row: &Row| {
         let key: Vec<String> = row.key.iter().map(text).collect();
@@ -148,14 +152,14 @@ fn short(rows: &[Row]) -> Vec<String> {
     rows.iter().map(row).collect()
 }
 
-fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
+pub(super) fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
     match result {
         Err(StoreError::Refused(refusal)) => refusal,
         other => panic!("{other:?}"),
     }
 }
 
-async fn kept(store: &dyn Store, open: bool) -> Vec<KeptConflict> {
+pub(super) async fn kept(store: &dyn Store, open: bool) -> Vec<KeptConflict> {
     store.conflicts(ConflictsPage { app: app("notes"), open, before: None, limit: 100 }).await.unwrap().conflicts
 }
 
@@ -255,9 +259,14 @@ pub(crate) async fn a_deletion_is_told_until_it_is_forgotten_and_then_a_snapshot
     three.pull().await;
     one.push(&[deletion("a", 1)]).await;
     assert_eq!(short(&two.pull().await.rows), ["a: gone"]);
-    assert_eq!(store.forget_rows(NOW).await.unwrap(), 0, "it is not older than now");
-    assert_eq!(store.forget_rows(NOW + 1).await.unwrap(), 1);
-    assert!(matches!(refusal(three.ask(three.asked()).await), Refusal::SnapshotNeeded(_)));
+    assert_eq!(store.forget_rows(Forget::before(NOW)).await.unwrap(), 0, "it is not older than now");
+    // Each is kept as long as it is said.
+    let only_answers = Forget { answers_ms: NOW + 1, ..Forget::before(NOW) };
+    assert_eq!(store.forget_rows(only_answers).await.unwrap(), 0);
+    assert_eq!(three.ask(three.asked()).await.unwrap().rows.len(), 1);
+    assert_eq!(store.forget_rows(Forget::before(NOW + 1)).await.unwrap(), 1);
+    let needed = refusal(three.ask(three.asked()).await);
+    assert!(needed.to_string().contains("the cursor is 2, and deletions up to 3 are forgotten"), "{needed}");
     // Who saw it goes on.
     assert_eq!(two.pull().await.rows, []);
     (three.cursor, three.series) = (0, None);

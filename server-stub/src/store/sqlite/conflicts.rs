@@ -4,11 +4,18 @@ use rusqlite::Transaction;
 use whimbrel_shared::{
     ids::ClientId,
     protocol::conflicts::{ConflictsResponse, Kept, KeptColumn, KeptConflict, KeptKind},
-    resolve::{Conflict, ConflictKind},
+    resolve::{Conflict, ConflictKind, State},
+    value::Value,
 };
 
 use super::{json, parsed, spaces::Schemas, to_json};
-use crate::store::{Refusal, StoreError, rows::ConflictsPage};
+use crate::{
+    lift::Unsaid,
+    store::{
+        Refusal, StoreError,
+        rows::{ConflictsPage, Forget},
+    },
+};
 
 pub(super) fn kind(kind: ConflictKind) -> KeptKind {
     match kind {
@@ -25,6 +32,52 @@ pub(super) fn columns(conflict: &Conflict) -> Vec<KeptColumn> {
     conflict.columns.iter().map(column).collect()
 }
 
+/// A column that a row does not get, and which row.
+pub(super) struct UnsaidOf {
+    pub(super) space: i64,
+    /// Whose row it was at first.
+    pub(super) client: ClientId,
+    pub(super) table: u32,
+    /// Its key in the index.
+    pub(super) index: Vec<u8>,
+    pub(super) key: Vec<Value>,
+    pub(super) unsaid: Unsaid,
+}
+
+/// Keeps them for a person, each once.
+pub(super) fn note_unsaid(tx: &Transaction<'_>, all: &[UnsaidOf], now_ms: i64) -> Result<(), StoreError> {
+    for one in all {
+        let mut known =
+            tx.prepare_cached("SELECT detail FROM kept_change WHERE space_id = ?1 AND table_id = ?2 AND key = ?3 AND kind = 'not_lifted'")?;
+        let known: Vec<Kept> = known.query_map((one.space, one.table, &one.index), |row| json(row, 0))?.collect::<Result<_, _>>()?;
+        if known.iter().any(|kept| kept.schema == one.unsaid.version) {
+            continue;
+        }
+        let column = |id: &u32| KeptColumn { column: *id, arrived: None, there: None, taken: false };
+        let kept = Kept {
+            kind: KeptKind::NotLifted,
+            table: one.table,
+            key: one.key.clone(),
+            schema: one.unsaid.version,
+            strategy: None,
+            columns: one.unsaid.columns.iter().map(column).collect(),
+            other_key: None,
+            change: None,
+            why: Some(one.unsaid.why.clone()),
+        };
+        insert(tx, one.space, &one.client.to_string(), &one.index, &kept, now_ms)?;
+    }
+    Ok(())
+}
+
+fn insert(tx: &Transaction<'_>, space: i64, client: &str, index: &[u8], kept: &Kept, now_ms: i64) -> Result<(), StoreError> {
+    tx.prepare_cached(
+        "INSERT INTO kept_change (space_id, client_id, table_id, key, kind, open, detail, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute((space, client, kept.table, index, kept.kind.as_str(), kept.kind.is_open(), to_json(kept)?, now_ms))?;
+    Ok(())
+}
+
 /// Keeps what one push leaves behind.
 pub(super) struct Keeper<'t> {
     tx: &'t Transaction<'t>,
@@ -33,13 +86,16 @@ pub(super) struct Keeper<'t> {
     now_ms: i64,
     /// Whether this client has anything open: mostly not, and then no row needs to be looked for.
     open: bool,
+    /// Whether any row of the space lacks a column that could not be computed.
+    unsaid: bool,
 }
 
 impl<'t> Keeper<'t> {
     pub(super) fn new(tx: &'t Transaction<'t>, space: i64, client: ClientId, now_ms: i64) -> Result<Self, StoreError> {
         let client = client.to_string();
         let open = tx.prepare_cached("SELECT 1 FROM kept_change WHERE client_id = ?1 AND open = 1 LIMIT 1")?.exists([&client])?;
-        Ok(Self { tx, space, client, now_ms, open })
+        let unsaid = tx.prepare_cached("SELECT 1 FROM kept_change WHERE space_id = ?1 AND kind = 'not_lifted' LIMIT 1")?.exists([space])?;
+        Ok(Self { tx, space, client, now_ms, open, unsaid })
     }
 
     /// Keeps it. What waits for the client stands once per row, as it came last.
@@ -48,11 +104,31 @@ impl<'t> Keeper<'t> {
             self.settle(kept.table, index)?;
             self.open = true;
         }
-        self.tx
-            .prepare_cached(
-                "INSERT INTO kept_change (space_id, client_id, table_id, key, kind, open, detail, at_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute((self.space, &self.client, kept.table, index, kept.kind.as_str(), kept.kind.is_open(), to_json(kept)?, self.now_ms))?;
+        insert(self.tx, self.space, &self.client, index, kept, self.now_ms)
+    }
+
+    /// Keeps for a person what a row does not get.
+    pub(super) fn keep_unsaid(&mut self, all: &[UnsaidOf]) -> Result<(), StoreError> {
+        self.unsaid |= !all.is_empty();
+        note_unsaid(self.tx, all, self.now_ms)
+    }
+
+    /// The row is now `after`, as number `number` of the space: what was missing and is written by that is missing no more.
+    pub(super) fn settle_unsaid(&self, table: u32, index: &[u8], after: &State, number: u64) -> Result<(), StoreError> {
+        if !self.unsaid {
+            return Ok(());
+        }
+        let mut query = self
+            .tx
+            .prepare_cached("SELECT id, detail FROM kept_change WHERE space_id = ?1 AND table_id = ?2 AND key = ?3 AND kind = 'not_lifted'")?;
+        let known: Vec<(i64, Kept)> =
+            query.query_map((self.space, table, index), |row| Ok((row.get(0)?, json(row, 1)?)))?.collect::<Result<_, _>>()?;
+        let written = |column: u32| after.cells().iter().any(|held| held.column == column && held.version == number);
+        for (id, kept) in known {
+            if after.is_deleted() || (!kept.columns.is_empty() && kept.columns.iter().all(|c| written(c.column))) {
+                self.tx.prepare_cached("DELETE FROM kept_change WHERE id = ?1")?.execute([id])?;
+            }
+        }
         Ok(())
     }
 
@@ -60,7 +136,7 @@ impl<'t> Keeper<'t> {
     pub(super) fn settle(&self, table: u32, index: &[u8]) -> Result<(), StoreError> {
         if self.open {
             self.tx
-                .prepare_cached("DELETE FROM kept_change WHERE client_id = ?1 AND open = 1 AND space_id = ?2 AND table_id = ?3 AND key = ?4")?
+                .prepare_cached("DELETE FROM kept_change WHERE client_id = ?1 AND open = 1 AND space_id = ?2 AND table_id = ?3 AND key = ?4 AND kind <> 'not_lifted'")?
                 .execute((&self.client, self.space, table, index))?;
         }
         Ok(())
@@ -96,16 +172,16 @@ pub(super) fn list(tx: &Transaction<'_>, schemas: &Schemas, page: &ConflictsPage
     Ok(ConflictsResponse { conflicts, next })
 }
 
-/// Forgets deletions, answers of pushes and decided conflicts that are older than `before_ms`, and moves each space's
+/// Forgets deletions, answers of pushes and decided conflicts that are older than they are kept, and moves each space's
 /// horizon over the deletions. What is open stays. Answers how many deletions were forgotten.
-pub(super) fn forget(tx: &Transaction<'_>, before_ms: i64) -> Result<u64, StoreError> {
+pub(super) fn forget(tx: &Transaction<'_>, before: Forget) -> Result<u64, StoreError> {
     tx.execute(
         "UPDATE space SET horizon = max(horizon, coalesce(
            (SELECT max(r.version) FROM synced_row r WHERE r.space_id = space.id AND r.deleted_at_ms < ?1), 0))",
-        [before_ms],
+        [before.deleted_ms],
     )?;
-    let forgotten = tx.execute("DELETE FROM synced_row WHERE deleted_at_ms < ?1", [before_ms])?;
-    tx.execute("DELETE FROM push WHERE at_ms < ?1", [before_ms])?;
-    tx.execute("DELETE FROM kept_change WHERE at_ms < ?1 AND open = 0", [before_ms])?;
+    let forgotten = tx.execute("DELETE FROM synced_row WHERE deleted_at_ms < ?1", [before.deleted_ms])?;
+    tx.execute("DELETE FROM push WHERE at_ms < ?1", [before.answers_ms])?;
+    tx.execute("DELETE FROM kept_change WHERE at_ms < ?1 AND open = 0", [before.conflicts_ms])?;
     Ok(forgotten as u64)
 }

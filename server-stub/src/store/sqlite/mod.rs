@@ -5,6 +5,7 @@ mod devices;
 mod fleet;
 mod keys;
 mod lane;
+mod lifting;
 mod pull;
 mod push;
 mod record;
@@ -212,7 +213,12 @@ impl Store for SqliteStore {
                 pulled = read(asked.clone()).await?;
             }
             match pulled {
-                Pulled::Page(page) => Ok(*page),
+                Pulled::Page(page, unsaid) => {
+                    if !unsaid.is_empty() {
+                        self.write(move |tx| conflicts::note_unsaid(tx, &unsaid, now_ms)).await?;
+                    }
+                    Ok(*page)
+                }
                 Pulled::Unbound => Err(StoreError::Damaged("a database that was bound is not".to_owned())),
                 Pulled::Rewound(space) => {
                     self.write(move |tx| spaces::begin_anew(tx, space, asked.cursor)).await?;
@@ -233,8 +239,8 @@ impl Store for SqliteStore {
         let schemas = self.schemas.clone();
         self.read(move |tx| conflicts::list(tx, &schemas, &page))
     }
-    fn forget_rows(&self, before_ms: i64) -> Deed<'_, u64> {
-        self.write(move |tx| conflicts::forget(tx, before_ms))
+    fn forget_rows(&self, before: rows::Forget) -> Deed<'_, u64> {
+        self.write(move |tx| conflicts::forget(tx, before))
     }
 
     fn audit(&self, page: Page) -> Deed<'_, AuditResponse> {

@@ -9,6 +9,8 @@ use whimbrel_shared::{
 };
 
 use super::{
+    conflicts::UnsaidOf,
+    lifting::Lifting,
     natural,
     record::{self, Record},
     spaces::{self, Bound, Schemas, WriterBook},
@@ -23,8 +25,8 @@ const LOOKED_AT: usize = 5 * MAX_PAGE_ROWS;
 
 /// What a pull comes to.
 pub(super) enum Pulled {
-    /// A page.
-    Page(Box<PullResponse>),
+    /// A page, and columns of rows in it that could not be computed.
+    Page(Box<PullResponse>, Vec<UnsaidOf>),
     /// The database has no space yet.
     Unbound,
     /// It has seen numbers of this space that were never given.
@@ -61,8 +63,10 @@ pub(super) fn pull(
         rows: Vec::new(),
         bytes: 0,
         cells: 0,
+        lifting: schemas.lifting(tx, &bound.app)?,
+        unsaid: Vec::new(),
     };
-    page.fill(tx, &bound, &shown.tables).map(|page| Pulled::Page(Box::new(page)))
+    page.fill(tx, &bound, &shown.tables)
 }
 
 struct Page<'a> {
@@ -73,14 +77,16 @@ struct Page<'a> {
     rows: Vec<Row>,
     bytes: usize,
     cells: usize,
+    lifting: Lifting,
+    unsaid: Vec<UnsaidOf>,
 }
 
 impl Page<'_> {
-    fn fill(mut self, tx: &Transaction<'_>, bound: &Bound, tables: &std::collections::BTreeMap<u32, ShownTable>) -> Result<PullResponse, StoreError> {
+    fn fill(mut self, tx: &Transaction<'_>, bound: &Bound, tables: &std::collections::BTreeMap<u32, ShownTable>) -> Result<Pulled, StoreError> {
         let mut writers = WriterBook::new(tx);
         let end = self.asked.until.unwrap_or(bound.seq).min(bound.seq);
         let mut query = tx.prepare_cached(
-            "SELECT version, table_id, record FROM synced_row WHERE space_id = ?1 AND version > ?2 AND version <= ?3 ORDER BY version",
+            "SELECT version, table_id, record, key FROM synced_row WHERE space_id = ?1 AND version > ?2 AND version <= ?3 ORDER BY version",
         )?;
         let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let mut found = query.query((bound.space, number(self.asked.cursor), number(end)))?;
@@ -95,8 +101,16 @@ impl Page<'_> {
             let table: u32 = row.get(1)?;
             if let Some(shown) = tables.get(&table) {
                 let bytes = row.get_ref(2)?.as_blob().map_err(|e| StoreError::Damaged(e.to_string()))?;
-                let record = record::decode(bytes, version, &mut writers)?;
-                if self.is_echo(&record.state) {
+                let mut record = record::decode(bytes, version, &mut writers)?;
+                let echo = self.is_echo(&record.state);
+                if !echo {
+                    let unsaid = self.lifting.complete(table, &record.key, &mut record.state, record.level, self.asked.schema);
+                    let (client, space) = (record.state.origin.client, bound.space);
+                    for unsaid in unsaid {
+                        self.unsaid.push(UnsaidOf { space, client, table, index: row.get(3)?, key: record.key.clone(), unsaid });
+                    }
+                }
+                if echo {
                     self.head.echoes += 1;
                 } else if let Some(row) = told(table, record, shown, self.walk) {
                     let (bytes, cells) = (row.size_bytes(), row.key.len() + row.values.as_ref().map_or(0, Vec::len));
@@ -114,7 +128,7 @@ impl Page<'_> {
         if !self.head.more {
             self.head.next = end.max(self.asked.cursor);
         }
-        Ok(PullResponse { head: self.head, rows: self.rows })
+        Ok(Pulled::Page(Box::new(PullResponse { head: self.head, rows: self.rows }), self.unsaid))
     }
 
     /// Whether all that is new in it since the cursor is the file's own, and the file has the answer.
@@ -134,7 +148,7 @@ impl Page<'_> {
 
 /// The row as a version sees it; none where that has nothing to tell.
 fn told(table: u32, record: Record, shown: &ShownTable, walk: bool) -> Option<Row> {
-    let Record { key, state } = record;
+    let Record { key, state, .. } = record;
     let version = state.version;
     match state.what {
         // A walk fills in what was not known; what is gone the cursor has passed.

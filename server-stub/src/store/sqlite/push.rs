@@ -1,21 +1,25 @@
 //! A push, in SQLite: every change of it judged and written, its answer kept, all in one transaction.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{OptionalExtension, Transaction};
 use whimbrel_shared::{
-    change::{Change, Edit},
+    change::{Cell, Change, Edit},
     hlc::Clock,
     ids::{ClientId, Digest},
     protocol::{
         conflicts::{Kept, KeptKind},
         push::{Answer, MAX_ANSWER_BYTES, PushHead, PushResponse, Reason},
     },
-    resolve::{self, Arrival, Outcome, Resolved, State, What, Writer},
+    resolve::{self, Arrival, Conflict, ConflictKind, Outcome, Resolved, State, What, Writer},
     value::Value,
 };
 
 use super::{
-    conflicts::{self, Keeper},
-    json, natural, parsed,
+    conflicts::{self, Keeper, UnsaidOf},
+    json,
+    lifting::Lifting,
+    natural, parsed,
     record::{self, Record},
     spaces::{self, Bound, Schemas, WriterBook},
     to_json,
@@ -23,6 +27,7 @@ use super::{
 };
 use crate::{
     decide::rows::{RowsAt, index_bytes},
+    lift::{Pushed as Edited, Unsaid},
     store::{Refusal, StoreError, rows::Push},
 };
 
@@ -63,6 +68,7 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
         latest: &latest,
         writers: WriterBook::new(tx),
         sets: UniqueSets::default(),
+        lifting: schemas.lifting(tx, &bound.app)?,
         keeper: Keeper::new(tx, bound.space, head.client_id, push.now_ms)?,
         now_ms: push.now_ms,
         room: MAX_ANSWER_BYTES,
@@ -135,6 +141,7 @@ struct Taker<'a> {
     latest: &'a RowsAt,
     writers: WriterBook<'a>,
     sets: UniqueSets,
+    lifting: Lifting,
     keeper: Keeper<'a>,
     now_ms: i64,
     /// Bytes of values that the answer has room for.
@@ -164,10 +171,10 @@ impl Taker<'_> {
             }
         };
         let index = self.index(change);
-        let there = self.row(change.table, &index)?;
+        let (there, mut unsaid) = self.row(change.table, &index)?;
         let state = there.as_ref().map(|r| &r.state);
         let (strategy, keys) = (rules.table.conflict, rules.table.keys);
-        let resolved = resolve::resolve(state, Arrival { change, by: self.by, version, whole: rules.whole, strategy, keys });
+        let mut resolved = resolve::resolve(state, Arrival { change, by: self.by, version, whole: rules.whole, strategy, keys });
         let answer = self.answer(change, &resolved, state);
         if let Some(bytes) = answer.as_ref().map(stands_bytes) {
             if bytes > self.room {
@@ -176,10 +183,24 @@ impl Taker<'_> {
             self.room -= bytes;
             self.newest = self.newest.max(latest_clock(state));
         }
-        if let Some(after) = &resolved.state {
-            let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key };
-            if let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, at, state, after)? {
-                let key = self.row(change.table, &owner)?.map_or_else(Vec::new, |r| r.key);
+        if let Some(after) = &mut resolved.state {
+            let edited = Edited { by: self.by, schema: self.own.version, number: version, strategy };
+            let derived = self.lifting.follow(change.table, &change.key, state, after, edited, self.latest.version);
+            unsaid.extend(derived.unsaid);
+            if !derived.contested.is_empty() {
+                let conflict = resolved.conflict.get_or_insert(Conflict { kind: ConflictKind::Edits, columns: Vec::new() });
+                conflict.columns.extend(derived.contested);
+            }
+            let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key, version: self.latest.version };
+            while let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, &mut self.lifting, at, state, after)? {
+                // What nobody said themselves stands in nobody's way.
+                let computed = give_back(&columns, change, state, after);
+                if !computed.is_empty() {
+                    let why = "another row of the space has that value in a unique set".to_owned();
+                    unsaid.push(Unsaid { version: self.latest.version, columns: computed, why });
+                    continue;
+                }
+                let key = self.row(change.table, &owner)?.0.map_or_else(Vec::new, |r| r.key);
                 if last {
                     let kept = Kept { other_key: Some(key.clone()), ..self.kept(KeptKind::UniqueTaken, change, true) };
                     self.keeper.keep(&index, &kept)?;
@@ -188,6 +209,7 @@ impl Taker<'_> {
             }
             self.write(change, &index, there.as_ref(), after)?;
             self.keeper.settle(change.table, &index)?;
+            self.keeper.settle_unsaid(change.table, &index, after, version)?;
         }
         if let Some(conflict) = &resolved.conflict {
             let kind = conflicts::kind(conflict.kind);
@@ -198,6 +220,16 @@ impl Taker<'_> {
             };
             self.keeper.keep(&index, &kept)?;
         }
+        let of = |unsaid| UnsaidOf {
+            space: self.bound.space,
+            client: self.head.client_id,
+            table: change.table,
+            index: index.clone(),
+            key: change.key.clone(),
+            unsaid,
+        };
+        let unsaid: Vec<UnsaidOf> = unsaid.into_iter().map(of).collect();
+        self.keeper.keep_unsaid(&unsaid)?;
         Ok(answer)
     }
 
@@ -216,19 +248,24 @@ impl Taker<'_> {
             columns: Vec::new(),
             other_key: None,
             change: whole.then(|| change.clone()),
+            why: None,
         }
     }
 
-    fn row(&mut self, table: u32, index: &[u8]) -> Result<Option<Record>, StoreError> {
+    /// A row in the newest version's terms, and what of it cannot be told in them.
+    fn row(&mut self, table: u32, index: &[u8]) -> Result<(Option<Record>, Vec<Unsaid>), StoreError> {
         let mut query = self.tx.prepare_cached("SELECT version, record FROM synced_row WHERE space_id = ?1 AND table_id = ?2 AND key = ?3")?;
         let found = query.query_row((self.bound.space, table, index), |row| Ok((natural(row, 0)?, row.get::<_, Vec<u8>>(1)?))).optional()?;
-        found.map(|(version, bytes)| record::decode(&bytes, version, &mut self.writers)).transpose()
+        let Some((version, bytes)) = found else { return Ok((None, Vec::new())) };
+        let mut record = record::decode(&bytes, version, &mut self.writers)?;
+        let unsaid = self.lifting.complete(table, &record.key, &mut record.state, record.level, self.latest.version);
+        Ok((Some(record), unsaid))
     }
 
     fn write(&mut self, change: &Change, index: &[u8], before: Option<&Record>, after: &State) -> Result<(), StoreError> {
         // A deletion names the row; how its key is spelled is the last edit's.
         let key: &[Value] = before.filter(|_| after.is_deleted()).map_or(&change.key, |r| &r.key);
-        let bytes = record::encode(key, after, &mut self.writers)?;
+        let bytes = record::encode(key, self.latest.version, after, &mut self.writers)?;
         let deleted = after.is_deleted().then_some(self.now_ms);
         let version = i64::try_from(after.version).unwrap_or(i64::MAX);
         match before {
@@ -263,6 +300,31 @@ impl Taker<'_> {
             }
         })
     }
+}
+
+/// Takes back what was computed in these columns and not sent, to what was there before. Answers in which.
+fn give_back(columns: &[u32], change: &Change, before: Option<&State>, after: &mut State) -> BTreeSet<u32> {
+    let sent: &[Cell] = match &change.edit {
+        Edit::Present { cells, .. } => cells,
+        Edit::Deleted { .. } => &[],
+    };
+    let was = |id: u32| before.and_then(|state| state.cells().iter().find(|held| held.column == id)).cloned();
+    let mut given = BTreeSet::new();
+    let What::Present(cells) = &mut after.what else { return given };
+    cells.retain_mut(|held| {
+        let was = was(held.column);
+        let computed = columns.contains(&held.column) && !sent.iter().any(|c| c.column == held.column);
+        if !computed || was.as_ref().is_some_and(|was| was.value == held.value) {
+            return true;
+        }
+        given.insert(held.column);
+        match was {
+            Some(was) => *held = was,
+            None => return false,
+        }
+        true
+    });
+    given
 }
 
 fn latest_clock(state: Option<&State>) -> Clock {

@@ -1,4 +1,5 @@
-//! One row as it lies in the store: its key, its cells by column id with version, clock and writer, or who deleted it. Pure.
+//! One row as it lies in the store: its key, its level, its cells by column id with version, clock and writer, or who deleted
+//! it. Pure.
 //!
 //! Every number is written with seven bits a byte. What is the same as in the cell before (version, writer, clock) costs one
 //! byte, so a row that was written at once is hardly longer than its values.
@@ -11,14 +12,15 @@ use whimbrel_shared::{
 
 use crate::store::StoreError;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const DELETED: u8 = 1;
 const PRESENT: u8 = 0;
 
-/// A row with its key as it was last written.
+/// A row with its key as it was last written, and its level: the version up to which its cells are filled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) key: Vec<Value>,
+    pub(super) level: u32,
     pub(super) state: State,
 }
 
@@ -28,10 +30,11 @@ pub(super) trait Writers {
     fn writer(&mut self, number: u64) -> Result<Writer, StoreError>;
 }
 
-pub(super) fn encode(key: &[Value], state: &State, writers: &mut impl Writers) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode(key: &[Value], level: u32, state: &State, writers: &mut impl Writers) -> Result<Vec<u8>, StoreError> {
     let mut out = vec![FORMAT];
     number(key.len() as u64, &mut out);
     key.iter().for_each(|part| value(part, &mut out));
+    number(level.into(), &mut out);
     number(writers.number(state.origin)?, &mut out);
     match &state.what {
         What::Deleted(by, stamp) => {
@@ -72,6 +75,7 @@ pub(super) fn decode(bytes: &[u8], version: u64, writers: &mut impl Writers) -> 
     }
     let parts = input.number()?;
     let key = (0..parts).map(|_| input.value()).collect::<Result<_, _>>()?;
+    let level = u32::try_from(input.number()?).map_err(|_| damaged("its level is too large"))?;
     let origin = writers.writer(input.number()?)?;
     let what = match input.byte()? {
         DELETED => {
@@ -97,7 +101,7 @@ pub(super) fn decode(bytes: &[u8], version: u64, writers: &mut impl Writers) -> 
         }
         _ => return Err(damaged("it is neither there nor deleted")),
     };
-    Ok(Record { key, state: State { version, origin, what } })
+    Ok(Record { key, level, state: State { version, origin, what } })
 }
 
 fn damaged(why: &str) -> StoreError {
@@ -220,8 +224,8 @@ mod tests {
         let mut writers = Some2::default();
         for state in states() {
             let key = vec![Value::text("a"), Value::Integer(-1)];
-            let bytes = encode(&key, &state, &mut writers).unwrap();
-            assert_eq!(decode(&bytes, state.version, &mut writers).unwrap(), Record { key, state: state.clone() });
+            let bytes = encode(&key, 7, &state, &mut writers).unwrap();
+            assert_eq!(decode(&bytes, state.version, &mut writers).unwrap(), Record { key, level: 7, state: state.clone() });
             for end in 0..bytes.len() {
                 assert!(matches!(decode(&bytes[..end], state.version, &mut writers), Err(StoreError::Damaged(_))), "{end}");
             }

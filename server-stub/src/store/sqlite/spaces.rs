@@ -14,7 +14,12 @@ use whimbrel_shared::{
     resolve::Writer,
 };
 
-use super::{keys, natural, parsed, record::Writers};
+use super::{
+    keys,
+    lifting::{Lifting, Lifts},
+    natural, parsed,
+    record::Writers,
+};
 use crate::{
     decide::rows::RowsAt,
     store::{Refusal, StoreError, rows::Binding},
@@ -170,9 +175,17 @@ type Known = HashMap<(AppName, u32), (Digest, Arc<RowsAt>)>;
 
 /// What published chains say about rows, read once per version and publication.
 #[derive(Clone, Default)]
-pub(super) struct Schemas(Arc<Mutex<Known>>);
+pub(super) struct Schemas {
+    known: Arc<Mutex<Known>>,
+    lifts: Lifts,
+}
 
 impl Schemas {
+    /// What takes rows of older versions up.
+    pub(super) fn lifting(&self, tx: &Transaction<'_>, app: &AppName) -> Result<Lifting, StoreError> {
+        self.lifts.of(tx, app)
+    }
+
     /// At the newest version, and at `asked`. Refused where that is beyond it, or has no ids.
     pub(super) fn at(&self, tx: &Transaction<'_>, app: &AppName, asked: u32) -> Result<(Arc<RowsAt>, Arc<RowsAt>), StoreError> {
         let mut query = tx.prepare_cached("SELECT targets_digest, latest FROM app WHERE name = ?1")?;
@@ -200,6 +213,6 @@ impl Schemas {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

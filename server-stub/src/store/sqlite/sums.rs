@@ -22,12 +22,14 @@ pub(super) fn sums(tx: &Transaction<'_>, schemas: &Schemas, device: DeviceId, as
     let shown = own.shown(None, &latest);
     let mut tables: BTreeMap<u32, TableSums> = shown.tables.iter().map(|(id, shown)| (*id, TableSums::new(*id, &shown.columns))).collect();
     let mut writers = WriterBook::new(tx);
+    let mut lifting = schemas.lifting(tx, &bound.app)?;
     let mut query = tx.prepare_cached("SELECT version, table_id, record FROM synced_row WHERE space_id = ?1 AND deleted_at_ms IS NULL")?;
     let mut rows = query.query([bound.space])?;
     while let Some(row) = rows.next()? {
         let Some(sums) = tables.get_mut(&row.get::<_, u32>(1)?) else { continue };
         let bytes = row.get_ref(2)?.as_blob().map_err(|e| StoreError::Damaged(e.to_string()))?;
-        let found = record::decode(bytes, natural(row, 0)?, &mut writers)?;
+        let mut found = record::decode(bytes, natural(row, 0)?, &mut writers)?;
+        lifting.complete(row.get(1)?, &found.key, &mut found.state, found.level, asked.schema);
         sums.add(&found.key, found.state.cells().iter().map(|held| (held.column, &held.value)));
     }
     Ok(SumsResponse { series: bound.series, version: bound.seq, tables: tables.into_values().collect() })

@@ -10,6 +10,7 @@ use whimbrel_shared::{
 };
 
 use super::{
+    lifting::Lifting,
     natural,
     record::{self, Writers},
 };
@@ -28,6 +29,8 @@ pub(super) struct At<'a> {
     pub(super) index: &'a [u8],
     /// Its key.
     pub(super) key: &'a [Value],
+    /// The version in whose terms rows are.
+    pub(super) version: u32,
 }
 
 /// Another row has the values of a set.
@@ -44,6 +47,7 @@ impl UniqueSets {
         &mut self,
         tx: &Transaction<'_>,
         writers: &mut impl Writers,
+        lifting: &mut Lifting,
         at: At<'_>,
         before: Option<&State>,
         after: &State,
@@ -51,7 +55,7 @@ impl UniqueSets {
         if at.table.unique.is_empty() {
             return Ok(None);
         }
-        let sets = self.of(tx, writers, at)?;
+        let sets = self.of(tx, writers, lifting, at)?;
         let mut moves = Vec::new();
         for (set, columns) in sets {
             let old = before.and_then(|state| values(columns, at.table, at.key, state));
@@ -80,11 +84,17 @@ impl UniqueSets {
         Ok(None)
     }
 
-    fn of(&mut self, tx: &Transaction<'_>, writers: &mut impl Writers, at: At<'_>) -> Result<&[(i64, Vec<KeyColumn>)], StoreError> {
+    fn of(
+        &mut self,
+        tx: &Transaction<'_>,
+        writers: &mut impl Writers,
+        lifting: &mut Lifting,
+        at: At<'_>,
+    ) -> Result<&[(i64, Vec<KeyColumn>)], StoreError> {
         match self.0.entry(at.table.table) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(new) => {
-                let sets = at.table.unique.iter().map(|columns| Ok((ensure_set(tx, writers, at, columns)?, columns.clone())));
+                let sets = at.table.unique.iter().map(|columns| Ok((ensure_set(tx, writers, lifting, at, columns)?, columns.clone())));
                 Ok(new.insert(sets.collect::<Result<Vec<_>, StoreError>>()?))
             }
         }
@@ -93,7 +103,7 @@ impl UniqueSets {
 
 /// The number of a set. One that is new (a migration made it) is filled with what is there; where two rows have the same
 /// values already, the first by version has them, and the other stays as it is.
-fn ensure_set(tx: &Transaction<'_>, writers: &mut impl Writers, at: At<'_>, columns: &[KeyColumn]) -> Result<i64, StoreError> {
+fn ensure_set(tx: &Transaction<'_>, writers: &mut impl Writers, lifting: &mut Lifting, at: At<'_>, columns: &[KeyColumn]) -> Result<i64, StoreError> {
     let name = serde_json::to_string(columns).map_err(|e| StoreError::Damaged(e.to_string()))?;
     let mut query = tx.prepare_cached("SELECT id FROM unique_set WHERE space_id = ?1 AND table_id = ?2 AND columns = ?3")?;
     let known: Option<i64> = query.query_row((at.space, at.table.table, &name), |row| row.get(0)).optional()?;
@@ -107,7 +117,8 @@ fn ensure_set(tx: &Transaction<'_>, writers: &mut impl Writers, at: At<'_>, colu
     let mut rows = rows.query((at.space, at.table.table))?;
     let mut insert = tx.prepare("INSERT INTO unique_value (set_id, value, key) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?;
     while let Some(row) = rows.next()? {
-        let found = record::decode(row.get_ref(2)?.as_blob().map_err(|e| StoreError::Damaged(e.to_string()))?, natural(row, 0)?, writers)?;
+        let mut found = record::decode(row.get_ref(2)?.as_blob().map_err(|e| StoreError::Damaged(e.to_string()))?, natural(row, 0)?, writers)?;
+        lifting.complete(at.table.table, &found.key, &mut found.state, found.level, at.version);
         if let Some(value) = values(columns, at.table, &found.key, &found.state) {
             insert.execute((set, value, row.get::<_, Vec<u8>>(1)?))?;
         }

@@ -18,9 +18,20 @@ use whimbrel_shared::{
 
 use crate::support::{Stage, client_id};
 
-const COLUMNS: [u32; 2] = [2, 3];
-/// Where one key is one thing.
-const GLOBAL: u32 = 1;
+/// What a database's tables are like.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// How many there are, from 1.
+    pub(crate) tables: u32,
+    /// The columns beside the key, at a version.
+    pub(crate) columns: fn(u32) -> &'static [u32],
+    /// Up to which of them one key is one thing.
+    pub(crate) global: u32,
+    /// What a column has that nobody has written.
+    pub(crate) empty: fn() -> Value,
+    /// What its own migration to that version does to a row: new values, and whose edits they are.
+    pub(crate) migrate: fn(u32, &mut BTreeMap<u32, Value>) -> &'static [(u32, u32)],
+}
 
 type Id = (u32, i64);
 /// Values that lost: table, column, value.
@@ -69,6 +80,8 @@ pub(crate) struct Database {
     pub(crate) n: u8,
     pub(crate) newest: Clock,
     pub(crate) token: String,
+    pub(crate) schema: u32,
+    shape: &'static Shape,
     rows: BTreeMap<Id, Local>,
     /// Rows of the server under keys that were made here and never seen from there: which of the two it is, a push says.
     waiting: BTreeMap<Id, Row>,
@@ -81,16 +94,22 @@ pub(crate) struct Database {
     renumbered: i64,
     /// Whether the next pull tells what this database wrote itself, too.
     tell_again: bool,
+    /// From which version it came and has not asked what is new to it, and how far it had pulled then.
+    walk: Option<(u32, u64)>,
+    /// What it sent last.
+    pub(crate) sent: Option<PushRequest>,
 }
 
 impl Database {
-    pub(crate) fn new(n: u8, token: String) -> Self {
+    pub(crate) fn new(n: u8, token: String, shape: &'static Shape) -> Self {
         let rows = BTreeMap::new();
         let newest = Clock::ZERO;
         Self {
             n,
             newest,
             token,
+            schema: 1,
+            shape,
             rows,
             waiting: BTreeMap::new(),
             unanswered: None,
@@ -100,23 +119,52 @@ impl Database {
             order: 0,
             renumbered: 0,
             tell_again: false,
+            walk: None,
+            sent: None,
         }
     }
 
+    fn columns(&self) -> &'static [u32] {
+        (self.shape.columns)(self.schema)
+    }
+
+    /// Runs its own migration to the next version: what is computed from an unsent edit is an unsent edit.
+    pub(crate) fn migrate(&mut self) {
+        let from = self.schema;
+        self.schema += 1;
+        self.walk = self.walk.or((self.cursor > 0).then_some((from, self.cursor)));
+        self.unanswered = None;
+        let columns = self.columns();
+        for row in self.rows.values_mut() {
+            let Some(values) = &mut row.values else { continue };
+            let derived = (self.shape.migrate)(self.schema, values);
+            let dirty: Vec<_> = derived.iter().filter_map(|(source, column)| Some((*column, *row.dirty.get(source)?))).collect();
+            row.dirty.extend(dirty);
+            row.dirty.retain(|column, _| columns.contains(column));
+            values.retain(|column, _| columns.contains(column));
+        }
+    }
+
+    /// Whether it has seen that row.
+    pub(crate) fn has_seen(&self, table: u32, key: i64) -> bool {
+        self.rows.get(&(table, key)).is_some_and(|row| row.seen > 0)
+    }
+
     /// Writes one column, and makes the row if it is not there. Answers what was written: column, time, the column asked for.
-    pub(crate) fn write(&mut self, table: u32, key: i64, column: u32, value: i64, wall_ms: i64) -> Vec<(u32, Clock, u32)> {
+    pub(crate) fn write(&mut self, table: u32, key: i64, column: u32, value: Value, wall_ms: i64) -> Vec<(u32, Clock, u32)> {
+        let (columns, empty) = (self.columns(), self.shape.empty);
         self.newest = self.newest.next(wall_ms);
         let clock = self.newest;
         let row = self.rows.entry((table, key)).or_default();
         let made = row.values.is_none();
         if made {
             let base = row.deleted.take().map_or(row.seen, |(base, _)| base);
-            row.values = Some(COLUMNS.iter().map(|c| (*c, Value::Integer(0))).collect());
-            row.dirty = COLUMNS.iter().map(|c| (*c, (base, clock))).collect();
+            row.values = Some(columns.iter().map(|c| (*c, empty())).collect());
+            row.dirty = columns.iter().map(|c| (*c, (base, clock))).collect();
         }
-        row.values.as_mut().unwrap().insert(column, Value::Integer(value));
+        row.values.as_mut().unwrap().insert(column, value);
         row.dirty.entry(column).or_insert((row.seen, clock)).1 = clock;
-        COLUMNS.iter().filter(|c| made || **c == column).map(|c| (*c, clock, column)).collect()
+        columns.iter().filter(|c| made || **c == column).map(|c| (*c, clock, column)).collect()
     }
 
     pub(crate) fn delete(&mut self, table: u32, key: i64, wall_ms: i64) {
@@ -134,6 +182,7 @@ impl Database {
         let some = dice.usize(1..6);
         let Some(request) = again.or_else(|| self.request(dice, some)) else { return Lost::new() };
         let body = packed::pack_changes(&request.head, &request.changes);
+        self.sent = Some(request.clone());
         match fault {
             Fault::Cut => {
                 let cut = dice.usize(..body.len());
@@ -156,6 +205,7 @@ impl Database {
     pub(crate) async fn push_all(&mut self, stage: &Stage, dice: &mut fastrand::Rng) -> Sent {
         let again = self.unanswered.take();
         let Some(request) = again.or_else(|| self.request(dice, usize::MAX)) else { return Sent::Nothing };
+        self.sent = Some(request.clone());
         let reply = self.send(stage, &packed::pack_changes(&request.head, &request.changes)).await;
         let answer = serde_json::from_slice(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
         Sent::Some(self.settle(&request, &answer))
@@ -176,7 +226,7 @@ impl Database {
                 (Some(values), _) => {
                     let cell = |(column, (base, clock)): (&u32, &(u64, Clock))| Cell {
                         column: *column,
-                        value: values[column].clone(),
+                        value: values.get(column).cloned().unwrap_or(Value::Null),
                         base: *base,
                         clock: *clock,
                     };
@@ -197,7 +247,7 @@ impl Database {
             client_id: client_id(self.n).parse().unwrap(),
             epoch: 1,
             order: self.order,
-            schema: 1,
+            schema: self.schema,
             series: self.series,
         };
         Some(PushRequest { head, changes })
@@ -207,6 +257,7 @@ impl Database {
         self.series = Some(answer.series);
         self.newest = self.newest.max(answer.newest);
         let mut lost = Lost::new();
+        let columns = self.columns();
         for answered in answer.of(request).unwrap() {
             self.acked = self.acked.max(answered.version.unwrap_or(0));
             let Value::Integer(key) = answered.change.key[0] else { unreachable!() };
@@ -246,6 +297,7 @@ impl Database {
                             if undone || row.values.is_some() {
                                 let values = row.values.get_or_insert_with(BTreeMap::new);
                                 for (column, value) in stands {
+                                    assert!(columns.contains(column), "{column} is not of version {}", request.head.schema);
                                     if !row.dirty.contains_key(column) {
                                         values.insert(*column, value.clone());
                                     }
@@ -263,7 +315,7 @@ impl Database {
                     row.seen = *seen;
                     if row.values.is_some() {
                         let clock = answered.change.clock();
-                        row.dirty = COLUMNS.iter().map(|c| (*c, (*seen, row.dirty.get(c).map_or(clock, |d| d.1)))).collect();
+                        row.dirty = columns.iter().map(|c| (*c, (*seen, row.dirty.get(c).map_or(clock, |d| d.1)))).collect();
                     }
                 }
                 Some(Answer::KeyTaken) => {
@@ -285,11 +337,13 @@ impl Database {
 
     /// Asks for pages until there are no more.
     pub(crate) async fn pull(&mut self, stage: &Stage, fault: Fault) {
+        self.walk(stage).await;
         loop {
             // A row that waits may have an own answer on top: then everything is told again.
             let acked = if self.waiting.is_empty() && !self.tell_again { self.acked } else { 0 };
             let series = self.series.map_or_else(String::new, |s| format!("&series={s}"));
-            let path = format!("/api/sync/pull?client_id={}&epoch=1&schema=1&cursor={}&acked={acked}{series}", client_id(self.n), self.cursor);
+            let path =
+                format!("/api/sync/pull?client_id={}&epoch=1&schema={}&cursor={}&acked={acked}{series}", client_id(self.n), self.schema, self.cursor);
             let headers = format!("Authorization: Bearer {}\r\nAccept: {}\r\n", self.token, packed::CONTENT_TYPE);
             let reply = stage.ask("GET", &path, &headers, b"").await;
             if matches!(fault, Fault::AnswerLost) {
@@ -307,6 +361,33 @@ impl Database {
         }
     }
 
+    /// Asks for what was not told to the version that it came from.
+    async fn walk(&mut self, stage: &Stage) {
+        let Some((since, until)) = self.walk.take() else { return };
+        let (mut cursor, series) = (0, self.series.unwrap());
+        loop {
+            let path = format!(
+                "/api/sync/pull?client_id={}&epoch=1&schema={}&cursor={cursor}&since_schema={since}&until={until}&series={series}",
+                client_id(self.n),
+                self.schema
+            );
+            let headers = format!("Authorization: Bearer {}\r\nAccept: {}\r\n", self.token, packed::CONTENT_TYPE);
+            let reply = stage.ask("GET", &path, &headers, b"").await;
+            let (head, rows) = packed::unpack_rows::<PullHead>(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
+            for row in rows {
+                let Value::Integer(key) = row.key[0] else { unreachable!() };
+                self.newest = self.newest.max(row.clock);
+                let Some(local) = self.rows.get_mut(&(row.table, key)) else { continue };
+                let (Some(there), Some(values)) = (&mut local.values, row.values) else { continue };
+                there.extend(values.into_iter().filter(|(column, _)| !local.dirty.contains_key(column)));
+            }
+            cursor = head.next;
+            if !head.more {
+                return;
+            }
+        }
+    }
+
     fn land(&mut self, row: Row) {
         let Value::Integer(key) = row.key[0] else { unreachable!() };
         let id = (row.table, key);
@@ -316,7 +397,7 @@ impl Database {
             return;
         }
         let unsent = local.deleted.is_some() || !local.dirty.is_empty();
-        if local.seen == 0 && unsent && (id.0 != GLOBAL || local.deleted.is_some()) {
+        if local.seen == 0 && unsent && (id.0 > self.shape.global || local.deleted.is_some()) {
             self.waiting.insert(id, row);
             return;
         }
@@ -345,7 +426,7 @@ impl Database {
     }
 
     pub(crate) fn sums(&self) -> Vec<TableSums> {
-        let mut tables: Vec<TableSums> = (1..=5).map(|table| TableSums::new(table, &COLUMNS)).collect();
+        let mut tables: Vec<TableSums> = (1..=self.shape.tables).map(|table| TableSums::new(table, self.columns())).collect();
         for ((table, key), local) in &self.rows {
             if let Some(values) = &local.values {
                 tables[*table as usize - 1].add(&[Value::Integer(*key)], values.iter().map(|(c, v)| (*c, v)));
