@@ -6,6 +6,7 @@
 mod adopt;
 mod advance;
 mod backups;
+mod decide;
 mod exchange;
 mod items;
 mod requests;
@@ -47,6 +48,8 @@ pub struct Core {
     /// How the exchanges with the server go.
     pub server: ServerState,
     chains: BTreeMap<AppName, Arc<Chain>>,
+    /// What orders about rows came to in this cycle.
+    said: Vec<decide::Said>,
     /// Turns true when the daemon ends: then no answer is waited for any more.
     stop: watch::Receiver<bool>,
 }
@@ -85,7 +88,7 @@ impl Core {
     /// Ready for the first cycle.
     pub fn new(config: Config, shared: Shared, http: Arc<dyn Http>, roots: Roots, stop: watch::Receiver<bool>) -> Self {
         let server = ServerState { state: "unknown", ..ServerState::default() };
-        Self { config, shared, http, roots, sites: BTreeMap::new(), server, chains: BTreeMap::new(), stop }
+        Self { config, shared, http, roots, sites: BTreeMap::new(), server, chains: BTreeMap::new(), said: Vec::new(), stop }
     }
 
     /// One cycle. `pulse` is called while work is awaited, so that the watchdog sees progress.
@@ -95,6 +98,7 @@ impl Core {
         for request in requests.iter().filter(|r| r.order == PersonOrder::Retry) {
             for path in self.sites.keys().filter(|p| self.selects(&request.database, p)) {
                 self.shared.store().set_setting(&settings::damaged(path), None)?;
+                self.shared.store().set_setting(&settings::detached(path), None)?;
             }
         }
         self.look(Missing::Refuse).await?;
@@ -117,6 +121,7 @@ impl Core {
         }
         self.advance(&requests, forced).await?;
         self.retry_items(&requests).await?;
+        self.decide(&requests).await?;
         publish(self, "reporting");
         self.show_holds()?;
         for state in self.sites.values_mut() {
@@ -131,6 +136,7 @@ impl Core {
             exchange = self.stoppable(Self::rows).await?;
         }
         self.note(&exchange);
+        self.after_rows(&requests).await?;
         let summary = self.summary();
         self.finish(requests, &summary)?;
         publish(self, "idle");

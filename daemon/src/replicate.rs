@@ -3,6 +3,7 @@
 //! A thread of its own does it, with short transactions on the file and a gap for the application after each. Nothing is
 //! held while the server is asked. Whatever ends it, and wherever, the next one goes on from what the file says.
 
+pub mod by_hand;
 mod pulling;
 mod pushing;
 
@@ -38,6 +39,7 @@ use crate::{
         clock,
         error::SyncError,
         fold::{Origin, fold},
+        names,
         sweep::sweep,
         tables::Tables,
     },
@@ -238,10 +240,11 @@ impl<'a, 'f> Replication<'a, 'f> {
 
     /// Notes which version of the schema rows are told for, what has to be told again for that, and the server's time.
     fn begin(&mut self) -> Result<(), ReplicateError> {
-        let version = self.at.version;
+        let (version, at) = (self.at.version, self.at);
         let stands = exchange::read(&self.file.connection)?;
         if stands.version != version {
             self.write(|file, _| {
+                names::write(file, at.map, at.synced)?;
                 let mut stands = exchange::read(file)?;
                 if stands.cursor > 0 && stands.version > 0 {
                     // One that was under way told some of what the version before it did not know; this one tells it all.

@@ -28,7 +28,11 @@ use whimbrel::{
     sync::{
         boot::Boot,
         capture::{Wanted, install},
+        decide::Deciding,
+        error::SyncError,
         shape::Mode,
+        tables::Tables,
+        verify::{Unequal, Verified, verify},
     },
     transport::{
         http::Reqwest,
@@ -42,7 +46,7 @@ use whimbrel_server::{
     server::StoreAt,
     store::{NewKey, NewToken, Store, sqlite::SqliteStore},
 };
-use whimbrel_shared::{manifest::Direction, row_schema::RowSchema};
+use whimbrel_shared::{manifest::Direction, protocol::sums::SumsRequest, row_schema::RowSchema};
 
 use crate::{Mig, engine::Accepted, http};
 
@@ -233,6 +237,29 @@ impl Replica {
             stop: tokio::sync::watch::channel(false).1,
         };
         replicate::replicate(&mut self.open(), &at, &means)
+    }
+
+    /// Decides something on the file, as the daemon does for a person.
+    pub fn decide<T>(&self, space: &Space, mut what: impl FnMut(&Deciding<'_>) -> Result<T, SyncError>) -> T {
+        let rows = self.rows(space);
+        let map = rows.map().expect("ids");
+        let (boot, now_ms) = (Boot::of_machine(self.ambient.now_ms()), self.ambient.now_ms());
+        let decided = write(&mut self.open(), Terms::ours(LIMIT), |file| {
+            let tables = Tables::open(&file.connection, &map, rows.synced())?;
+            Ok(what(&Deciding { connection: &file.connection, tables: &tables, version: self.version, boot: &boot, now_ms })?)
+        });
+        decided.expect("it is decided").0
+    }
+
+    /// Compares its rows with the space's.
+    pub fn verify(&self, space: &Space) -> Result<Verified, Unequal> {
+        let rows = self.rows(space);
+        let map = rows.map().expect("ids");
+        let asked = SumsRequest { client_id: self.identity.client_id, schema: self.version };
+        let sums = space.runtime.block_on(self.door.sums(&asked)).expect("the server sums");
+        let file = self.open();
+        let tables = Tables::open(&file.connection, &map, rows.synced()).expect("the tables are read");
+        verify(&file.connection, &tables, &map, &sums.tables, sums.version, &mut || {}).expect("the rows are read")
     }
 
     /// Runs the application's statements.

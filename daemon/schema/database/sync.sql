@@ -170,3 +170,32 @@ CREATE TABLE IF NOT EXISTS _whimbrel_archive (
     value,
     wall_ms INTEGER NOT NULL
 );
+
+-- Only the few that wait are looked for by this: the others stay for a while.
+CREATE INDEX IF NOT EXISTS _whimbrel_conflict_open ON _whimbrel_conflict (id) WHERE open;
+
+-- What tables and columns that exchange rows are called at the version of the last exchange; `col` 0: the table itself.
+CREATE TABLE IF NOT EXISTS _whimbrel_name (
+    tab  INTEGER NOT NULL,
+    col  INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    PRIMARY KEY (tab, col)
+) WITHOUT ROWID;
+
+-- For the application to read (docs/sync.md). `unfolded`: changes that were not looked at yet.
+CREATE VIEW IF NOT EXISTS _whimbrel_sync AS
+    SELECT (SELECT count(*) FROM _whimbrel_outbox) AS unsent,
+           max(0, coalesce((SELECT max(seq) FROM _whimbrel_journal), 0) - (SELECT seq FROM _whimbrel_folded)) AS unfolded,
+           cursor, exchanged_ms,
+           (SELECT count(*) FROM _whimbrel_conflict WHERE open) AS conflicts_open,
+           (SELECT count(*) FROM _whimbrel_quarantine) AS quarantined
+    FROM _whimbrel_exchange;
+
+-- `key` to `key4`: the columns of the row's key in their order; 0 beyond its last.
+CREATE VIEW IF NOT EXISTS _whimbrel_conflicts AS
+    SELECT c.id, n.name AS table_name, c.k1 AS key, c.k2 AS key2, c.k3 AS key3, c.k4 AS key4, c.kind, c.open, c.at_ms, c.tab, c.detail
+    FROM _whimbrel_conflict AS c LEFT JOIN _whimbrel_name AS n ON n.tab = c.tab AND n.col = 0;
+
+CREATE VIEW IF NOT EXISTS _whimbrel_waiting AS
+    SELECT n.name AS table_name, q.k1 AS key, q.k2 AS key2, q.k3 AS key3, q.k4 AS key4, q.code, q.why, q.at_ms, q.tries, q.version
+    FROM _whimbrel_quarantine AS q LEFT JOIN _whimbrel_name AS n ON n.tab = q.tab AND n.col = 0;

@@ -11,19 +11,27 @@ use whimbrel_shared::{
     remedy::{here, operator, wait},
     rows::{CodeCount, NamedItem, RowReport},
     status::{AskedBy, Event, EventKind, Failure, FailureClass, Operation, Status},
+    value::Value,
 };
 
 use super::look::Look;
 use crate::{
     control::protocol::{
-        AdoptView, AdoptedView, BackupView, Check, DaemonView, DatabaseView, FailedItemView, MigrationFailure, MigrationView, PlanView,
-        PlannedMigration, STATUS_SCHEMA, ServerView, Snapshot, Summary, SummaryError, TablesView, TrackerView, WouldAdopt,
+        AdoptView, AdoptedView, BackupView, Check, ConflictColumn, ConflictView, DaemonView, DatabaseView, Detached, FailedItemView,
+        MigrationFailure, MigrationView, PlanView, PlannedMigration, RowsDone, RowsMoved, RowsView, STATUS_SCHEMA, ServerView, Snapshot, Summary,
+        SummaryError, TablesView, TrackerView, WaitingColumn, WaitingView, WouldAdopt,
     },
     migrate::{
         backup::{Backup, BackupError, Of, Reason},
         live::{Phase, Picture},
         rehearse::{Rehearsal, Rehearsed},
         tables::TableSize,
+    },
+    sync::{
+        decide::Choice,
+        detach::Left,
+        standing::{Standing, TableStanding},
+        verify::VerifiedTable,
     },
 };
 
@@ -83,6 +91,7 @@ pub(crate) fn database(name: &str, n: u128) -> DatabaseView {
         next_try_ms: None,
         app_version: Some("2.3.0".into()),
         no_rows: None,
+        rows: None,
         health: vec![],
         migrations: migrations(&[Completed; 5]),
     }
@@ -111,7 +120,7 @@ pub(crate) fn well() -> Snapshot {
             error: None,
             remedy: None,
         },
-        databases: vec![database("a.db", 1)],
+        databases: vec![DatabaseView { rows: Some(RowsView { checked_ms: Some(NOW_MS - 12_000), ..RowsView::default() }), ..database("a.db", 1) }],
         health: vec![],
     }
 }
@@ -173,10 +182,12 @@ pub(crate) fn snapshot() -> Snapshot {
                     message: "held by a person until 2026-12-01 08:00".into(),
                     remedy: here("whimbrel release d.db"),
                 }],
+                rows: Some(rows_view()),
                 migrations: migrations(&[Completed, Completed, Completed, Completed, Pending]),
                 ..database("d.db", 4)
             },
             DatabaseView {
+                rows: Some(RowsView { error: Some("the application held the file for 10 s".into()), ..RowsView::default() }),
                 order: Some(Order::RevertDownTo { version: 4 }),
                 now: Picture { phase: Phase::Waiting, ..Picture::default() },
                 waiting_ms: Some(65_000),
@@ -236,6 +247,7 @@ pub(crate) fn summary() -> Summary {
             },
         ],
         items: None,
+        rows: vec![],
     }
 }
 
@@ -497,4 +509,117 @@ pub(crate) fn adopt_views() -> Vec<AdoptView> {
             ..view("c.db", 4, vec![])
         },
     ]
+}
+
+pub(crate) fn standing() -> Standing {
+    Standing {
+        unsent: 3,
+        unfolded: 2,
+        cursor: 41_207,
+        quarantined: 1,
+        conflicts_open: 2,
+        exchanged_ms: Some(NOW_MS - 90_000),
+        tables: vec![
+            TableStanding { table: 1, name: Some("notes".into()), unsent: 2, quarantined: 0, conflicts_open: 1 },
+            TableStanding { table: 4, name: None, unsent: 1, quarantined: 1, conflicts_open: 1 },
+        ],
+    }
+}
+
+pub(crate) fn rows_view() -> RowsView {
+    let moved = RowsMoved { pushed: 3, accepted: 1, merged: 1, open: 1, landed: 12, anew: false };
+    RowsView { standing: standing(), checked_ms: Some(NOW_MS - 12_000), moved, error: None }
+}
+
+pub(crate) fn synced() -> Vec<RowsDone> {
+    let table = |table, name: &str| VerifiedTable { table, name: name.into(), rows: (1_200, 1_200), keys: true, differs: vec![], unsaid: vec![] };
+    let tables = vec![
+        table(1, "notes"),
+        VerifiedTable { rows: (40, 41), keys: false, ..table(2, "people") },
+        VerifiedTable { differs: vec!["color".into()], unsaid: vec!["size".into()], ..table(4, "tags") },
+    ];
+    let done = |name: &str| RowsDone { database: format!("/var/lib/notes/{name}").into(), exchanged: Some(rows_view().moved), ..RowsDone::default() };
+    vec![done("a.db"), RowsDone { compared: Some(tables), exchanged: Some(RowsMoved::default()), ..done("b.db") }]
+}
+
+pub(crate) fn offline_rows() -> Vec<SummaryError> {
+    vec![SummaryError {
+        database: "/var/lib/notes/c.db".into(),
+        migration: None,
+        code: "rows_offline".into(),
+        message: "connecting to updates.example.com: connection refused".into(),
+        remedy: wait("it is tried again when the network returns, in 95 s at the latest"),
+        waiting: false,
+    }]
+}
+
+pub(crate) fn conflicts() -> Vec<ConflictView> {
+    let text = |text: &str| Some(Value::text(text));
+    let column = |name: &str, mine, theirs| ConflictColumn { column: name.into(), mine, theirs };
+    let open = ConflictView {
+        database: "/var/lib/notes/a.db".into(),
+        id: 12,
+        table: "people".into(),
+        key: vec![Value::Integer(7)],
+        kind: "unique_taken".into(),
+        open: true,
+        at_ms: NOW_MS - 90_000,
+        columns: vec![column("mail", text("ann@example.com"), None)],
+        other_key: Some(vec![Value::Integer(3)]),
+        why: None,
+        min_schema: None,
+        decided: None,
+        choices: vec![Choice::Theirs, Choice::Retry],
+    };
+    let long = "a body that is so long that nobody wants to see all of it in a list, and that --json has whole";
+    let closed = ConflictView {
+        id: 9,
+        table: "notes".into(),
+        key: vec![Value::text("n1"), Value::Integer(2)],
+        kind: "edits".into(),
+        open: false,
+        at_ms: NOW_MS - 86_400_000,
+        columns: vec![column("title", text("mine"), text("theirs")), column("body", text(long), Some(Value::Null))],
+        other_key: None,
+        choices: vec![Choice::Mine, Choice::Theirs],
+        ..open.clone()
+    };
+    vec![open, closed]
+}
+
+pub(crate) fn waiting() -> Vec<WaitingView> {
+    let one = WaitingView {
+        database: "/var/lib/notes/a.db".into(),
+        table: "people".into(),
+        key: vec![Value::Integer(7)],
+        version: 41_190,
+        values: Some(vec![
+            WaitingColumn { column: "mail".into(), value: Value::text("ann@example.com") },
+            WaitingColumn { column: "photo".into(), value: Value::Blob(vec![0, 255]) },
+        ]),
+        code: "unique".into(),
+        why: "UNIQUE constraint failed: people.mail".into(),
+        at_ms: NOW_MS - 90_000,
+        tries: 3,
+    };
+    let deleted = WaitingView {
+        table: "tags".into(),
+        key: vec![Value::text("b"), Value::Integer(7)],
+        version: 40_002,
+        values: None,
+        code: "has_children".into(),
+        why: "it was deleted, and rows of marks here still refer to it".into(),
+        tries: 1,
+        ..one.clone()
+    };
+    vec![one, deleted]
+}
+
+pub(crate) fn detached() -> Vec<RowsDone> {
+    let left = Left { unsent: 3, conflicts: 1, quarantined: 0, archived: 2 };
+    let file = Some("/var/lib/notes/a.db-whimbrel-left.json".into());
+    let detached = Some(Detached { left, file, objects: 31 });
+    let nothing =
+        RowsDone { database: "/var/lib/notes/b.db".into(), detached: Some(Detached { objects: 12, ..Detached::default() }), ..RowsDone::default() };
+    vec![RowsDone { database: "/var/lib/notes/a.db".into(), detached, ..RowsDone::default() }, nothing]
 }

@@ -8,6 +8,8 @@ pub mod app;
 pub mod apply;
 pub mod backup;
 pub mod completions;
+pub mod conflicts;
+pub mod detach;
 pub mod diagnostics;
 pub mod doctor;
 pub mod enroll;
@@ -26,15 +28,18 @@ pub mod output;
 pub mod plan;
 mod progress;
 pub mod publish;
+pub mod quarantine;
 mod redact;
 pub mod rehearse;
 pub mod release;
 pub mod retry;
 pub mod revert;
+mod rows;
 pub mod run;
 mod select;
 pub mod status;
 mod summary;
+pub mod sync;
 mod tables;
 mod transfer;
 pub mod wait;
@@ -102,10 +107,14 @@ enum Command {
     Revert(revert::Args),
     Hold(hold::Args),
     Release(release::Args),
+    Sync(sync::Args),
+    Conflicts(conflicts::Args),
+    Quarantine(quarantine::Args),
     Adopt(adopt::Args),
     Backup(backup::Args),
     Export(export::Args),
     Import(import::Args),
+    Detach(detach::Args),
     App(app::Args),
     Doctor(doctor::Args),
     Diagnostics(diagnostics::Args),
@@ -134,10 +143,14 @@ impl Command {
             Self::Revert(args) => revert::run(args, out),
             Self::Hold(args) => hold::run(args, out),
             Self::Release(args) => release::run(args, out),
+            Self::Sync(args) => sync::run(args, out),
+            Self::Conflicts(args) => conflicts::run(args, out),
+            Self::Quarantine(args) => quarantine::run(args, out),
             Self::Adopt(args) => adopt::run(args, out),
             Self::Backup(args) => backup::run(args, out),
             Self::Export(args) => export::run(args, out),
             Self::Import(args) => import::run(args, out),
+            Self::Detach(args) => detach::run(args, out),
             Self::App(args) => app::run(args, out),
             Self::Doctor(args) => doctor::run(args, out),
             Self::Diagnostics(args) => diagnostics::run(args, out),
@@ -227,6 +240,10 @@ mod tests {
             "whimbrel adopt run a.db --kv json:a",
             "whimbrel adopt status --table t",
             "whimbrel adopt status --kv redis:a",
+            "whimbrel conflicts resolve 3",
+            "whimbrel conflicts resolve 3 --mine --theirs",
+            "whimbrel quarantine drop notes",
+            "whimbrel detach",
         ] {
             assert_eq!(code(line), ExitCode::Usage, "{line}");
         }
@@ -246,12 +263,15 @@ mod tests {
         assert_eq!(code(&["status"]), ExitCode::Configuration);
         assert_eq!(code(&["run", "--once"]), ExitCode::Configuration);
         std::fs::write(&config, "trust = \"none\"\nstate_dir = \"state\"\n[[database]]\npath = \"a.db\"\napp = \"notes\"\n").unwrap();
-        for command in ["status", "history", "plan", "apply", "retry", "hold", "release", "watch"] {
+        for command in ["status", "history", "plan", "apply", "retry", "hold", "release", "watch", "sync"] {
             assert_eq!(code(&[command]), ExitCode::DaemonUnreachable, "{command}");
         }
         for command in ["status", "run", "rollback"] {
             assert_eq!(code(&["adopt", command]), ExitCode::DaemonUnreachable, "adopt {command}");
             assert_eq!(code(&["adopt", command, "--kv", "json:none.json"]), ExitCode::Failed, "adopt {command} --kv");
+        }
+        for words in [&["conflicts", "list"][..], &["conflicts", "resolve", "3", "--mine"], &["quarantine", "retry"], &["detach", "a.db"]] {
+            assert_eq!(code(words), ExitCode::DaemonUnreachable, "{words:?}");
         }
         assert_eq!(code(&["adopt", "finish"]), ExitCode::Usage);
         assert_eq!(code(&["wait", "a.db", "--timeout", "0s"]), ExitCode::DaemonUnreachable);

@@ -75,6 +75,11 @@ fn migration(order: &PersonOrder) -> Option<&str> {
         | PersonOrder::GiveBack
         | PersonOrder::Backup
         | PersonOrder::Restore { .. }
+        | PersonOrder::Exchange { .. }
+        | PersonOrder::Decide { .. }
+        | PersonOrder::RetryWaiting
+        | PersonOrder::DropWaiting { .. }
+        | PersonOrder::Detach { .. }
         | PersonOrder::Cycle => None,
     }
 }

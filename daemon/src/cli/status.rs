@@ -15,9 +15,10 @@ use super::{
 use crate::{
     control::{
         client::{Client, unexpected},
-        protocol::{DaemonView, DatabaseView, Reply, Request, STATUS_SCHEMA, ServerView, Snapshot},
+        protocol::{DaemonView, DatabaseView, Reply, Request, RowsView, STATUS_SCHEMA, ServerView, Snapshot},
     },
     migrate::live::{Phase, Picture, Rows, Throttle},
+    sync::standing::{MOST_COUNTED, Standing},
 };
 
 /// Show how everything stands: the daemon, the server, every database
@@ -143,6 +144,7 @@ fn databases(databases: &[DatabaseView], look: &Look) -> Vec<String> {
     let mut all: Vec<String> = lines.next().into_iter().collect();
     for (d, line) in databases.iter().zip(lines) {
         all.push(line);
+        all.extend(d.rows.as_ref().map(|rows| rows_line(rows, look)));
         all.extend(troubles(d, look));
     }
     all
@@ -217,9 +219,44 @@ pub(super) fn how_far(rows: &Rows) -> String {
     match rows.throttle {
         Some(Throttle::App) => text.push_str("; the app goes first"),
         Some(Throttle::Wal) => text.push_str("; waiting for a reader that keeps the log from being emptied"),
+        Some(Throttle::Touched) => text.push_str("; the app changes rows faster than they are looked at, so the lock is held longer, up to max_lock"),
         None => {}
     }
     text
+}
+
+/// How its rows stand: `rows: 3 not sent, 2 conflicts open, exchanged 12 s ago`.
+fn rows_line(rows: &RowsView, look: &Look) -> String {
+    use whimbrel_shared::protocol::state::Severity::Warning;
+    let Standing { unsent, unfolded, quarantined, conflicts_open, .. } = rows.standing;
+    let more = |n: u32| if n >= MOST_COUNTED { format!("{n} or more") } else { n.to_string() };
+    let mut parts = Vec::new();
+    match (unsent, unfolded) {
+        (0, 0) => parts.push(cell("all sent")),
+        (0, changes) => parts.push(cell(format!("{} not sent", count(changes, "change")))),
+        (rows, 0) => parts.push(cell(format!("{} not sent", more(rows)))),
+        (rows, changes) => parts.push(cell(format!("{} not sent, and {} not looked at", more(rows), count(changes, "change")))),
+    }
+    let mut waits = |n: u32, text: String| {
+        if n > 0 {
+            let painted = look.severity(Warning, &text);
+            parts.push((text, Some(painted)));
+        }
+    };
+    waits(
+        conflicts_open,
+        format!("{} open", if conflicts_open == 1 { "1 conflict".to_owned() } else { format!("{} conflicts", more(conflicts_open)) }),
+    );
+    waits(quarantined, format!("{} in quarantine", more(quarantined)));
+    match (rows.checked_ms, rows.standing.exchanged_ms) {
+        (Some(at), _) => parts.push(cell(format!("exchanged {}", look.ago(at)))),
+        (None, Some(at)) => parts.push(cell(format!("last moved {}", look.ago(at)))),
+        (None, None) => parts.push(cell("not exchanged yet")),
+    }
+    if let Some(error) = &rows.error {
+        parts.push(cell(clean(error)));
+    }
+    format!("  {} {}", look.dim("rows:"), look.listed(&parts, 8))
 }
 
 /// What is wrong with a database or waited for, below its row.

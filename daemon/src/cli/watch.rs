@@ -13,11 +13,11 @@ use super::{
     history::{Names, asked_by, what},
     look::{Look, clean, length},
     output::Output,
-    status,
+    status, sync,
 };
 use crate::control::{
     client::{ClientError, Heard},
-    protocol::{Reply, Request, STATUS_SCHEMA, Snapshot},
+    protocol::{Reply, Request, RowsView, STATUS_SCHEMA, Snapshot},
 };
 
 /// `schema` of an event in the stream.
@@ -137,6 +137,7 @@ fn changes(before: Option<&Snapshot>, after: &Snapshot) -> Vec<String> {
         if was.is_none_or(|w| (w.version, w.latest, w.pending, w.status) != (d.version, d.latest, d.pending, d.status)) {
             lines.push(format!("{name} {} version {} of {}, {} pending", d.status, d.version, d.latest, d.pending));
         }
+        lines.extend(rows_changes(was.and_then(|w| w.rows.as_ref()), d.rows.as_ref()).into_iter().map(|line| format!("{name} {line}")));
         for item in d.health.iter().filter(|i| was.is_none_or(|w| !w.health.iter().any(|o| o.code == i.code))) {
             let first = clean(item.message.lines().next().unwrap_or_default());
             lines.push(format!("{name} {}: {first} (remedy: {})", clean(&item.code), clean(&item.remedy.sentence())));
@@ -145,6 +146,25 @@ fn changes(before: Option<&Snapshot>, after: &Snapshot) -> Vec<String> {
     if let Some(before) = before {
         let gone = before.databases.iter().filter(|o| !after.databases.iter().any(|d| d.path == o.path));
         lines.extend(gone.map(|d| format!("{} is gone", clean(&d.path.to_string_lossy()))));
+    }
+    lines
+}
+
+/// What became of rows: some moved, a conflict opened, one went to quarantine.
+fn rows_changes(before: Option<&RowsView>, after: Option<&RowsView>) -> Vec<String> {
+    let Some(after) = after else { return Vec::new() };
+    let none = RowsView::default();
+    let before = before.unwrap_or(&none);
+    let mut lines = Vec::new();
+    if before.checked_ms != after.checked_ms && after.moved.pushed + after.moved.landed > 0 {
+        lines.push(format!("rows: {}", sync::said(&after.moved)));
+    }
+    let (was, is) = (&before.standing, &after.standing);
+    if is.conflicts_open > was.conflicts_open {
+        lines.push(format!("conflict: {} open (remedy: `whimbrel conflicts list`)", is.conflicts_open));
+    }
+    if is.quarantined > was.quarantined {
+        lines.push(format!("quarantine: {} waiting (remedy: `whimbrel quarantine list` says why)", is.quarantined));
     }
     lines
 }
@@ -161,6 +181,7 @@ mod tests {
         let mut before = after.clone();
         before.server.state = "online".into();
         before.databases[3].health.clear();
+        before.databases[3].rows = None;
         before.databases[0].version = 4;
         before.databases.push(fixture::database("z.db", 9));
         let first = changes(None, &after).join("\n");

@@ -69,7 +69,7 @@ impl Desk {
     }
 
     /// The databases that are meant and that could be looked at.
-    fn views_of(&self, database: &Selector) -> Result<Vec<(PathBuf, View)>, Reply> {
+    pub(super) fn views_of(&self, database: &Selector) -> Result<Vec<(PathBuf, View)>, Reply> {
         let chosen = self.select(database)?;
         let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(chosen.into_iter().filter_map(|d| views.get(&d.path).map(|view| (d.path, view.clone()))).collect())

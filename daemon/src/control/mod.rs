@@ -6,6 +6,7 @@ pub mod client;
 mod items;
 mod plan;
 pub mod protocol;
+mod rows;
 pub mod server;
 pub mod snapshot;
 

@@ -2,15 +2,20 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use whimbrel_shared::{
     ids::{AppName, ClientId, DeviceId, MigrationName, RequestId},
     protocol::{poll::Order, state::HealthItem},
     remedy::Remedy,
     status::{Event, Failure, Status},
+    value::Value,
 };
 
-use crate::migrate::{backup::Backup, items::Retried, live::Picture, rehearse::Rehearsal, standing::HalfDone, tables::TableSize};
+use crate::{
+    migrate::{backup::Backup, items::Retried, live::Picture, rehearse::Rehearsal, standing::HalfDone, tables::TableSize},
+    replicate::Replicated,
+    sync::{decide::Choice, detach::Left, standing::Standing, verify::VerifiedTable},
+};
 
 /// Number of this protocol. A command line and a daemon one apart understand each other.
 pub const CONTROL_PROTOCOL: u32 = 1;
@@ -85,6 +90,24 @@ pub enum Request {
         /// Whether to stay until it is done.
         wait: bool,
     },
+    /// [`Reply::Conflicts`].
+    Conflicts {
+        /// Which databases.
+        database: Selector,
+        /// Only the one with this number.
+        id: Option<i64>,
+        /// Also those that wait for nobody.
+        all: bool,
+        /// At most so many.
+        limit: u32,
+    },
+    /// [`Reply::Quarantine`].
+    Quarantine {
+        /// Which databases.
+        database: Selector,
+        /// At most so many.
+        limit: u32,
+    },
     /// [`Reply::Outcome`] of an earlier order.
     Outcome {
         /// Its id.
@@ -147,6 +170,32 @@ pub enum PersonOrder {
     GiveBack,
     /// One cycle now, as `run --once` does one: windows and gates count as ever.
     Cycle,
+    /// Exchange rows now.
+    Exchange {
+        /// Whether both sides are compared after it.
+        verify: bool,
+    },
+    /// Decide a conflict.
+    Decide {
+        /// Its number in its database.
+        conflict: i64,
+        /// How.
+        choice: Choice,
+    },
+    /// Try the rows in quarantine again.
+    RetryWaiting,
+    /// Do without a row in quarantine.
+    DropWaiting {
+        /// Its table, by name.
+        table: String,
+        /// Its key: a text per column.
+        key: Vec<String>,
+    },
+    /// Remove everything of whimbrel's from the file, and leave it alone from then on.
+    Detach {
+        /// Whether what says which migrations were applied stays.
+        keep_history: bool,
+    },
     /// Make a backup.
     Backup,
     /// Go back to a backup, and hold the database there.
@@ -191,6 +240,20 @@ pub enum Reply {
     Tables {
         /// The databases.
         databases: Vec<TablesView>,
+    },
+    /// By database, newest first.
+    Conflicts {
+        /// The first of them.
+        conflicts: Vec<ConflictView>,
+        /// How many there are.
+        total: u64,
+    },
+    /// By database.
+    Quarantine {
+        /// The first of them.
+        rows: Vec<WaitingView>,
+        /// How many there are.
+        total: u64,
     },
     /// One per database.
     Plan {
@@ -263,6 +326,64 @@ pub struct Summary {
     /// What became of rows that were to be tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items: Option<Retried>,
+    /// What became of rows, where an order was about them: one per database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<RowsDone>,
+}
+
+/// What an order about rows came to on one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsDone {
+    /// The file.
+    pub database: PathBuf,
+    /// What went up and down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exchanged: Option<RowsMoved>,
+    /// How both sides compare, table by table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<Vec<VerifiedTable>>,
+    /// What was decided, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<String>,
+    /// What was left when the file was detached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detached: Option<Detached>,
+}
+
+/// Rows that moved in one exchange.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsMoved {
+    /// Rows sent.
+    pub pushed: u64,
+    /// Of these, accepted as they were.
+    pub accepted: u64,
+    /// Of these, with something of another that stands.
+    pub merged: u64,
+    /// Of these, waiting for a decision.
+    pub open: u64,
+    /// Rows that landed.
+    pub landed: u64,
+    /// Whether the server told everything anew.
+    pub anew: bool,
+}
+
+impl From<&Replicated> for RowsMoved {
+    fn from(did: &Replicated) -> Self {
+        let Replicated { pushed, accepted, merged, open, landed, anew, .. } = *did;
+        Self { pushed, accepted, merged, open, landed, anew }
+    }
+}
+
+/// A file that was detached.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// What was not exchanged.
+    #[serde(flatten)]
+    pub left: Left,
+    /// The file that has it; none where there was nothing.
+    pub file: Option<PathBuf>,
+    /// Objects that were removed from the database.
+    pub objects: usize,
 }
 
 /// One database that failed or waits.
@@ -382,10 +503,28 @@ pub struct DatabaseView {
     /// Why its rows cannot be exchanged at all, where that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_rows: Option<String>,
+    /// How its rows stand, where it exchanges any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowsView>,
     /// What is wrong or waited for.
     pub health: Vec<HealthItem>,
     /// Every migration of the chain.
     pub migrations: Vec<MigrationView>,
+}
+
+/// How the rows of a database stand.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsView {
+    /// In numbers.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// When both sides last had nothing more to say, in milliseconds since 1970, as far as this daemon knows.
+    pub checked_ms: Option<i64>,
+    /// Rows that the last exchange moved.
+    pub moved: RowsMoved,
+    /// Why the last exchange ended early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The migration that stopped a chain.
@@ -436,6 +575,91 @@ pub struct FailedItemView {
     pub row: Option<String>,
     /// When it was last tried, in milliseconds since 1970.
     pub at_ms: i64,
+}
+
+/// A conflict. `whimbrel conflicts list --json` prints a list of these as `conflicts`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictView {
+    /// The file.
+    pub database: PathBuf,
+    /// Its number in that file.
+    pub id: i64,
+    /// The table's name; its id where it has none at this version.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<Value>,
+    /// What met what.
+    pub kind: String,
+    /// Whether the row's edits wait for a decision.
+    pub open: bool,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Both sides, column by column.
+    pub columns: Vec<ConflictColumn>,
+    /// The key of the row that has the unique values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other_key: Option<Vec<Value>>,
+    /// Why, in the server's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The oldest version of the schema that the server takes it from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_schema: Option<u32>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<String>,
+    /// What decides it.
+    pub choices: Vec<Choice>,
+}
+
+/// One column of a conflict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictColumn {
+    /// Its name; its id where it has none at this version.
+    pub column: String,
+    /// What was written here; none where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "held")]
+    pub mine: Option<Value>,
+    /// What the server has; none where it has nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "held")]
+    pub theirs: Option<Value>,
+}
+
+/// A NULL that is there is not a value that is not.
+fn held<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(d).map(Some)
+}
+
+/// A row of the server that cannot land yet. `whimbrel quarantine list --json` prints a list of these as `rows`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// The file.
+    pub database: PathBuf,
+    /// The table's name; its id where it has none at this version.
+    pub table: String,
+    /// The row's key.
+    pub key: Vec<Value>,
+    /// Its version at the server.
+    pub version: u64,
+    /// Its values by column, in the order of the table; none where it was deleted.
+    pub values: Option<Vec<WaitingColumn>>,
+    /// Why it cannot land, as a word.
+    pub code: String,
+    /// Why, for a person.
+    pub why: String,
+    /// Since when, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// How often it was tried.
+    pub tries: u32,
+}
+
+/// One column of a row that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingColumn {
+    /// Its name; its id where it has none at this version.
+    pub column: String,
+    /// Its value.
+    pub value: Value,
 }
 
 /// The tables of one database. `whimbrel status --tables --json` prints a list of these as `databases`.

@@ -96,6 +96,8 @@ impl Desk {
             Request::Adopt { database } => self.adopt(&database),
             Request::FailedItems { database, limit } => self.failed_items(&database, limit),
             Request::Tables { database } => self.tables(&database),
+            Request::Conflicts { database, id, all, limit } => self.conflicts(&database, id, all, limit),
+            Request::Quarantine { database, limit } => self.quarantine(&database, limit),
             Request::Order { database, order, .. } => self.order(&database, &order)?,
             Request::Outcome { request_id } => match self.shared.store().outcome(request_id)? {
                 None => Reply::Refused { message: format!("no request has the id {request_id}"), remedy: here("only the last 200 are kept") },
@@ -168,6 +170,9 @@ impl Desk {
             // "The last one" would mean another one after a restart.
             return Ok(Reply::Refused { message: "the revert names neither a migration nor a version".to_owned(), remedy: here("name one of them") });
         }
+        if let Err(refusal) = super::rows::is_of_one(order, &chosen) {
+            return Ok(refusal);
+        }
         let order = &match self.named(order, &chosen) {
             Ok(order) => order,
             Err(refusal) => return Ok(refusal),
@@ -187,7 +192,12 @@ impl Desk {
                     | PersonOrder::RetryItems
                     | PersonOrder::Cycle
                     | PersonOrder::Backup
-                    | PersonOrder::Restore { .. } => {}
+                    | PersonOrder::Restore { .. }
+                    | PersonOrder::Exchange { .. }
+                    | PersonOrder::Decide { .. }
+                    | PersonOrder::RetryWaiting
+                    | PersonOrder::DropWaiting { .. }
+                    | PersonOrder::Detach { .. } => {}
                     // Held once it is taken back, and not when that is refused.
                     PersonOrder::Adopt { .. } | PersonOrder::GiveBack => {}
                 }
@@ -402,6 +412,8 @@ mod socket {
                 | Request::Adopt { .. }
                 | Request::FailedItems { .. }
                 | Request::Tables { .. }
+                | Request::Conflicts { .. }
+                | Request::Quarantine { .. }
                 | Request::Order { .. }
                 | Request::Outcome { .. }
                 | Request::Doctor

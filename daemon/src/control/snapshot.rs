@@ -50,6 +50,7 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
             next_try_ms: state.next_try_ms,
             app_version: state.app_version.clone(),
             no_rows: looked.and_then(|l| chain.without_ids(l.position)).map(|why| why.to_string()),
+            rows: looked.and_then(|l| l.standing.clone()).map(|standing| state.rows.view(standing)),
             health: state.health.clone(),
             migrations,
         });

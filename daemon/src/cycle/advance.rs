@@ -247,6 +247,11 @@ fn wish(order: &PersonOrder, chain: &Chain, looked: &Looked) -> Option<Result<Wi
         | PersonOrder::GiveBack
         | PersonOrder::Backup
         | PersonOrder::Restore { .. }
+        | PersonOrder::Exchange { .. }
+        | PersonOrder::Decide { .. }
+        | PersonOrder::RetryWaiting
+        | PersonOrder::DropWaiting { .. }
+        | PersonOrder::Detach { .. }
         | PersonOrder::Cycle => None,
     }
 }

@@ -52,6 +52,11 @@ impl Asked {
             | PersonOrder::Release
             | PersonOrder::Adopt { .. }
             | PersonOrder::GiveBack
+            | PersonOrder::Exchange { .. }
+            | PersonOrder::Decide { .. }
+            | PersonOrder::RetryWaiting
+            | PersonOrder::DropWaiting { .. }
+            | PersonOrder::Detach { .. }
             | PersonOrder::Cycle => None,
         }
     }

@@ -106,6 +106,22 @@ impl Core {
                 }
                 // How the migrations stand is another matter.
                 PersonOrder::Backup | PersonOrder::Restore { .. } => summary.errors.retain(|e| backups::is_about(&e.code)),
+                PersonOrder::Exchange { .. }
+                | PersonOrder::Decide { .. }
+                | PersonOrder::RetryWaiting
+                | PersonOrder::DropWaiting { .. }
+                | PersonOrder::Detach { .. } => {
+                    if self.shared.halt.no_more() {
+                        // Not all of it was done: the next start takes it up.
+                        continue;
+                    }
+                    (summary.rows, summary.errors) = self.said(request.id);
+                    // One that could not be looked at has said why.
+                    let unseen = |e: &&SummaryError| self.sites.get(&e.database).is_some_and(|s| s.looked.is_none()) && e.code != "detached";
+                    if summary.rows.is_empty() && summary.errors.is_empty() {
+                        summary.errors = whole.errors.iter().filter(|e| chosen.contains(&&e.database)).filter(unseen).cloned().collect();
+                    }
+                }
                 PersonOrder::Apply { .. } | PersonOrder::Retry | PersonOrder::RetryItems | PersonOrder::Release | PersonOrder::Cycle => {}
             }
             if request.order == PersonOrder::RetryItems {

@@ -16,6 +16,7 @@ use whimbrel_shared::protocol::state::Severity;
 
 use super::{Core, sites::pending};
 use crate::{
+    control::protocol::{RowsMoved, RowsView},
     migrate::{
         chain::Chain,
         connection::{Managed, Missing},
@@ -26,7 +27,10 @@ use crate::{
     },
     replicate::{self, At, Means, ReplicateError, Replicated},
     store::{StoreError, journal},
-    sync::boot::Boot,
+    sync::{
+        boot::Boot,
+        standing::{self, Standing},
+    },
     transport::{TransportError, server::Server},
 };
 
@@ -48,13 +52,22 @@ enum Purpose {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RowsState {
     /// Whether there is anything to exchange.
-    exchanges: bool,
+    pub(super) exchanges: bool,
     /// What it did.
     pub did: Replicated,
     /// Why it ended early.
     pub error: Option<String>,
+    /// When it last went to the end, in milliseconds since 1970.
+    pub checked_ms: Option<i64>,
     /// The file as it was then; none where something was written that it has not seen.
     seen: Option<Footprint>,
+}
+
+impl RowsState {
+    /// As it is shown, with how the file stands.
+    pub fn view(&self, standing: Standing) -> RowsView {
+        RowsView { standing, checked_ms: self.checked_ms, moved: RowsMoved::from(&self.did), error: self.error.clone() }
+    }
 }
 
 /// What changes of a file when anybody writes to it: size and time of the file and of its log.
@@ -90,6 +103,8 @@ impl Core {
 
     /// Exchanges the rows of every database whose version has any to exchange.
     pub(super) async fn rows(&mut self) -> Result<Result<(), TransportError>, StoreError> {
+        // What an earlier one did is no news.
+        self.sites.values_mut().for_each(|state| state.rows.did = Replicated::default());
         let paths = self.sites.keys().cloned().collect();
         self.each(paths, Purpose::Exchange).await
     }
@@ -120,14 +135,18 @@ impl Core {
             let (path, done) = done.expect("an exchange of rows does not panic");
             let Some(state) = self.sites.get_mut(&path) else { continue };
             match done {
-                Ok((did, seen)) => {
+                Ok((did, seen, standing)) => {
                     if did.pushed + did.landed > 0 {
                         tracing::info!(
                             database.path = %path.display(), pushed = did.pushed, landed = did.landed, merged = did.merged, open = did.open,
                             "exchanged rows"
                         );
                     }
-                    state.rows = RowsState { exchanges: true, did, error: None, seen };
+                    let checked_ms = if purpose == Purpose::Exchange { Some(self.shared.ambient.now_ms()) } else { state.rows.checked_ms };
+                    state.rows = RowsState { exchanges: true, did, error: None, checked_ms, seen };
+                    if let Some(looked) = &mut state.looked {
+                        looked.standing = standing;
+                    }
                 }
                 Err(error) => {
                     state.rows.error = Some(error.to_string());
@@ -157,7 +176,7 @@ fn exchange(
     handle: &Handle,
     stop: watch::Receiver<bool>,
     purpose: Purpose,
-) -> Result<(Replicated, Option<Footprint>), ReplicateError> {
+) -> Result<(Replicated, Option<Footprint>, Option<Standing>), ReplicateError> {
     let mut file = Managed::open(&site.path, Missing::Refuse, PATIENCE, shared.halt.clone())?;
     let synced_at =
         |version: u32| -> BTreeSet<u32> { chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default() };
@@ -179,5 +198,6 @@ fn exchange(
     };
     let seen = Footprint::of(&site.path);
     // What was written between the last look and this one is in the journal.
-    Ok((did, journal::extent(&file.connection)?.is_folded().then_some(seen)))
+    let seen = journal::extent(&file.connection)?.is_folded().then_some(seen);
+    Ok((did, seen, standing::read(&file.connection)?))
 }

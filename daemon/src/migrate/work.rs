@@ -50,6 +50,7 @@ use crate::{
         managed::{self, FileIdentity, MigrationRow},
         settings,
     },
+    sync::standing::{self, Standing},
     trust,
 };
 
@@ -134,6 +135,8 @@ pub struct Looked {
     pub half_done: Option<HalfDone>,
     /// Whether rows can be exchanged, and what is to be said of their tables.
     pub rows: ready::Rows,
+    /// How its rows stand; none where it exchanges none.
+    pub standing: Option<Standing>,
 }
 
 /// Looks at a database: who it is, what a crash left, where it stands. Its events are copied to `device.db`. The error
@@ -156,6 +159,11 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
     {
         let damaged = ApplyError::Damaged("it was found damaged before, and is left alone".to_owned());
         return Err(item(damaged.code(), Severity::Error, format!("{}: {damaged}", site.path.display()), damaged.remedy()));
+    }
+    if shared.store().setting(&settings::detached(&site.path)).is_ok_and(|marked| marked.is_some()) {
+        let message = format!("{} was detached, and is left alone", site.path.display());
+        let remedy = here("remove it from the configuration; `whimbrel retry FILE` takes it up again");
+        return Err(item("detached", Severity::Info, message, remedy));
     }
     look_inside(shared, site, chain, missing).map_err(|error| {
         let code = error.code();
@@ -214,8 +222,9 @@ fn look_inside(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) ->
     let load = |version, revision| trust::load(&shared.store(), &site.rule.app, version, revision);
     // A chain that is not here any more says so elsewhere.
     let half_done = half_done(&mut file, &load).unwrap_or_default();
-    let mut looked = Looked { identity, history, position, fingerprint, drift, half_done, rows: ready::Rows::default() };
+    let mut looked = Looked { identity, history, position, fingerprint, drift, half_done, rows: ready::Rows::default(), standing: None };
     looked.rows = ready::look(shared, site, &mut file, chain, place, &looked);
+    looked.standing = standing::read(&file.connection)?;
     Ok(looked)
 }
 

@@ -97,6 +97,18 @@ pub struct Conflict {
     pub detail: Detail,
 }
 
+impl Conflict {
+    /// Whether there is nothing to decide any more.
+    pub fn is_over(&self) -> bool {
+        self.detail.decided.is_some() || self.kind.is_open() && !self.open
+    }
+
+    /// The row's key, as it was spelled where that is known.
+    pub fn key(&self) -> Vec<Value> {
+        if self.detail.key.is_empty() { self.key.values() } else { self.detail.key.clone() }
+    }
+}
+
 const PLACE: &str = "tab = ?1 AND k1 = ?2 AND k2 = ?3 AND k3 = ?4 AND k4 = ?5";
 
 /// Writes a conflict. An open one takes the place of the row's open ones.

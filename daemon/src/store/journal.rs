@@ -329,7 +329,7 @@ pub fn forget_captured(connection: &Connection, table: u32) -> Result<(), StoreE
 
 /// Whether what the triggers need is whole: the journal, its keys, and what bounds it.
 pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
-    const NEEDED: [&str; 13] = [
+    const NEEDED: [&str; 17] = [
         "_whimbrel_journal",
         "_whimbrel_journal_bound",
         "_whimbrel_folded",
@@ -343,6 +343,10 @@ pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
         "_whimbrel_quarantine",
         "_whimbrel_conflict",
         "_whimbrel_archive",
+        "_whimbrel_name",
+        "_whimbrel_sync",
+        "_whimbrel_conflicts",
+        "_whimbrel_waiting",
     ];
     let marks = vec!["?"; NEEDED.len()].join(", ");
     let found: usize = connection

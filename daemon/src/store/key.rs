@@ -5,6 +5,7 @@ use rusqlite::{
     types::{FromSql, FromSqlResult, ToSqlOutput, ValueRef},
 };
 use serde::{Deserialize, Serialize};
+use whimbrel_shared::value::Value;
 
 /// Most columns of a key that the journal has room for.
 pub const MOST_KEY_COLUMNS: usize = 4;
@@ -116,6 +117,17 @@ impl Key {
     pub fn canonical(self, collations: &[Collation]) -> Self {
         let columns = self.0.into_iter().zip(collations);
         Self(columns.map(|(value, collation)| value.canonical(*collation)).collect())
+    }
+
+    /// Its values, for the wire and for people.
+    pub fn values(&self) -> Vec<Value> {
+        let one = |value: &KeyValue| match value {
+            KeyValue::Integer(n) => Value::Integer(*n),
+            KeyValue::Real(bits) => Value::Real(*bits),
+            KeyValue::Text(bytes) => Value::Text(bytes.clone()),
+            KeyValue::Blob(bytes) => Value::Blob(bytes.clone()),
+        };
+        self.0.iter().map(one).collect()
     }
 
     /// The value of column `at` as our own tables keep it: 0 where the key has fewer.

@@ -141,3 +141,17 @@ pub fn list(connection: &Connection, most: usize, columns: &dyn Fn(u32) -> Optio
     }
     Ok(found)
 }
+
+/// Every row that waits, in the order of our own table, with its reason; also of tables that are not exchanged any more.
+pub fn each(connection: &Connection, look: &mut dyn FnMut(&Row, Code, &str)) -> Result<(), StoreError> {
+    let doing = "reading the quarantine";
+    let mut statement = connection.prepare("SELECT row, code, why FROM main._whimbrel_quarantine").map_err(at(doing))?;
+    let mut rows = statement.query([]).map_err(at(doing))?;
+    while let Some(found) = rows.next().map_err(at(doing))? {
+        let read = || -> rusqlite::Result<(String, String, String)> { Ok((found.get(0)?, found.get(1)?, found.get(2)?)) };
+        let (row, code, why) = read().map_err(at(doing))?;
+        let row = serde_json::from_str(&row).map_err(|e| StoreError::Damaged { what: "_whimbrel_quarantine", detail: e.to_string() })?;
+        look(&row, Code::named(&code), &why);
+    }
+    Ok(())
+}

@@ -45,6 +45,11 @@ pub fn damaged(path: &std::path::Path) -> String {
     format!("damaged:{}", path.display())
 }
 
+/// That a person had whimbrel leave a file, which is left alone from then on.
+pub fn detached(path: &std::path::Path) -> String {
+    format!("detached:{}", path.display())
+}
+
 /// What is remembered of a file that came here from another device, by the client id that it came with: see
 /// `migrate/arrived.rs`.
 pub fn arrived(client: ClientId) -> String {

@@ -364,8 +364,11 @@ impl Answering<'_> {
                 .iter()
                 .map(|(id, value)| KeptColumn { column: *id, arrived: None, there: Some(value.clone()), taken: false })
                 .collect(),
+            // The row goes here too: all of it is kept, so that it can be made again as it was.
             (Sending::Present { cells, .. }, None) => {
-                cells.iter().map(|c| KeptColumn { column: c.column, arrived: Some(c.value.clone()), there: None, taken: false }).collect()
+                let sent = || cells.iter().map(|c| (c.column, c.value.clone())).collect();
+                let whole = self.row.as_ref().map_or_else(sent, |row| row.cells.clone());
+                whole.into_iter().map(|(column, value)| KeptColumn { column, arrived: Some(value), there: None, taken: false }).collect()
             }
             (Sending::Present { .. }, Some(stands)) => stands
                 .iter()

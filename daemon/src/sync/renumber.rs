@@ -17,7 +17,7 @@ use crate::store::{
     conflict::{self, Conflict, Detail, Kind},
     exchange::Exchange,
     key::Key,
-    outbox::{Deed, Entry, Sent},
+    outbox::{Deed, Entry, Outbox, Sent},
 };
 
 /// Rows that follow one row, at most: what refers to it, what refers to that, and so on.
@@ -41,19 +41,46 @@ pub(super) fn renumber(
     stands: &mut Exchange,
 ) -> Result<bool, SyncError> {
     let Some(shape) = tables.get(table).and_then(|t| t.shape.as_ref()) else { return Ok(false) };
-    let mut lander = Lander::open(connection, tables, now_ms)?;
-    let Some(entry) = lander.outbox.entry(table, key)?.filter(|e| e.deed == Deed::Insert) else { return Ok(false) };
-    let free = free_key(connection, shape)?;
-    let detail = Detail { key: told(key), decided: free.map(|n| format!("it has the key {n} now")), ..Detail::default() };
+    let Some(entry) = new_row(connection, table, key)? else { return Ok(false) };
+    let free = to_free_key(connection, tables, shape, key, boot, now_ms, stands)?;
+    let detail = Detail { key: told(key), decided: free.map(has_now), ..Detail::default() };
     let seq = entry.seq();
     conflict::put(connection, &Conflict { id: 0, table, key: key.clone(), kind: Kind::KeyTaken, open: free.is_none(), seq, at_ms: now_ms, detail })?;
-    let Some(free) = free else { return Ok(false) };
+    Ok(free.is_some())
+}
+
+/// What is said of a row that got another key.
+pub(super) fn has_now(key: i64) -> String {
+    format!("it has the key {key} now")
+}
+
+/// What waits of a row, if the server never had it.
+fn new_row(connection: &Connection, table: u32, key: &Key) -> Result<Option<Entry>, SyncError> {
+    Ok(Outbox::open(connection)?.entry(table, key)?.filter(|e| e.deed == Deed::Insert))
+}
+
+/// Gives an unsent new row a free key, and lands the row that has its old one. Returns the key; none where there is no such
+/// row, or no free key: then nothing was done.
+pub(super) fn to_free_key(
+    connection: &Connection,
+    tables: &Tables,
+    shape: &Captured,
+    key: &Key,
+    boot: &Boot,
+    now_ms: i64,
+    stands: &mut Exchange,
+) -> Result<Option<i64>, SyncError> {
+    if new_row(connection, shape.id, key)?.is_none() {
+        return Ok(None);
+    }
+    let Some(free) = free_key(connection, shape)? else { return Ok(None) };
+    let mut lander = Lander::open(connection, tables, now_ms)?;
     let mut left = MOST_FOLLOWERS;
     rekey(&mut lander, connection, tables, shape, key, &[Value::Integer(free)], &mut left)?;
-    lander.land_waiting(table, key)?;
+    lander.land_waiting(shape.id, key)?;
     lander.finish(boot, whimbrel_shared::hlc::Clock::ZERO, stands)?;
     tracing::info!(table = %shape.name, from = ?key, to = free, "a new row got another key: its own is another row's");
-    Ok(true)
+    Ok(Some(free))
 }
 
 /// A number that no row of the table has here, waits with, or had at the server; none where the largest is taken.

@@ -59,25 +59,23 @@ pub fn canonical(key: &[Value], collations: &[Collation]) -> Option<Key> {
 
 /// A key from the wire, as it is spelled; none where it has a NULL.
 pub(super) fn spelled(key: &[Value]) -> Option<Key> {
-    let one = |value: &Value| match value {
+    key.iter().map(kept).collect::<Option<Vec<_>>>().map(Key)
+}
+
+/// A value as our own tables keep it; none for NULL.
+pub(super) fn kept(value: &Value) -> Option<KeyValue> {
+    match value {
         Value::Null => None,
         Value::Integer(n) => Some(KeyValue::Integer(*n)),
         Value::Real(bits) => Some(KeyValue::Real(*bits)),
         Value::Text(bytes) => Some(KeyValue::Text(bytes.clone())),
         Value::Blob(bytes) => Some(KeyValue::Blob(bytes.clone())),
-    };
-    key.iter().map(one).collect::<Option<Vec<_>>>().map(Key)
+    }
 }
 
 /// A key of our own tables, or as it is spelled in a row, for the wire.
 pub fn told(key: &Key) -> Vec<Value> {
-    let one = |value: &KeyValue| match value {
-        KeyValue::Integer(n) => Value::Integer(*n),
-        KeyValue::Real(bits) => Value::Real(*bits),
-        KeyValue::Text(bytes) => Value::Text(bytes.clone()),
-        KeyValue::Blob(bytes) => Value::Blob(bytes.clone()),
-    };
-    key.0.iter().map(one).collect()
+    key.values()
 }
 
 /// A row with its values.
