@@ -2,9 +2,15 @@
 //! migration, and which of its columns is who before and after. `publish` sees it in the rehearsal and signs it; the
 //! expressions themselves are in the target file. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
-use crate::{columns::TableColumns, ledger::Renewed};
+use crate::{
+    columns::TableColumns,
+    ledger::Renewed,
+    sql::{Token, tokens},
+};
 
 /// A `backfill` of a table that exchanges rows, where a row of an older version goes through it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +37,49 @@ pub struct LiftColumn {
     pub before: u32,
     /// Who gets the value that it ends with; 0: nobody.
     pub after: u32,
+}
+
+impl Lift {
+    /// Adds to `follows` which values are computed from which: by the id of each column that the step writes, in the version
+    /// that it belongs to, those that it is computed from, by their ids in the version before. Steps are asked in their
+    /// order: what is computed from a computed value follows the first one's sources. Generous: a name that is read anywhere
+    /// in an assignment or in the condition counts.
+    pub fn follows(&self, set: &str, filter: &str, follows: &mut BTreeMap<u32, BTreeSet<u32>>) {
+        let named = |token: &Token| match token {
+            Token::Word(name) | Token::Quoted(name) => self.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name)),
+            Token::Literal(_) | Token::Mark(_) => None,
+        };
+        let filtered: Vec<&LiftColumn> = tokens(filter).iter().filter_map(named).collect();
+        let (mut depth, mut left) = (0_i32, true);
+        let mut assignments: Vec<(Vec<&LiftColumn>, Vec<&LiftColumn>)> = vec![Default::default()];
+        let set = tokens(set);
+        for token in &set {
+            let at = assignments.last_mut().expect("there is one");
+            match token {
+                Token::Mark('(') => depth += 1,
+                Token::Mark(')') => depth -= 1,
+                Token::Mark('=') if depth == 0 && left => left = false,
+                Token::Mark(',') if depth == 0 => {
+                    left = true;
+                    assignments.push(Default::default());
+                }
+                token if left => at.0.extend(named(token)),
+                token => at.1.extend(named(token)),
+            }
+        }
+        // Every assignment reads the row as it is before the step.
+        let earlier = follows.clone();
+        for (written, read) in assignments {
+            let mut sources = BTreeSet::new();
+            for column in read.iter().chain(&filtered) {
+                sources.extend((column.before != 0).then_some(column.before));
+                sources.extend(earlier.get(&column.after).into_iter().flatten().copied());
+            }
+            for column in written.iter().filter(|c| c.after != 0) {
+                follows.entry(column.after).or_default().extend(&sources);
+            }
+        }
+    }
 }
 
 impl From<(String, u32, u32)> for LiftColumn {
@@ -128,5 +177,16 @@ mod tests {
         check(&["id", "a"], before, after, &[], Some(r#"[["id",1,1],["a",3,3]]"#));
         let more = r#"[1,"t",[[1,"id"],[3,"a"],[4,"c"]]]"#;
         check(&["id", "a", "b"], before, more, &[], Some(r#"[["id",1,1],["a",2,0],["b",3,3]]"#));
+    }
+
+    #[test]
+    fn a_computed_column_follows_what_it_is_computed_from_also_over_two_steps() {
+        let columns = r#"[["id",1,1],["title",2,2],["body",3,3],["slug",0,4],["short",0,5],["n",0,6]]"#;
+        let lift = Lift { step: 1, table: 1, create: String::new(), columns: serde_json::from_str(columns).unwrap() };
+        let mut follows = BTreeMap::new();
+        lift.follows("Slug = lower(replace(\"title\", ' body ', '-')), n = max(length(body), 3)", "slug IS NULL", &mut follows);
+        lift.follows("(short) = (substr(slug, 1, 3))", "", &mut follows);
+        let of = |ids: &[u32]| ids.iter().copied().collect::<BTreeSet<u32>>();
+        assert_eq!(follows, BTreeMap::from([(4, of(&[2])), (5, of(&[2])), (6, of(&[3]))]));
     }
 }

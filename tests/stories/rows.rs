@@ -164,3 +164,29 @@ fn rows_that_swap_a_unique_value_arrive_swapped() {
     assert_eq!(a.table(rows), b.table(rows));
     assert_eq!((a.conflicts().len(), b.quarantine().len(), a.unsent(), b.unsent()), (0, 0, 0, 0));
 }
+
+#[test]
+fn a_value_that_a_migration_computes_from_an_unsent_edit_goes_up_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let sync = "[sync.page]\nconflict = \"merge\"\nkeys = \"global\"\n";
+    let chain = vec![
+        Mig::up("0001_init", "CREATE TABLE page(id TEXT PRIMARY KEY NOT NULL, title TEXT, body TEXT)").toml(sync),
+        Mig::up("0002_slugs", "ALTER TABLE page ADD COLUMN slug TEXT").toml(
+            "[[step]]\nsql = \"up.sql\"\n[[step]]\nbackfill = \"page\"\nset = \"slug = lower(replace(title, ' ', '-'))\"\nwhere = \"slug IS NULL AND title IS NOT NULL\"\n",
+        ),
+    ];
+    let space = Space::new(folder.path(), chain);
+    let (mut a, mut b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO page VALUES ('p', 'First Title', 'x'), ('q', 'Other', 'y')");
+    settle(&space, &[&a, &b]);
+    // Unsent in the old version; the other one goes ahead.
+    a.write("UPDATE page SET title = 'Second Title' WHERE id = 'p'; UPDATE page SET body = 'z' WHERE id = 'q'");
+    b.migrate(&space, 2);
+    b.sync(&space);
+    a.migrate(&space, 2);
+    settle(&space, &[&a, &b]);
+    let rows = "SELECT id, title, slug FROM page ORDER BY id";
+    let expected = [r#"Text("p") Text("Second Title") Text("second-title")"#, r#"Text("q") Text("Other") Text("other")"#];
+    assert_eq!((a.table(rows), b.table(rows)), (expected.map(str::to_owned).to_vec(), expected.map(str::to_owned).to_vec()));
+    assert_eq!((a.unsent(), b.unsent()), (0, 0));
+}

@@ -1,9 +1,17 @@
 //! A migration's transaction and the edits that are not sent yet: what `sync::across` has to be told, from the chain and the
 //! manifest, and the calls at both ends of the steps.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use whimbrel_shared::{carry, manifest::Rebuild, status::Operation, trust::VerifiedMigration};
+use whimbrel_shared::{
+    carry,
+    manifest::{Rebuild, Step},
+    status::Operation,
+    trust::VerifiedMigration,
+};
 
 use super::{
     apply::Job,
@@ -38,7 +46,20 @@ pub(super) fn passage(chain: &Chain, operation: Operation, migration: &VerifiedM
     let (Ok(before), Ok(after), Some(change)) = (lower.map(), upper.map(), &slot.columns) else { return Ok(None) };
     let carries = carry::by_id(&before, &after, change, &migration.migration().manifest.carry).map_err(|e| damaged(e.to_string()))?;
     let way = if operation == Operation::Apply { Way::Up } else { Way::Down };
-    Ok(Passage::new(way, version, &lower, &upper, &carries, &slot.sync))
+    let Some(mut passage) = Passage::new(way, version, &lower, &upper, &carries, &slot.sync) else { return Ok(None) };
+    let mut follows: BTreeMap<u32, BTreeMap<u32, BTreeSet<u32>>> = BTreeMap::new();
+    let steps = &migration.migration().manifest.step;
+    for lift in &slot.lifts {
+        if let Some(Step::Backfill(fill)) = (lift.step as usize).checked_sub(1).and_then(|at| steps.get(at)) {
+            lift.follows(&fill.set, &fill.filter, follows.entry(lift.table).or_default());
+        }
+    }
+    for (table, columns) in follows {
+        for (to, sources) in columns {
+            sources.into_iter().for_each(|from| passage.follow(table, from, to));
+        }
+    }
+    Ok(Some(passage))
 }
 
 impl Crossing {

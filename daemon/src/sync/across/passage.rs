@@ -1,8 +1,8 @@
 //! What a migration means for edits that are not sent yet, up or down: where each one goes on, or what becomes of it. Pure.
 //!
 //! A dirty column that is still there stays dirty: ids do not change with names. One that goes is carried to where its
-//! value goes on, with its base, its stamp and whether it was sent, or it is archived, discarded or waited for. Nothing
-//! here makes an edit of what a migration computed: a new column is dirty only where its source was.
+//! value goes on, with its base, its stamp and whether it was sent, or it is archived, discarded or waited for. A column that
+//! the migration computes is dirty where what it is computed from is, and only there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +47,8 @@ pub struct Passage {
     pub synced_after: SyncedTables,
     /// Where values go on in another column.
     moves: BTreeMap<Place, BTreeSet<Place>>,
+    /// Columns that a migration computes from others: they are edited where one of those was.
+    follows: BTreeMap<Place, BTreeSet<Place>>,
     /// What becomes of edits of columns that go on nowhere.
     fates: BTreeMap<Place, DropPolicy>,
     /// Tables that exchange rows no more, and what becomes of their edits.
@@ -100,12 +102,20 @@ impl Passage {
         let from = if way == Way::Up { version - 1 } else { version };
         let nothing = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let (moves, fates, ends) = nothing;
-        let mut passage = Self { from, way, before, after, synced_before, synced_after, moves, fates, ends, keys: Vec::new() };
+        let mut passage =
+            Self { from, way, before, after, synced_before, synced_after, moves, follows: BTreeMap::new(), fates, ends, keys: Vec::new() };
         passage.ends(carries, sync);
         for carry in carries {
             passage.carry(carry);
         }
         Some(passage)
+    }
+
+    /// Says that the migration computes the column `to` of a table from its column `from`. Going down nothing is computed.
+    pub fn follow(&mut self, table: u32, from: u32, to: u32) {
+        if self.way == Way::Up {
+            self.follows.entry(Place { table, column: from }).or_default().insert(Place { table, column: to });
+        }
     }
 
     /// Whether rows of a table are sent from here on.
@@ -121,6 +131,12 @@ impl Passage {
             Reach::Partly(now) if has(now, column) => return vec![column],
             Reach::Partly(_) | Reach::Whole => std::iter::once(column).filter(|c| is_there(*c)).chain(moves).collect(),
         };
+        // Computed values go with what they are computed from, where that goes on at all.
+        if matches!(reach, Reach::Whole) && !places.is_empty() {
+            let follows = self.follows.get(&column).into_iter().flatten().copied();
+            let follows: Vec<Place> = follows.filter(|place| is_there(*place) && !places.contains(place)).collect();
+            places.extend(follows);
+        }
         // A part whose key cannot be told is no place.
         places.retain(|place| place.table == column.table || self.keys.iter().any(|k| k.from == column.table && k.into == place.table));
         places
@@ -346,6 +362,18 @@ mod tests {
         assert_eq!(split.carried(1, &only, Reach::Whole), Carried::default());
         let new = entry(Deed::Insert, &[edit(3, None, Sent::Never, &[4])]);
         assert_eq!(split.carried(1, &new, Reach::Whole).stays, Some(entry(Deed::Insert, &[edit(3, None, Sent::Never, &[])])));
+    }
+
+    #[test]
+    fn a_computed_column_is_edited_where_its_source_was_and_goes_nowhere_alone() {
+        let mut up = passage(Way::Up, r#"[[1,"a",[[1,"id"],[3,"y"],[4,"z"],[8,"n"]]]]"#, "[[carry]]\ntable='a'\ndrop={x='archive'}");
+        up.follow(1, 3, 8);
+        up.follow(1, 2, 8);
+        let before = entry(Deed::Edit, &[edit(3, Some(7), Sent::Never, &[3]), edit(4, Some(8), Sent::Never, &[4])]);
+        let after = entry(Deed::Edit, &[edit(3, Some(7), Sent::Never, &[3, 8]), edit(4, Some(8), Sent::Never, &[4])]);
+        assert_eq!(up.carried(1, &before, Reach::Whole).stays, Some(after));
+        // The source goes: its edit is archived, and nothing is left of it.
+        assert_eq!(up.carried(1, &entry(Deed::Edit, &[edit(3, Some(7), Sent::Never, &[2])]), Reach::Whole), Carried::default());
     }
 
     #[test]
