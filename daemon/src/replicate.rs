@@ -73,6 +73,8 @@ pub struct At<'a> {
     pub synced: &'a SyncedTables,
     /// The tables that exchanged rows at an older version.
     pub synced_at: &'a dyn Fn(u32) -> BTreeSet<u32>,
+    /// Whether the file still stands there: asked inside each transaction.
+    pub holds: &'a dyn Fn(&Connection) -> Result<bool, ApplyError>,
 }
 
 /// What it is done with.
@@ -183,9 +185,12 @@ impl<'a, 'f> Replication<'a, 'f> {
 
     /// One short transaction, and a gap for the application. Returns how long its work took without the commit.
     fn write<T>(&mut self, mut work: impl FnMut(&Connection, &Tables) -> Result<T, ApplyError>) -> Result<(T, Duration, Duration), ReplicateError> {
-        let tables = &self.tables;
+        let (tables, holds) = (&self.tables, self.at.holds);
         let mut worked = Duration::ZERO;
         let (value, held) = write(self.file, Terms::ours(PATIENCE), |file| {
+            if !holds(&file.connection)? {
+                return Err(ApplyError::Moved("another version began while rows were exchanged".to_owned()));
+            }
             let begun = Instant::now();
             let value = work(&file.connection, tables);
             worked = begun.elapsed();

@@ -71,7 +71,7 @@ impl Space {
     pub fn new(folder: &Path, chain: Vec<Mig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts");
         let path = folder.join("server.db");
-        let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), store: StoreAt::Sqlite(path.clone()) };
+        let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), store: StoreAt::Sqlite(path.clone()), keep: Default::default() };
         let server = runtime.block_on(serve(config)).expect("the server starts");
         let store = SqliteStore::open(&path).expect("its store opens");
         let secret = Secret::new(Kind::ApiKey);
@@ -219,7 +219,15 @@ impl Replica {
             space.accepted.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
         let epoch = whimbrel::store::managed::identity(&self.app).expect("an identity").epoch;
-        let at = At { client_id: self.identity.client_id, epoch, version: self.version, map: &map, synced: rows.synced(), synced_at: &synced_at };
+        let at = At {
+            client_id: self.identity.client_id,
+            epoch,
+            version: self.version,
+            map: &map,
+            synced: rows.synced(),
+            synced_at: &synced_at,
+            holds: &|_| Ok(true),
+        };
         let boot = || Boot::of_machine(self.ambient.now_ms());
         let means = Means {
             server: &self.door,

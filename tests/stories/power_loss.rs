@@ -38,7 +38,7 @@ fn a_second_power_cut_while_the_first_is_recovered_does_no_harm() {
     for journal in [Journal::Wal, Journal::Rollback] {
         let all = features::all().into_iter().take(sample(1, usize::MAX)).collect();
         for (_, counts) in at_once(all, |feature| {
-            let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
+            let (proof, mut counts, mut judged) = (Proof::new(feature, journal), Counts::default(), Judged::default());
             let first = run(&proof, &Start { files: proof.before(), order: 0 });
             // Just after each commit but the last: the intent is there, and nobody holds the lock.
             let commits: Vec<_> = (1..=first.log.ops.len()).filter(|at| first.log.ops[at - 1] == Op::Commit).collect();
@@ -46,7 +46,7 @@ fn a_second_power_cut_while_the_first_is_recovered_does_no_harm() {
                 let mut moment = Moment::of(&first.log.base);
                 first.log.ops[..*at].iter().for_each(|op| moment.step(op));
                 let start = Start { files: moment.after(&Loss::Nothing), order: first.order_at(*at) };
-                prove(&proof, &run(&proof, &start), depth, &mut counts);
+                prove(&proof, &run(&proof, &start), depth, &mut judged, &mut counts);
             }
             counts
         }) {
@@ -66,7 +66,7 @@ fn prove_all(journal: Journal) {
     let mut whole = Counts::default();
     for (name, counts) in at_once(all, |feature| {
         let (proof, mut counts) = (Proof::new(feature, journal), Counts::default());
-        prove(&proof, &run(&proof, &Start { files: proof.before(), order: 0 }), depth, &mut counts);
+        prove(&proof, &run(&proof, &Start { files: proof.before(), order: 0 }), depth, &mut Judged::default(), &mut counts);
         counts
     }) {
         counts.print(&format!("{journal:?}, {name}"));
@@ -89,8 +89,20 @@ fn at_once(all: Vec<Feature>, look: impl Fn(Feature) -> Counts + Sync) -> Vec<(&
 struct Depth {
     /// Throws of the dice at each point.
     dice: usize,
-    /// Whether the engine goes on from every image, and not only once from every content.
+    /// Whether the engine goes on from every file that differs by a byte once SQLite has recovered it, and not only once
+    /// from every content.
     resume_all: bool,
+}
+
+/// What was judged before, of one feature: nothing is judged twice.
+#[derive(Default)]
+struct Judged {
+    /// The content that was found in an image, by its bytes and the order that was carried out.
+    seen: HashMap<(Digest, usize), Digest>,
+    /// What the engine went on from: bytes after the recovery, or content.
+    resumed: BTreeSet<(Digest, usize)>,
+    /// What it has to come to.
+    end: Option<End>,
 }
 
 /// What was looked at.
@@ -174,13 +186,13 @@ fn run(proof: &Proof, start: &Start) -> Recorded {
 }
 
 /// Cuts the power at every point of a run.
-fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
+fn prove(proof: &Proof, run: &Recorded, depth: Depth, judged: &mut Judged, counts: &mut Counts) {
     let name = proof.feature.name;
     let mut moment = Moment::of(&run.log.base);
     let mut acknowledged = 0;
-    // What was found in an image, so that each is opened once.
-    let mut seen: HashMap<(Digest, usize), Digest> = HashMap::new();
-    let mut resumed = BTreeSet::new();
+    if judged.end.as_ref() != Some(&run.end) {
+        *judged = Judged { end: Some(run.end.clone()), ..Judged::default() };
+    }
     for at in 0..=run.log.ops.len() {
         counts.points += 1;
         let order = run.order_at(at);
@@ -191,12 +203,14 @@ fn prove(proof: &Proof, run: &Recorded, depth: Depth, counts: &mut Counts) {
                 let next = run.log.ops.get(at).map_or_else(|| "the end".to_owned(), ToString::to_string);
                 format!("{name} ({:?}), before operation {at} of {} ({next}), losing {loss:?}", proof.journal, run.log.ops.len())
             };
-            let found = *seen.entry((digest(&files), order)).or_insert_with(|| {
+            let found = *judged.seen.entry((digest(&files), order)).or_insert_with(|| {
                 counts.distinct += 1;
                 let folder = scratch();
                 put(folder.path(), &files);
                 let found = proof.check(folder.path()).unwrap_or_else(|why| panic!("{}: {why}", place()));
-                if resumed.insert((found, order)) || depth.resume_all {
+                // Who looked has recovered the file; what the engine finds is what lies there now.
+                let from = if depth.resume_all { digest(&crashvfs::Disk::new(folder.path()).files()) } else { found };
+                if judged.resumed.insert((from, order)) {
                     counts.resumed += 1;
                     proof.go_on(folder.path(), order, false, &run.end).unwrap_or_else(|why| panic!("{}: going on: {why}", place()));
                 }

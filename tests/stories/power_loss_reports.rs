@@ -14,10 +14,9 @@ use rusqlite::Connection;
 use whimbrel::{
     config::DatabaseRule,
     migrate::{
-        backup::{Shelf, witness::Witness},
+        backup::Shelf,
         connection::Missing,
         halt::Halt,
-        live::Live,
         work::{self, Shared, Site, Task},
     },
     store::device::DeviceStore,

@@ -146,3 +146,21 @@ fn a_file_that_went_back_to_last_week_is_told_everything_and_loses_nothing() {
     assert_eq!(a.table("SELECT title FROM note WHERE id = 'old'"), [r#"Text("changed")"#]);
     assert_eq!((a.unsent(), b.unsent()), (0, 0));
 }
+
+#[test]
+fn rows_that_swap_a_unique_value_arrive_swapped() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = Space::new(folder.path(), notes());
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO item VALUES (1, NULL, 'x', 'p'), (2, NULL, 'y', 'q'), (3, NULL, 'z', 'r')");
+    settle(&space, &[&a, &b]);
+    a.write(
+        "BEGIN; UPDATE item SET code = NULL; UPDATE item SET code = 'q' WHERE id = 1; UPDATE item SET code = 'r' WHERE id = 2;
+         UPDATE item SET code = 'p' WHERE id = 3; COMMIT",
+    );
+    settle(&space, &[&a, &b]);
+    let rows = "SELECT id, code FROM item ORDER BY id";
+    assert_eq!(b.table(rows), [r#"Integer(1) Text("q")"#, r#"Integer(2) Text("r")"#, r#"Integer(3) Text("p")"#]);
+    assert_eq!(a.table(rows), b.table(rows));
+    assert_eq!((a.conflicts().len(), b.quarantine().len(), a.unsent(), b.unsent()), (0, 0, 0, 0));
+}

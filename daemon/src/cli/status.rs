@@ -219,6 +219,7 @@ pub(super) fn how_far(rows: &Rows) -> String {
     match rows.throttle {
         Some(Throttle::App) => text.push_str("; the app goes first"),
         Some(Throttle::Wal) => text.push_str("; waiting for a reader that keeps the log from being emptied"),
+        Some(Throttle::Touched) => text.push_str("; the app changes rows faster than they are looked at, so the lock is held longer, up to max_lock"),
         None => {}
     }
     text

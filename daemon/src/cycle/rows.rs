@@ -22,6 +22,7 @@ use crate::{
         connection::{Managed, Missing},
         error::ApplyError,
         gate::item,
+        ready::SchemaReady,
         work::{Looked, Shared, Site},
     },
     replicate::{self, At, Means, ReplicateError, Replicated},
@@ -118,12 +119,14 @@ impl Core {
         for path in paths {
             let chain = self.chain(&self.sites[&path].site.rule.app.clone())?;
             let state = &self.sites[&path];
-            let Some(looked) = state.looked.clone().filter(|looked| may(looked, &chain)) else { continue };
+            let Some(looked) = state.looked.clone() else { continue };
+            let Some(ready) = looked.rows.ready.clone() else { continue };
             let (shared, site, limit, server) = (self.shared.clone(), state.site.clone(), limit.clone(), server.clone());
             let (handle, stop) = (Handle::current(), self.stop.clone());
             jobs.spawn(async move {
                 let _permit = limit.acquire_owned().await.expect("the semaphore is never closed");
-                let done = tokio::task::spawn_blocking(move || exchange(&shared, &site, &looked, &chain, &server, &handle, stop, purpose)).await;
+                let done =
+                    tokio::task::spawn_blocking(move || exchange(&shared, &site, &looked, &ready, &chain, &server, &handle, stop, purpose)).await;
                 (path, done.expect("an exchange of rows does not panic"))
             });
         }
@@ -149,6 +152,8 @@ impl Core {
                     state.rows.error = Some(error.to_string());
                     match error {
                         ReplicateError::Server(error) => outcome = outcome.and(Err(error)),
+                        // It goes on at the new version, in the next cycle.
+                        ReplicateError::File(ApplyError::Moved(why)) => tracing::debug!(database.path = %path.display(), "{why}"),
                         ReplicateError::File(error) => {
                             let severity = if error.is_busy() { Severity::Info } else { Severity::Warning };
                             state.health.push(item(error.code(), severity, format!("rows were not exchanged: {error}"), error.remedy()));
@@ -161,15 +166,11 @@ impl Core {
     }
 }
 
-/// Whether rows may go between this file and the server: it stands at a version, whole, and that version exchanges some.
-fn may(looked: &Looked, chain: &Chain) -> bool {
-    looked.position > 0 && looked.half_done.is_none() && chain.exchanges_rows(looked.position)
-}
-
 fn exchange(
     shared: &Shared,
     site: &Site,
     looked: &Looked,
+    ready: &SchemaReady,
     chain: &Chain,
     server: &Server,
     handle: &Handle,
@@ -177,22 +178,17 @@ fn exchange(
     purpose: Purpose,
 ) -> Result<(Replicated, Option<Footprint>, Option<Standing>), ReplicateError> {
     let mut file = Managed::open(&site.path, Missing::Refuse, PATIENCE, shared.halt.clone())?;
-    if !journal::is_there(&file.connection)? {
-        return Ok((Replicated::default(), Some(Footprint::of(&site.path)), None));
-    }
-    let damaged = |why: String| ReplicateError::File(ApplyError::Moved(why));
-    let rows = chain.rows_at(looked.position).map_err(damaged)?;
-    let map = rows.map().map_err(|why| damaged(why.to_string()))?;
     let synced_at =
         |version: u32| -> BTreeSet<u32> { chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default() };
     let identity = &looked.identity;
     let at = At {
         client_id: identity.client_id,
         epoch: identity.epoch,
-        version: looked.position,
-        map: &map,
-        synced: rows.synced(),
+        version: ready.version(),
+        map: ready.map(),
+        synced: ready.synced(),
         synced_at: &synced_at,
+        holds: &|file| ready.holds(file),
     };
     let boot = || Boot::of_machine(shared.ambient.now_ms());
     let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop };

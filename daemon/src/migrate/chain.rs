@@ -69,12 +69,6 @@ impl Chain {
         Ok(rows)
     }
 
-    /// Whether any table exchanges rows at `version`, as far as a look at the links tells.
-    pub fn exchanges_rows(&self, version: u32) -> bool {
-        let slots = self.versions.iter().take(version as usize).filter_map(|revisions| revisions.first());
-        slots.map(|slot| &slot.custom.sync).any(|sync| !sync.tables.is_empty())
-    }
-
     /// The schema half-way through `version`, an online migration, after so many of its `sql` steps.
     pub fn schema_within(&self, version: u32, revision: u32, steps: u32) -> Option<Schema> {
         let mut schema = self.schema_at(version - 1)?;

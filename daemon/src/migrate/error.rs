@@ -54,6 +54,9 @@ pub enum ApplyError {
     /// Our own tables in the file could not be used.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    /// What the exchange of rows keeps in the file could not be used.
+    #[error(transparent)]
+    Rows(SyncError),
     /// The file's history changed since it was looked at.
     #[error("the history in the file changed since it was looked at: {0}")]
     Moved(String),
@@ -140,9 +143,6 @@ pub enum ApplyError {
     /// SQLite's own check found the file damaged, or could not read all of it.
     #[error("the file {verdict}: {0}", verdict = verdict(.0))]
     Damaged(String),
-    /// Edits that are not sent yet could not be carried over, or are waited for.
-    #[error(transparent)]
-    Rows(SyncError),
     /// SQLite failed outside the script.
     #[error("{doing}: {source}")]
     Sqlite {
@@ -246,6 +246,9 @@ impl ApplyError {
                 0 => "store",
                 code => code_name(code),
             },
+            Self::Rows(SyncError::Unsent { .. }) => "unsent_edits",
+            Self::Rows(SyncError::Key { .. }) => "bad_key",
+            Self::Rows(_) => "rows",
             Self::Moved(_) => "moved",
             Self::Trust(AcceptError::Store(error)) => match error.sqlite_code() {
                 0 => "device_store",
@@ -264,11 +267,6 @@ impl ApplyError {
             Self::WrongSchema { .. } => "wrong_schema",
             Self::Drift { .. } => "drift",
             Self::Damaged(found) => unread(found).map_or("corrupt", code_name),
-            Self::Rows(SyncError::Unsent { .. }) => "unsent_edits",
-            Self::Rows(error) => match error.sqlite_code() {
-                0 => "rows",
-                code => code_name(code),
-            },
             Self::Sqlite { source, .. } => code_name(code_of(source)),
             Self::Backup(error) => error.code(),
             Self::OtherRunner { .. } => "other_runner",
@@ -286,14 +284,14 @@ impl ApplyError {
             // Our own store's trouble is not this migration's.
             Self::Trust(AcceptError::Store(_)) => FailureClass::Transient,
             Self::Store(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
-            Self::Rows(SyncError::Unsent { .. }) => FailureClass::Transient,
-            Self::Rows(error) if error.sqlite_code() != 0 => class_of(error.sqlite_code()),
+            Self::Rows(SyncError::Key { .. }) => FailureClass::Permanent,
             Self::Timeout { .. }
             | Self::Cancelled
             | Self::Busy { .. }
             | Self::CommitBusy { .. }
             | Self::LostTransaction
             | Self::Store(_)
+            | Self::Rows(_)
             | Self::Moved(_)
             | Self::OtherRunner { .. }
             | Self::Lock { .. } => FailureClass::Transient,
@@ -301,7 +299,6 @@ impl ApplyError {
             | Self::Trust(_)
             | Self::BadStep { .. }
             | Self::NotIdempotent { .. }
-            | Self::Rows(_)
             | Self::NoDown(_)
             | Self::NamesOurs { .. }
             | Self::ChangedOurs { .. }
@@ -364,7 +361,6 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => busy(*code),
             Self::Sqlite { source, .. } => busy(code_of(source)),
             Self::Store(error) => busy(error.sqlite_code()),
-            Self::Rows(error) => busy(error.sqlite_code()),
             _ => false,
         }
     }
@@ -375,7 +371,6 @@ impl ApplyError {
             Self::Script(ScriptError::Sqlite { code, .. }) => is_disk_full(*code),
             Self::Sqlite { source, .. } => is_disk_full(code_of(source)),
             Self::Store(error) | Self::Trust(AcceptError::Store(error)) => is_disk_full(error.sqlite_code()),
-            Self::Rows(error) => is_disk_full(error.sqlite_code()),
             Self::Backup(error) => error.is_disk_full(),
             _ => false,
         }

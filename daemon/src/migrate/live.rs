@@ -96,6 +96,8 @@ pub enum Throttle {
     App,
     /// A reader keeps the write-ahead log from being emptied.
     Wal,
+    /// The application changes rows as fast as they are looked at again.
+    Touched,
 }
 
 /// Written by the one that works, read by whoever watches. Cheap to clone.

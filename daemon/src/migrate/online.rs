@@ -4,10 +4,7 @@
 //! An older build of the application may write rows behind a backfill's walk. Triggers note the keys it touches while
 //! the walk lasts; they are looked at as the walk goes on, and the last of them in the transaction that ends the step.
 
-use std::{
-    collections::{HashSet, VecDeque},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Instant};
 
 use rusqlite::config::DbConfig;
 use whimbrel_shared::{
@@ -23,12 +20,14 @@ use super::{
     error::{ApplyError, sqlite},
     foreign::Violations,
     gap::Gap,
-    live::{Phase, Rows, Throttle},
+    live::{Phase, Throttle},
     passage::Crossing,
     perform::{AtStep, Before, Expected, Performed, explain, judge, perform},
     rebuild::{self, Rebuilding},
     rows::{
         Chunk, FailedItem, Part, RowStep,
+        catch_up::CatchUp,
+        meter::Meter,
         size::Size,
         table::{Table, quote},
     },
@@ -38,22 +37,16 @@ use super::{
 };
 use crate::{
     store::{
-        checkpoint::{self, Checkpoint},
+        checkpoint::{self, Checkpoint, Touched},
         managed,
     },
     sync::{across, fold::Boot},
 };
 
-/// So many touched rows are left for the transaction that ends a step: a few milliseconds.
-const FEW: u64 = 200;
-/// Most touched rows of one transaction.
-const TOUCHED_AT_ONCE: u32 = 500;
 /// Begin of the names of the triggers that note what the application touches. The unit's number follows.
 const CATCH: &str = "_whimbrel_catch_";
 /// SQLite's own.
 const AUTOCHECKPOINT_PAGES: u32 = 1000;
-/// The rate is that of the last seconds.
-const RATE_OVER: Duration = Duration::from_secs(5);
 
 impl Runner<'_, '_> {
     /// Runs what is left of an online migration. What was committed stays, whatever happens.
@@ -348,7 +341,7 @@ impl Runner<'_, '_> {
                 return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
             }
             let failed = last_touched(file, migration, all, at, noting(job, &before))?;
-            let (keys, _) = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?;
+            let keys = checkpoint::touched(&file.connection, at.unit, rebuilding.table().key.len(), u32::MAX)?.keys;
             let on = file.guard.on(timeout, false);
             file.guard.lend(rebuilding.lent());
             let ran = rebuilding.touched(file, &keys);
@@ -407,6 +400,7 @@ impl Runner<'_, '_> {
         let mut pace = Gap::for_chunks();
         let mut wal = Wal::new(self.file)?;
         let mut meter = Meter::new();
+        let mut catch_up = CatchUp::new(migration.migration().manifest.max_lock.get());
         let mut walking = true;
         job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });
         job.live.at(AtStep { step: number, steps: migration.migration().steps().len(), statement: 1 });
@@ -415,15 +409,15 @@ impl Runner<'_, '_> {
                 return Err(ApplyError::Cancelled);
             }
             let noting_ms = noting(job, &self.before).filter(|_| fire);
-            let (crashed, unit_number, asked) = (self.crashed, at.unit, TOUCHED_AT_ONCE.min(size.rows()));
-            let ((chunk, next, work), held) = write(self.file, terms, |file| {
+            let (crashed, unit_number, asked) = (self.crashed, at.unit, catch_up.ask(&size));
+            let ((chunk, next, left, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
                 if file.schema.read(&file.connection).map_err(sqlite("reading the schema"))? != Default::default() {
                     return Err(ApplyError::Moved("the schema changed while rows were gone through".to_owned()));
                 }
                 let mark = if catches && fire { checkpoint::last_touched(&file.connection)? } else { 0 };
-                let (keys, last) = match walking {
-                    true => (Vec::new(), 0),
+                let touched = match walking {
+                    true => Touched::default(),
                     false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
                 let noted = noted(file, noting_ms)?;
@@ -431,8 +425,8 @@ impl Runner<'_, '_> {
                 file.guard.lend(step.lent());
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
                 let ran = match (walking, &mut *step) {
-                    (false, RowStep::Backfill(step)) => step.touched(file, &keys, &part),
-                    (false, RowStep::Rebuild(step)) => step.touched(file, &keys),
+                    (false, RowStep::Backfill(step)) => step.touched(file, &touched.keys, &part),
+                    (false, RowStep::Rebuild(step)) => step.touched(file, &touched.keys),
                     (_, step) => step.chunk(file, &part),
                 };
                 let stopped = file.guard.stopped();
@@ -443,7 +437,7 @@ impl Runner<'_, '_> {
                     checkpoint::forget_touched(&file.connection, unit_number, mark, false)?;
                 }
                 if !walking {
-                    checkpoint::forget_touched(&file.connection, unit_number, last, true)?;
+                    checkpoint::forget_touched(&file.connection, unit_number, touched.last, true)?;
                 }
                 keep_failed(&file.connection, migration, &numbered(number, &chunk), job.ambient.now_ms())?;
                 let next = after(at, &chunk, walking);
@@ -451,7 +445,7 @@ impl Runner<'_, '_> {
                 if crashed {
                     managed::count_crash(&file.connection, None)?;
                 }
-                Ok((chunk, next, begun.elapsed()))
+                Ok((chunk, next, touched.left, begun.elapsed()))
             })?;
             *at = next;
             self.crashed = false;
@@ -460,8 +454,9 @@ impl Runner<'_, '_> {
             meter.saw(chunk.examined);
             let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
             let throttle = wal.keep_small(self.file, || job.live.rows(Some(meter.rows(step.table(), at, Some(Throttle::Wal)))))?.or(throttle);
+            let over = if walking { chunk.end } else { catch_up.is_over(asked, chunk.examined, left, Instant::now()) };
+            let throttle = if catch_up.is_behind() { Some(Throttle::Touched) } else { throttle };
             job.live.rows(Some(meter.rows(step.table(), at, throttle)));
-            let over = if walking { chunk.end } else { chunk.examined < FEW.min(u64::from(asked)) };
             if over && walking && catches {
                 walking = false;
             } else if over {
@@ -602,7 +597,7 @@ fn last_touched(
         let Some(RowStep::Backfill(mut step)) = unit.row_step(file, migration.migration())? else { continue };
         let version = migration.link().version;
         let failed = checkpoint::failed_keys(&file.connection, version, u32::try_from(unit.step).unwrap_or(u32::MAX))?;
-        let (keys, _) = checkpoint::touched(&file.connection, number, step.table.key.len(), u32::MAX)?;
+        let keys = checkpoint::touched(&file.connection, number, step.table.key.len(), u32::MAX)?.keys;
         let on = file.guard.on(timeout, false);
         let ran = step.touched(file, &keys, &Part { position: None, rows: 0, failed: &failed });
         let stopped = file.guard.stopped();
@@ -652,49 +647,6 @@ fn has_own_triggers(file: &Managed, table: &Table) -> Result<bool, ApplyError> {
         .map_err(sqlite("looking for triggers"))
 }
 
-// ---- how fast -----------------------------------------------------------------------------------------------------------
-
-/// Rows a second, over the last seconds.
-#[derive(Debug)]
-struct Meter {
-    seen: u64,
-    marks: VecDeque<(Instant, u64)>,
-}
-
-impl Meter {
-    fn new() -> Self {
-        Self { seen: 0, marks: VecDeque::from([(Instant::now(), 0)]) }
-    }
-
-    fn saw(&mut self, rows: u64) {
-        self.seen += rows;
-        let now = Instant::now();
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= RATE_OVER / 20) {
-            self.marks.push_back((now, self.seen));
-        }
-        while self.marks.len() > 2 && now.duration_since(self.marks[0].0) > RATE_OVER {
-            self.marks.pop_front();
-        }
-    }
-
-    fn rows(&self, table: &Table, at: &Checkpoint, throttle: Option<Throttle>) -> Rows {
-        let (since, before) = self.marks[0];
-        let rate = (self.seen - before) as f64 / since.elapsed().as_secs_f64().max(0.001);
-        let left = at.total.saturating_sub(at.examined) as f64 / rate;
-        Rows {
-            table: table.name.clone(),
-            done: at.examined,
-            total: at.total.max(at.examined),
-            changed: at.changed,
-            skipped: at.skipped,
-            failed: at.failed,
-            rate: rate as u64,
-            left_ms: left.is_finite().then_some((left * 1000.0) as u64),
-            throttle,
-        }
-    }
-}
-
 #[cfg(test)]
 #[path = "online_tests.rs"]
 mod tests;
@@ -702,3 +654,7 @@ mod tests;
 #[cfg(test)]
 #[path = "rebuild/tests.rs"]
 mod rebuild_tests;
+
+#[cfg(test)]
+#[path = "rebuild/back_tests.rs"]
+mod rebuild_back_tests;

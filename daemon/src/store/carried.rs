@@ -1,6 +1,5 @@
 //! Our own tables while a migration gives rows other keys, or takes tables away: entries of one table one after the other,
-//! the map from old keys to new ones, and what is said of the walk that follows. Every function runs inside the caller's
-//! transaction. Keys are canonical.
+//! and the map from old keys to new ones. Every function runs inside the caller's transaction. Keys are canonical.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -79,12 +78,12 @@ pub fn move_keys(connection: &Connection, table: u32, way: u32) -> Result<(), St
 }
 
 /// Of a part of each row that moves into another table: what the server has of the row, it has of its part too. No hash of
-/// a value is known there, as it has the value that the migration gave it.
+/// a value is known there, as it has the value that the migration gave it; the first byte says what kind of record it is.
 pub fn record_parts(connection: &Connection, from: u32, into: u32, way: u32) -> Result<(), StoreError> {
     connection
         .execute(
             "INSERT OR IGNORE INTO main._whimbrel_row (tab, k1, k2, k3, k4, version, hashes)
-             SELECT ?2, m.k1, m.k2, m.k3, m.k4, r.version, x'01' FROM main._whimbrel_row AS r
+             SELECT ?2, m.k1, m.k2, m.k3, m.k4, r.version, substr(r.hashes, 1, 1) FROM main._whimbrel_row AS r
              JOIN main._whimbrel_keys AS m ON m.way = ?3 AND m.o1 = r.k1 AND m.o2 = r.k2 AND m.o3 = r.k3 AND m.o4 = r.k4 WHERE r.tab = ?1",
             [from, into, way],
         )
@@ -155,19 +154,4 @@ pub fn forget_table(connection: &Connection, table: u32) -> Result<(), StoreErro
         connection.execute(&format!("DELETE FROM main.{ours} WHERE tab = ?1"), [table]).map_err(at("forgetting the rows of a table"))?;
     }
     super::journal::end_sweep(connection, table)
-}
-
-/// The file goes from one version to another: what the new one knows and the old one did not has to be walked for, once.
-/// Where a walk is under way, it begins anew, for all that it was for; where the file goes down meanwhile, everything is.
-pub fn walk(connection: &Connection, from: u32, up: bool) -> Result<(), StoreError> {
-    connection
-        .execute(
-            "UPDATE main._whimbrel_exchange SET walked = 0, until = CASE WHEN since IS NULL OR ?2 THEN cursor END,
-             cursor = CASE WHEN since IS NULL OR ?2 THEN cursor ELSE 0 END, tell_again = tell_again OR NOT (since IS NULL OR ?2),
-             since = CASE WHEN ?2 THEN min(coalesce(since, ?1), ?1) WHEN since IS NULL THEN ?1 END
-             WHERE series IS NOT NULL",
-            params![from, up],
-        )
-        .map(|_| ())
-        .map_err(at("noting that a walk is needed"))
 }

@@ -11,6 +11,9 @@ use whimbrel_shared::{
 
 use super::{StoreError, at};
 
+/// Notes that are read for a row that is asked for: reading one costs a fraction of looking at the row again.
+const NOTES_A_ROW: i64 = 16;
+
 /// Where an online migration stands between two of its transactions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -137,22 +140,59 @@ pub fn clear_checkpoint(connection: &Connection) -> Result<(), StoreError> {
     connection.execute_batch("DELETE FROM main._whimbrel_checkpoint; DELETE FROM main._whimbrel_touched").map_err(at("clearing the checkpoint"))
 }
 
-/// Keys of rows that the application touched, oldest first, with the number of the last. A key has `columns` values.
-pub fn touched(connection: &Connection, unit: u32, columns: usize, most: u32) -> Result<(Vec<Vec<Value>>, i64), StoreError> {
+/// Rows that the application touched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Touched {
+    /// Their keys, each once, in the order in which they were first touched.
+    pub keys: Vec<Vec<Value>>,
+    /// The number of the last note that was read.
+    pub last: i64,
+    /// Notes behind it, about: those of other units are among them.
+    pub left: u64,
+}
+
+/// What the application touched: at most so many rows, from the oldest note on. A key has `columns` values. A row that is
+/// touched again and again has as many notes; up to [`NOTES_A_ROW`] for each row that is asked for are read at a time.
+pub fn touched(connection: &Connection, unit: u32, columns: usize, most: u32) -> Result<Touched, StoreError> {
+    let doing = "reading what the application touched";
     let list: Vec<_> = (1..=columns).map(|n| format!("k{n}")).collect();
     let sql = format!("SELECT seq, {} FROM main._whimbrel_touched WHERE unit = ?1 ORDER BY seq LIMIT ?2", list.join(", "));
-    let rows = connection
-        .prepare_cached(&sql)
-        .and_then(|mut s| {
-            s.query_map(params![unit, most], |row| {
-                let key: Vec<Value> = (1..=columns).map(|column| row.get(column)).collect::<rusqlite::Result<_>>()?;
-                Ok((row.get::<_, i64>(0)?, key))
-            })?
-            .collect::<rusqlite::Result<Vec<_>>>()
-        })
-        .map_err(at("reading what the application touched"))?;
-    let last = rows.last().map_or(0, |(seq, _)| *seq);
-    Ok((rows.into_iter().map(|(_, key)| key).collect(), last))
+    let mut statement = connection.prepare_cached(&sql).map_err(at(doing))?;
+    let notes = i64::from(most) * NOTES_A_ROW;
+    let mut rows = statement.query(params![unit, notes.saturating_add(1)]).map_err(at(doing))?;
+    let (mut touched, mut seen, mut read) = (Touched::default(), HashSet::new(), 0);
+    while let Some(row) = rows.next().map_err(at(doing))? {
+        let key: Vec<Value> = (1..=columns).map(|column| row.get(column)).collect::<rusqlite::Result<_>>().map_err(at(doing))?;
+        let is_new = seen.insert(bytes(&key));
+        if read == notes || is_new && touched.keys.len() as u64 == u64::from(most) {
+            touched.left = last_touched(connection)?.saturating_sub(touched.last).unsigned_abs();
+            return Ok(touched);
+        }
+        read += 1;
+        touched.last = row.get(0).map_err(at(doing))?;
+        if is_new {
+            touched.keys.push(key);
+        }
+    }
+    Ok(touched)
+}
+
+/// A key as bytes: equal ones are the same row.
+fn bytes(key: &[Value]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for value in key {
+        let (kind, part): (u8, &[u8]) = match value {
+            Value::Null => (0, &[]),
+            Value::Integer(n) => (1, &n.to_be_bytes()),
+            Value::Real(n) => (2, &n.to_bits().to_be_bytes()),
+            Value::Text(text) => (3, text.as_bytes()),
+            Value::Blob(blob) => (4, blob),
+        };
+        bytes.push(kind);
+        bytes.extend_from_slice(&part.len().to_be_bytes());
+        bytes.extend_from_slice(part);
+    }
+    bytes
 }
 
 /// Number of the newest key that was noted.

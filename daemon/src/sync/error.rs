@@ -34,17 +34,6 @@ pub enum SyncError {
         /// What is wrong.
         why: String,
     },
-    /// More rows refer to one that gets another key than are moved at once.
-    #[error("more than {most} rows follow a row of {table} that gets another key")]
-    TooManyFollow {
-        /// The table.
-        table: String,
-        /// The limit.
-        most: usize,
-    },
-    /// An error ended the transaction; what came after it would have run alone.
-    #[error("SQLite ended the transaction in the middle of it (a full disk or an interrupt does); nothing of it was kept")]
-    LostTransaction,
     /// Edits that a migration may not leave behind are not sent yet.
     #[error("{total} row{} with edits that are not sent yet would lose their place, and the migration says that they are waited for: {}",
         if *total == 1 { "" } else { "s" }, rows.join("; "))]
@@ -62,6 +51,17 @@ pub enum SyncError {
         /// What SQLite said.
         why: String,
     },
+    /// More rows refer to one that gets another key than are moved at once.
+    #[error("more than {most} rows follow a row of {table} that gets another key")]
+    TooManyFollow {
+        /// The table.
+        table: String,
+        /// The limit.
+        most: usize,
+    },
+    /// An error ended the transaction; what came after it would have run alone.
+    #[error("SQLite ended the transaction in the middle of it (a full disk or an interrupt does); nothing of it was kept")]
+    LostTransaction,
     /// The caller holds no transaction, and what is done here is all or nothing.
     #[error("{doing} needs an open write transaction, and there is none")]
     NoTransaction {
@@ -71,21 +71,6 @@ pub enum SyncError {
 }
 
 impl SyncError {
-    /// SQLite's extended code, 0 where it has none.
-    pub fn sqlite_code(&self) -> i32 {
-        match self {
-            Self::Store(error) => error.sqlite_code(),
-            Self::Sqlite { source, .. } => code_of(source),
-            Self::Unreadable { .. }
-            | Self::TooManyFollow { .. }
-            | Self::LostTransaction
-            | Self::BadShape { .. }
-            | Self::Unsent { .. }
-            | Self::Key { .. }
-            | Self::NoTransaction { .. } => 0,
-        }
-    }
-
     /// What can be done.
     pub fn remedy(&self) -> Remedy {
         match self {

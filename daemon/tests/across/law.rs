@@ -249,12 +249,12 @@ fn statements(rng: &mut Rng) -> String {
     for _ in 0..rng.usize(2..9) {
         let row = key(rng);
         match rng.u8(..10) {
-            0..2 => {
+            0 => {
                 let values = COLUMNS.map(|_| value(rng)).join(", ");
                 sql.push_str(&format!("INSERT OR REPLACE INTO t VALUES ('{row}', {values});"));
             }
-            2 => sql.push_str(&format!("DELETE FROM t WHERE id = '{row}';")),
-            3 => sql.push_str(&format!("UPDATE OR IGNORE t SET id = '{}' WHERE id = '{row}';", key(rng))),
+            1 => sql.push_str(&format!("DELETE FROM t WHERE id = '{row}';")),
+            2 => sql.push_str(&format!("UPDATE OR IGNORE t SET id = '{}' WHERE id = '{row}';", key(rng))),
             _ => {
                 let column = COLUMNS[rng.usize(..COLUMNS.len())];
                 sql.push_str(&format!("UPDATE t SET {column} = {} WHERE id = '{row}';", value(rng)));
@@ -264,12 +264,13 @@ fn statements(rng: &mut Rng) -> String {
     sql
 }
 
-/// One chain, and some files with edits. Returns how many dirty cells were carried.
-fn cases(seed: u64) -> u64 {
+/// One chain, and some files with edits. Returns how many dirty cells were carried, and in how many rows edits that saw
+/// different versions of the row became one.
+fn cases(seed: u64) -> (u64, u64) {
     let mut rng = Rng::with_seed(seed);
     let plan = Plan::random(&mut rng);
     let published = plan.publish();
-    let mut carried = 0;
+    let (mut carried, mut met) = (0, 0);
     for _ in 0..FILES {
         let mut bed = Bed::new(&published);
         bed.go(Operation::Apply, 1, 1);
@@ -277,16 +278,26 @@ fn cases(seed: u64) -> u64 {
             bed.app().execute_batch(&statements(&mut rng)).unwrap();
         }
         bed.capture(1, if rng.bool() { Mode::Mask } else { Mode::KeyOnly });
+        if rng.u8(..4) > 0 {
+            let rows: Vec<String> = (0..6).map(|key| format!("('k{key}'{})", ", '1'".repeat(COLUMNS.len()))).collect();
+            bed.app().execute_batch(&format!("INSERT OR REPLACE INTO t VALUES {}", rows.join(", "))).unwrap();
+            bed.acknowledge();
+        }
         for _ in 0..rng.usize(2..6) {
             bed.app().execute_batch(&statements(&mut rng)).unwrap();
-            if rng.bool() {
-                let answers = [Answer::Accepted, Answer::Accepted, Answer::Another, Answer::Another, Answer::None, Answer::NotSent];
+            if rng.u8(..3) > 0 {
+                let answers = [Answer::Accepted, Answer::Another, Answer::Another, Answer::None, Answer::NotSent];
                 bed.exchange(&mut || *rng.choice(&answers).unwrap());
             }
         }
         let before = bed.dirty();
         carried += before.len() as u64;
         let (waits, archive) = plan.expected(&before);
+        let bases = |key: &str| -> BTreeSet<Option<u64>> {
+            let of = |(cell, _): &(&Cell, &Dirt)| cell.1[0] == key && cell.2.as_deref().is_some_and(|c| plan.fates.get(c) == Some(&Fate::Merge));
+            before.iter().filter(of).map(|(_, dirt)| dirt.edit.base).collect()
+        };
+        met += before.keys().map(|cell| cell.1[0].as_str()).collect::<BTreeSet<_>>().into_iter().filter(|key| bases(key).len() > 1).count();
         bed.go(Operation::Apply, 2, 2);
         let after = bed.dirty();
         compare(&waits, &after).unwrap_or_else(|what| panic!("seed {seed}: {what}\n{plan:?}\nbefore {before:#?}"));
@@ -298,7 +309,7 @@ fn cases(seed: u64) -> u64 {
         let waited: BTreeMap<Cell, Dirt> = after.into_iter().filter(|(_, dirt)| dirt.deed != Deed::Insert).collect();
         compare(&waited, &known).unwrap_or_else(|what| panic!("seed {seed}, looked through: {what}\n{plan:?}"));
     }
-    carried
+    (carried, met as u64)
 }
 
 /// Times are rounded anew at each fold, so places in the order are compared.
@@ -330,7 +341,7 @@ fn no_unsent_edit_is_lost_or_made_whatever_a_migration_does() {
     }
     let night = std::env::var_os("WHIMBREL_NIGHT").is_some_and(|v| v == "1");
     let chains = if night { 1_000 } else { 50 };
-    let (next, carried) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (next, carried, met) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -339,12 +350,14 @@ fn no_unsent_edit_is_lost_or_made_whatever_a_migration_does() {
                     if seed >= chains {
                         break;
                     }
-                    carried.fetch_add(cases(seed), Ordering::Relaxed);
+                    let done = cases(seed);
+                    carried.fetch_add(done.0, Ordering::Relaxed);
+                    met.fetch_add(done.1, Ordering::Relaxed);
                 }
             });
         }
     });
-    let carried = carried.into_inner();
-    println!("{} cases, {carried} dirty cells", chains * FILES);
-    assert!(carried > chains * FILES, "edits were hardly made");
+    let (carried, met) = (carried.into_inner(), met.into_inner());
+    println!("{} cases, {carried} dirty cells, {met} rows in which edits with different bases became one", chains * FILES);
+    assert!(carried > chains * FILES && met > 0, "edits were hardly made");
 }

@@ -9,6 +9,7 @@ use whimbrel::{
         backup::Shelf,
         connection::Missing,
         halt::Halt,
+        tend,
         work::{self, Looked, Shared, Site},
     },
     store::{device::DeviceStore, journal},
@@ -179,4 +180,19 @@ fn a_chain_that_exchanges_no_rows_gets_no_table_of_ours_for_them_and_no_write() 
     let before = seen();
     assert!(daemon.look(&published).rows.ready.is_none());
     assert!(seen() == before && !journal::is_there(&app).unwrap());
+}
+
+#[test]
+fn a_long_journal_is_folded_in_many_short_transactions() {
+    let published = notes(&[]);
+    let (bed, daemon) = at_first(&published);
+    daemon.look(&published);
+    let rows = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 20000) INSERT INTO notes SELECT 'n' || n, n FROM c";
+    bed.app().execute_batch(rows).unwrap();
+    let second = std::time::Duration::from_secs(1);
+    let tended = tend::tend(&mut bed.open(), &Ambient::real(), second, 60 * second, false).unwrap();
+    println!("{tended:?}");
+    assert!(!tended.more && tended.bites > 5, "{tended:?}");
+    assert_eq!(bed.value::<i64>("SELECT count(*) FROM _whimbrel_outbox"), 20_001);
+    assert!(tend::is_tended(&bed.open(), &Ambient::real()).unwrap());
 }

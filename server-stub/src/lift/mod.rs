@@ -6,6 +6,7 @@
 //! reader writes nothing, and no number of a space's sequence is spent on what every device has computed by itself.
 
 mod bench;
+mod guard;
 mod plan;
 mod row;
 

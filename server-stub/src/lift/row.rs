@@ -93,6 +93,9 @@ impl Lifter {
             return derived;
         };
         let plan = Arc::clone(&self.plan);
+        if plan.hops(table, pushed.schema, to).next().is_none() {
+            return derived;
+        }
         let mut changed: BTreeSet<u32> = differing(before.cells(), after.cells());
         for hop in plan.hops(table, pushed.schema, to) {
             if after.is_deleted() || !self.bench.reads(hop, &changed) {

@@ -5,6 +5,7 @@
 //! while one is being made. A backup is a plain SQLite file; the one row that tells it from the database stands in
 //! `_whimbrel_meta` under `backup`. Restored, that row comes along and tells the daemon that the file went back.
 
+mod away;
 mod bites;
 pub mod copy;
 mod difference;
@@ -27,6 +28,7 @@ use whimbrel_shared::{
     status::Operation,
 };
 
+pub(in crate::migrate) use self::away::take_away;
 pub use self::error::BackupError;
 use self::{
     copy::{Pages, copy},
@@ -203,7 +205,7 @@ pub fn read(path: &Path) -> Result<Backup, BackupError> {
 pub fn sweep(shelf: &Shelf, client: ClientId) -> Result<(), BackupError> {
     for suffix in ["part", "part-journal", "part-wal", "part-shm"] {
         for path in files(shelf, client, suffix)? {
-            fs::remove_file(&path).map_err(io(&path))?;
+            take_away(&path).map_err(io(&path))?;
             tracing::info!(file = %path.display(), "took away what an interrupted backup left behind");
         }
     }
@@ -220,12 +222,21 @@ pub fn superfluous<'a>(all: &'a [Backup], made: &Of, keep: u32) -> Vec<&'a Backu
     go.into_iter().chain(stay.into_iter().skip(others)).collect()
 }
 
+/// Takes away the backups that are too many now that `made` is there.
 fn retain(shelf: &Shelf, made: &Of) -> Result<(), BackupError> {
     for old in superfluous(&list(shelf, made.client_id)?, made, shelf.keep) {
-        fs::remove_file(&old.path).map_err(io(&old.path))?;
+        discard(&old.path)?;
         tracing::info!(backup = %old.path.display(), "took away the backup {}: newer ones are kept", old.of.backup_id);
     }
     Ok(())
+}
+
+/// Takes a backup away. It is no backup any more before it is touched: a crash leaves a `.part`, which is swept, and whoever
+/// reads the file meanwhile keeps it whole.
+pub fn discard(backup: &Path) -> Result<(), BackupError> {
+    let part = backup.with_extension("part");
+    fs::rename(backup, &part).map_err(io(backup))?;
+    take_away(&part).map_err(io(&part))
 }
 
 /// Fingerprint of the chain's objects as they are in the file.

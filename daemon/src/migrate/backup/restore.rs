@@ -16,7 +16,7 @@ use rusqlite::{
 
 use super::{
     Backup, BackupError, check,
-    copy::{PAGES_A_STEP, Pages, check_room, size_bytes},
+    copy::{Pages, check_room, size_bytes},
     difference,
     error::sqlite,
     halt_of, open, read,
@@ -30,6 +30,9 @@ use crate::migrate::{
     live::Phase,
     work::{self, Looked, Shared, Site},
 };
+
+/// Pages between two looks at the halt and two steps of progress: some 10 ms for 4 KiB pages.
+const PAGES_A_STEP: i32 = 1_000;
 
 /// Whether what came after the backup may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

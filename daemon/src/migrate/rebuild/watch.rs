@@ -23,6 +23,16 @@ impl Shape {
         let (columns, key) = (columns.join(", "), self.table.key_list());
         let of_new: Vec<String> = self.table.key.iter().map(|column| format!("NEW.{column}")).collect();
         let note = format!("INSERT INTO _whimbrel_touched (unit, {columns}) VALUES ({unit}, {});", of_new.join(", "));
+        // A row without an image has its note, or the walk has yet to come to it: so however often the application changes a
+        // row, it has one note until it is looked at again.
+        let moved: Vec<String> = self.table.key.iter().map(|column| format!("OLD.{column} IS NOT NEW.{column}")).collect();
+        let note_first = format!(
+            "INSERT INTO _whimbrel_touched (unit, {columns}) SELECT {unit}, {} WHERE {} OR EXISTS (SELECT 1 FROM {} WHERE {});",
+            of_new.join(", "),
+            moved.join(" OR "),
+            quote(&self.side),
+            self.image.iter().map(|(new, old)| format!("{new} = OLD.{old}")).collect::<Vec<_>>().join(" AND ")
+        );
         let table = quote(&self.table.name);
         let rivals: String = self
             .rivals
@@ -34,7 +44,7 @@ impl Shape {
             .collect();
         let mut triggers = vec![
             ("insert", "AFTER INSERT", format!("{} {note}", gone("NEW"))),
-            ("update", "AFTER UPDATE", format!("{} {} {note}", gone("OLD"), gone("NEW"))),
+            ("update", "AFTER UPDATE", format!("{note_first} {} {}", gone("OLD"), gone("NEW"))),
             ("delete", "AFTER DELETE", gone("OLD")),
         ];
         if !rivals.is_empty() {

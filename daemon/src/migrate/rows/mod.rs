@@ -3,7 +3,9 @@
 //! rehearsal and a private copy.
 
 pub mod backfill;
+pub mod catch_up;
 pub mod load;
+pub mod meter;
 pub mod records;
 pub mod size;
 pub mod table;

@@ -32,6 +32,11 @@ impl Size {
         (self.rows as u32).clamp(1, self.cap.unwrap_or(u32::MAX).max(1))
     }
 
+    /// Rows that fit into `time`, going by the last chunks; whatever the publisher's `batch` is.
+    pub fn rows_in(&self, time: Duration) -> u32 {
+        self.rows_a_second.map_or(0, |rate| (rate * time.as_secs_f64()) as u32)
+    }
+
     /// A chunk of `rows` took `work`, and its COMMIT `commit`.
     pub fn took(&mut self, rows: u64, work: Duration, commit: Duration) {
         if rows == 0 {

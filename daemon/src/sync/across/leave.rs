@@ -87,10 +87,8 @@ pub(super) fn archive(connection: &Connection, passage: &Passage, tables: &[Capt
                 };
                 archive::put(connection, &of(passage, table, key, (column, value), edit, why, now_ms))
             };
-            if all || deleted(passage, table, entry, DropPolicy::Archive) {
-                if entry.deed == Deed::Delete {
-                    return Ok(put(None, None, &entry.edits[0])?);
-                }
+            if deleted(passage, table, entry, DropPolicy::Archive) || all && entry.deed == Deed::Delete {
+                return Ok(put(None, None, &entry.edits[0])?);
             }
             for edit in &entry.edits {
                 for column in edit.columns.iter().filter(|id| all || fate(passage, table.id, **id) == Some(DropPolicy::Archive)) {

@@ -136,9 +136,6 @@ pub fn end(connection: &Connection, passage: &Passage, begun: &Begun, left: &Lef
         Reach::Partly(now) => capture::install(connection, now, &wanted(&passage.synced_before, now, mode), now_ms)?,
     };
     rewritten::record_anew(connection, passage, begun, left, now_ms)?;
-    if left.whole {
-        carried::walk(connection, passage.from, passage.way == Way::Up)?;
-    }
     Ok(judged)
 }
 
@@ -181,8 +178,8 @@ fn carry_table(connection: &Connection, passage: &Passage, table: &Captured, rea
                 let recorded = match outbox.recorded(into, &new)? {
                     // The server has the row, and so its part.
                     None if passage.way == Way::Up => {
-                        let of_row = outbox.recorded(table.id, key)?.map(|r| r.version);
-                        of_row.map(|version| Recorded { version, ..Recorded::default() })
+                        let of_row = outbox.recorded(table.id, key)?;
+                        of_row.map(|recorded| Recorded { hashes: Vec::new(), ..recorded })
                     }
                     known => known,
                 };

@@ -242,9 +242,13 @@ pub fn joined(there: Option<Entry>, part: Entry, recorded: Option<&Recorded>) ->
         (None, Some(_)) => Deed::Edit,
         (None, None) => Deed::Insert,
     };
-    // Of a row that the server has, an edit has a base.
-    let based =
-        |(id, edit): (u32, Edit)| (id, if deed == Deed::Edit { Edit { base: edit.base.or(known), ..edit } } else { Edit { base: None, ..edit } });
+    // Of a row that the server has, what was made with it has a base.
+    let new = part.deed == Deed::Insert;
+    let based = |(id, edit): (u32, Edit)| match deed {
+        Deed::Edit if new => (id, Edit { base: edit.base.or(known), ..edit }),
+        Deed::Edit => (id, edit),
+        Deed::Insert | Deed::Delete => (id, Edit { base: None, ..edit }),
+    };
     let whole = part.edits.iter().all(|e| e.columns.is_empty()).then(|| part.edits.clone());
     let columns: Vec<_> = Flat::of(there.map(|t| t.edits).unwrap_or_default()).0.into_iter().chain(Flat::of(part.edits).0).map(based).collect();
     let edits = merged(columns);
@@ -290,5 +294,116 @@ pub fn collation(signed: whimbrel_shared::synced::Collation) -> Collation {
         Signed::Binary => Collation::Binary,
         Signed::Nocase => Collation::NoCase,
         Signed::Rtrim => Collation::RTrim,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use whimbrel_shared::{ledger::ColumnChange, manifest::Manifest};
+
+    use super::*;
+    use crate::store::outbox::Stamp;
+
+    /// From `a(1 id, 2 x, 3 y, 4 z)` to the map `after`, as `carry` says; all tables go both ways.
+    fn passage(way: Way, after: &str, carry: &str) -> Passage {
+        let map = |json: &str| -> ColumnMap { serde_json::from_str(json).unwrap() };
+        let (low, high) = (map(r#"[[1,"a",[[1,"id"],[2,"x"],[3,"y"],[4,"z"]]]]"#), map(after));
+        let rows = |map: &ColumnMap| {
+            let synced = |id: u32| format!(r#"{{"table":{id},"direction":"both","conflict":"merge","key":[[1,"binary"]]}}"#);
+            let tables: Vec<String> = map.tables.iter().map(|t| synced(t.id)).collect();
+            let sync: SyncChange = serde_json::from_str(&format!(r#"{{"tables":[{}]}}"#, tables.join(","))).unwrap();
+            let change: ColumnChange = serde_json::from_str(&format!(r#"{{"made":{}}}"#, serde_json::to_string(map).unwrap())).unwrap();
+            let mut rows = RowSchema::default();
+            rows.advance(1, Some(&change), &sync).unwrap();
+            rows
+        };
+        let carries = whimbrel_shared::carry::by_id(&low, &high, &ColumnChange::default(), &Manifest::parse(carry).unwrap().carry).unwrap();
+        Passage::new(way, 2, &rows(&low), &rows(&high), &carries, &SyncChange::default()).unwrap()
+    }
+
+    fn edit(seq: i64, base: Option<u64>, sent: Sent, columns: &[u32]) -> Edit {
+        Edit { base, stamp: Stamp { wall_ms: seq * 10, boot: 1, seq }, sent, derived: false, columns: columns.to_vec() }
+    }
+
+    fn entry(deed: Deed, edits: &[Edit]) -> Entry {
+        Entry { deed, edits: edits.to_vec() }
+    }
+
+    const SPLIT: &str = r#"[[1,"a",[[1,"id"],[3,"y"],[5,"p"],[6,"q"]]]]"#;
+    const MERGED: &str = r#"[[1,"a",[[1,"id"],[4,"z"],[7,"m"]]]]"#;
+    const PARTS: &str = r#"[[1,"a",[[1,"id"],[2,"x"],[4,"z"]]],[2,"b",[[1,"a"],[2,"y"]]]]"#;
+
+    #[test]
+    fn an_edit_goes_on_in_every_place_of_its_value_and_nowhere_else() {
+        let split = passage(Way::Up, SPLIT, "[[carry]]\ntable='a'\nsplit={x=['p','q']}\ndrop={z='discard'}");
+        let before = entry(Deed::Edit, &[edit(3, Some(7), Sent::As(9), &[2]), edit(4, Some(8), Sent::Never, &[3, 4])]);
+        let after = entry(Deed::Edit, &[edit(4, Some(8), Sent::Never, &[3]), edit(3, Some(7), Sent::As(9), &[5, 6])]);
+        assert_eq!(split.carried(1, &before, Reach::Whole), Carried { stays: Some(after), parts: Vec::new() });
+        assert_eq!(split.fate(Place { table: 1, column: 4 }), DropPolicy::Discard);
+        // What a step left where it was stays there.
+        assert_eq!(split.carried(1, &before, Reach::Partly(&split.before)).stays, Some(before));
+        let only = entry(Deed::Edit, &[edit(3, Some(7), Sent::Never, &[4])]);
+        assert_eq!(split.carried(1, &only, Reach::Whole), Carried::default());
+        let new = entry(Deed::Insert, &[edit(3, None, Sent::Never, &[4])]);
+        assert_eq!(split.carried(1, &new, Reach::Whole).stays, Some(entry(Deed::Insert, &[edit(3, None, Sent::Never, &[])])));
+    }
+
+    #[test]
+    fn where_edits_become_one_it_has_the_latest_stamp_the_oldest_base_and_was_sent_if_one_was() {
+        let merge = passage(Way::Up, MERGED, "[[carry]]\ntable='a'\nmerge={m=['x','y']}");
+        let check = |x: Edit, y: Edit, m: Edit| {
+            let carried = merge.carried(1, &entry(Deed::Edit, &[x, y]), Reach::Whole);
+            assert_eq!(carried.stays, Some(entry(Deed::Edit, &[m])));
+        };
+        check(edit(5, Some(9), Sent::Never, &[2]), edit(4, Some(3), Sent::Never, &[3]), edit(5, Some(3), Sent::Never, &[7]));
+        check(edit(4, Some(3), Sent::As(1), &[2]), edit(5, Some(9), Sent::Never, &[3]), edit(5, Some(3), Sent::EditedSince, &[7]));
+        check(edit(4, None, Sent::As(1), &[2]), edit(5, Some(9), Sent::As(1), &[3]), edit(5, None, Sent::As(1), &[7]));
+        // Back down, one edit is one of each source.
+        let back = passage(Way::Down, MERGED, "[[carry]]\ntable='a'\nmerge={m=['x','y']}");
+        let down = back.carried(1, &entry(Deed::Edit, &[edit(5, Some(3), Sent::Never, &[4, 7])]), Reach::Whole);
+        assert_eq!(down.stays, Some(entry(Deed::Edit, &[edit(5, Some(3), Sent::Never, &[2, 3, 4])])));
+    }
+
+    #[test]
+    fn a_part_takes_its_edits_along_and_a_deletion_is_one_of_both() {
+        let carry = "[[carry]]\ntable='a'\n[carry.into.b]\nkey={a='id'}\ncolumns={y='y'}";
+        let (up, down) = (passage(Way::Up, PARTS, carry), passage(Way::Down, PARTS, carry));
+        let x = edit(1, Some(5), Sent::Never, &[2]);
+        let carried = up.carried(1, &entry(Deed::Edit, &[x.clone(), edit(2, Some(6), Sent::Never, &[3])]), Reach::Whole);
+        assert_eq!(
+            (carried.stays, carried.parts),
+            (Some(entry(Deed::Edit, &[x])), vec![(2, entry(Deed::Edit, &[edit(2, Some(6), Sent::Never, &[2])]))])
+        );
+        let gone = entry(Deed::Delete, &[edit(3, Some(6), Sent::Never, &[])]);
+        assert_eq!(up.carried(1, &gone, Reach::Whole), Carried { stays: Some(gone.clone()), parts: vec![(2, gone.clone())] });
+        // Below, what was in the part is in the row: NULL now.
+        assert_eq!(down.carried(2, &gone, Reach::Whole).parts, [(1, entry(Deed::Edit, &[edit(3, Some(6), Sent::Never, &[3])]))]);
+        // A part whose key is not said has no place.
+        let unsaid = passage(Way::Up, PARTS, "[[carry]]\ntable='a'\n");
+        assert_eq!(unsaid.places(Place { table: 1, column: 3 }, Reach::Whole), []);
+    }
+
+    #[test]
+    fn what_joins_an_entry_that_is_there_is_part_of_it() {
+        let known = Recorded { version: 4, ..Recorded::default() };
+        let part = entry(Deed::Insert, &[edit(2, None, Sent::Never, &[3])]);
+        assert_eq!(joined(None, part.clone(), Some(&known)), Some(entry(Deed::Edit, &[edit(2, Some(4), Sent::Never, &[3])])));
+        assert_eq!(joined(None, part.clone(), None), Some(part.clone()));
+        let there = entry(Deed::Insert, &[edit(1, None, Sent::Never, &[2])]);
+        assert_eq!(joined(Some(there), part.clone(), None).unwrap().edits.len(), 2);
+        let gone = entry(Deed::Delete, &[edit(9, Some(4), Sent::Never, &[])]);
+        assert_eq!(joined(Some(gone.clone()), part.clone(), Some(&known)), Some(gone.clone()));
+        assert_eq!((joined(None, gone.clone(), None), joined(Some(part), gone.clone(), Some(&known))), (None, Some(gone)));
+    }
+
+    #[test]
+    fn a_table_that_goes_ends_and_a_new_key_is_computed_in_the_order_of_the_key() {
+        let gone = passage(Way::Up, r#"[[2,"b",[[1,"id"]]]]"#, "[[carry]]\ntable='a'\ngone='block'");
+        assert_eq!((gone.end(1, Reach::Whole), gone.end(1, Reach::Partly(&gone.before))), (Some(DropPolicy::Block), None));
+        assert_eq!(gone.carried(1, &entry(Deed::Edit, &[edit(1, Some(1), Sent::Never, &[2])]), Reach::Whole), Carried::default());
+        let key = passage(Way::Up, r#"[[1,"a",[[1,"id"],[2,"x"],[3,"y"],[4,"z"]]]]"#, "[[carry]]\ntable='a'\nkey={id='x || y'}");
+        let values: Vec<_> = key.keys.iter().map(|k| (k.from, k.into, k.values.clone(), k.backwards)).collect();
+        assert_eq!(values, [(1, 1, vec!["x || y".to_owned()], false)]);
+        assert!(passage(Way::Down, r#"[[1,"a",[[1,"id"],[2,"x"],[3,"y"],[4,"z"]]]]"#, "[[carry]]\ntable='a'\nkey={id='x || y'}").keys[0].backwards);
     }
 }

@@ -104,6 +104,8 @@ pub(super) fn record(outbox: &mut Outbox<'_>, table: u32, key: &Key, now: Option
     let anew = match (now, &entry) {
         // The application deleted it, and says so to the server.
         (_, Some(Entry { deed: Deed::Delete, .. })) => return Ok(()),
+        // The server did.
+        (None, _) if known.gone => return Ok(()),
         (None, _) => None,
         (Some(now), entry) => {
             let dirty = |id: u32| entry.iter().flat_map(|e| &e.edits).any(|e| e.columns.contains(&id));

@@ -78,15 +78,16 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
     let mut answers = Vec::new();
     let mut again = Vec::new();
     for (place, change) in (0u32..).zip(&push.request.changes) {
-        match taker.take(change, first + u64::from(place), false)? {
+        match taker.take(change, first + u64::from(place), Try::First)? {
             // What stands in its way may go later in the same push.
             Some(Answer::Rejected(Reason::UniqueTaken { .. })) => again.push((place, change)),
             Some(answer) => answers.push((place, answer)),
             None => {}
         }
     }
+    answers.extend(taker.together(&mut again, first)?);
     for (place, change) in again {
-        answers.extend(taker.take(change, first + u64::from(place), true)?.map(|answer| (place, answer)));
+        answers.extend(taker.take(change, first + u64::from(place), Try::Last)?.map(|answer| (place, answer)));
     }
     answers.sort_by_key(|(place, _)| *place);
     let (restamped, newest) = (taker.restamped, taker.newest);
@@ -131,6 +132,20 @@ fn newest_seen(change: &Change) -> u64 {
     }
 }
 
+/// Most changes that are tried together.
+const MOST_TOGETHER: usize = 200;
+
+/// How a change is tried.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Try {
+    /// By itself. Where a unique set is taken, nothing is kept of it yet.
+    First,
+    /// With others, all of which gave up their values in unique sets.
+    Together,
+    /// By itself, and a unique set that is taken is the end of it: kept as a conflict.
+    Last,
+}
+
 /// What all changes of a push have in common.
 struct Taker<'a> {
     tx: &'a Transaction<'a>,
@@ -152,11 +167,54 @@ struct Taker<'a> {
 }
 
 impl Taker<'_> {
-    /// Takes one change, as `version`. None: accepted as it was sent, and known. `last`: whether a unique set that is taken
-    /// is the end of it, and kept as a conflict.
-    fn take(&mut self, change: &Change, version: u64, last: bool) -> Result<Option<Answer>, StoreError> {
+    /// Takes changes that are in each other's way, such as two rows that swap a unique value: all of them give up their values,
+    /// then each takes its own. Those with which that does not go stay in `group`. Returns the answers to the others.
+    fn together(&mut self, group: &mut Vec<(u32, &Change)>, first: u64) -> Result<Vec<(u32, Answer)>, StoreError> {
+        let mut out = Vec::new();
+        while (2..=MOST_TOGETHER).contains(&group.len()) {
+            self.tx.execute_batch("SAVEPOINT together")?;
+            let before = (self.room, self.newest);
+            for (_, change) in group.iter() {
+                self.release(change)?;
+            }
+            let (mut answers, mut stopped) = (Vec::new(), None);
+            for (at, (place, change)) in group.iter().enumerate() {
+                match self.take(change, first + u64::from(*place), Try::Together)? {
+                    Some(Answer::Rejected(_) | Answer::Later) => {
+                        stopped = Some(at);
+                        break;
+                    }
+                    Some(answer) => answers.push((*place, answer)),
+                    None => {}
+                }
+            }
+            let Some(at) = stopped else {
+                self.tx.execute_batch("RELEASE together")?;
+                *group = out;
+                return Ok(answers);
+            };
+            self.tx.execute_batch("ROLLBACK TO together; RELEASE together")?;
+            // Numbers that were given meanwhile are given no more.
+            (self.room, self.newest) = before;
+            (self.writers, self.sets) = (WriterBook::new(self.tx), UniqueSets::default());
+            out.push(group.remove(at));
+        }
+        group.append(&mut out);
+        Ok(Vec::new())
+    }
+
+    fn release(&mut self, change: &Change) -> Result<(), StoreError> {
+        let (index, Ok(rules)) = (self.index(change), self.own.take(change, self.latest)) else { return Ok(()) };
+        let Some(there) = self.row(change.table, &index)?.0 else { return Ok(()) };
+        let at = At { space: self.bound.space, table: rules.table, index: &index, key: &there.key, version: self.latest.version };
+        self.sets.release(self.tx, &mut self.writers, &mut self.lifting, at, &there.state)
+    }
+
+    /// Takes one change, as `version`. None: accepted as it was sent, and known.
+    fn take(&mut self, change: &Change, version: u64, which: Try) -> Result<Option<Answer>, StoreError> {
+        let last = which == Try::Last;
         let bounded = bounded(change, self.now_ms);
-        if bounded.is_some() && !last {
+        if bounded.is_some() && which == Try::First {
             self.restamped += 1;
         }
         let change = bounded.as_ref().unwrap_or(change);
@@ -183,6 +241,16 @@ impl Taker<'_> {
             self.room -= bytes;
             self.newest = self.newest.max(latest_clock(state));
         }
+        if which == Try::Together
+            && resolved.state.is_none()
+            && let Some(stays) = state
+        {
+            // It gave up its values and keeps them after all.
+            let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key, version: self.latest.version };
+            if let Some(TakenBy { columns, .. }) = self.sets.claim(self.tx, &mut self.writers, &mut self.lifting, at, None, stays)? {
+                return Ok(Some(Answer::Rejected(Reason::UniqueTaken { columns, key: Vec::new() })));
+            }
+        }
         if let Some(after) = &mut resolved.state {
             let edited = Edited { by: self.by, schema: self.own.version, number: version, strategy };
             let derived = self.lifting.follow(change.table, &change.key, state, after, edited, self.latest.version);
@@ -192,7 +260,8 @@ impl Taker<'_> {
                 conflict.columns.extend(derived.contested);
             }
             let at = At { space: self.bound.space, table: rules.table, index: &index, key: &change.key, version: self.latest.version };
-            while let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, &mut self.lifting, at, state, after)? {
+            let held = state.filter(|_| which != Try::Together);
+            while let Some(TakenBy { columns, index: owner }) = self.sets.claim(self.tx, &mut self.writers, &mut self.lifting, at, held, after)? {
                 // What nobody said themselves stands in nobody's way.
                 let computed = give_back(&columns, change, state, after);
                 if !computed.is_empty() {

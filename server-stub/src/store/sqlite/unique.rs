@@ -84,6 +84,23 @@ impl UniqueSets {
         Ok(None)
     }
 
+    /// A row gives up the values that it has in `state`, to claim them anew.
+    pub(super) fn release(
+        &mut self,
+        tx: &Transaction<'_>,
+        writers: &mut impl Writers,
+        lifting: &mut Lifting,
+        at: At<'_>,
+        state: &State,
+    ) -> Result<(), StoreError> {
+        for (set, columns) in self.of(tx, writers, lifting, at)? {
+            if let Some(value) = values(columns, at.table, at.key, state) {
+                tx.prepare_cached("DELETE FROM unique_value WHERE set_id = ?1 AND value = ?2 AND key = ?3")?.execute((set, value, at.index))?;
+            }
+        }
+        Ok(())
+    }
+
     fn of(
         &mut self,
         tx: &Transaction<'_>,

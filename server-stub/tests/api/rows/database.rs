@@ -18,6 +18,9 @@ use whimbrel_shared::{
 
 use crate::support::{Stage, client_id};
 
+/// A row's own migration to a version: new values, and for each which column's edit it is.
+type Migrate = fn(u32, &mut BTreeMap<u32, Value>) -> &'static [(u32, u32)];
+
 /// What a database's tables are like.
 #[derive(Debug)]
 pub(crate) struct Shape {
@@ -29,8 +32,7 @@ pub(crate) struct Shape {
     pub(crate) global: u32,
     /// What a column has that nobody has written.
     pub(crate) empty: fn() -> Value,
-    /// What its own migration to that version does to a row: new values, and whose edits they are.
-    pub(crate) migrate: fn(u32, &mut BTreeMap<u32, Value>) -> &'static [(u32, u32)],
+    pub(crate) migrate: Migrate,
 }
 
 type Id = (u32, i64);
@@ -283,8 +285,10 @@ impl Database {
                 }
                 Some(Answer::Merged { version, stands }) => {
                     let sent_deletion = matches!(answered.change.edit, Edit::Deleted { .. });
-                    let undone = sent_deletion && row.deleted.is_some();
+                    // Not where the row was made again and deleted again meanwhile: that is another deletion, and is sent yet.
+                    let was_deleted = row.deleted.is_some();
                     row.clear(&answered);
+                    let undone = sent_deletion && was_deleted && row.deleted.is_none();
                     match stands {
                         None => {
                             lost.extend(answered.sent.iter().filter_map(|(c, _)| Some((id.0, *c, value(*c)?))));

@@ -52,7 +52,11 @@ pub(super) fn show(stage: &Path, server: &Server) {
     write(0, "UPDATE task SET title = 'Milk and bread', note = 'ask for the rye one' WHERE id = 't1'");
     write(1, "UPDATE task SET state = 'done', note = 'was closed' WHERE id = 't1'");
     write(1, "INSERT INTO task VALUES ('t2', 'Call the plumber', 'open', NULL)");
-    chain.push(Mig::up("0002_rename", "ALTER TABLE task RENAME COLUMN title TO what;\n").down("ALTER TABLE task RENAME COLUMN what TO title;\n"));
+    chain.push(
+        Mig::up("0002_rename", "ALTER TABLE task RENAME COLUMN title TO what;\n")
+            .down("ALTER TABLE task RENAME COLUMN what TO title;\n")
+            .toml("[[carry]]                 # where edits go that are not sent yet\ntable  = \"task\"\nrename = { title = \"what\" }\n"),
+    );
     migrations::write(&source, &chain);
     publish(server, "tasks", &source);
     say("The publisher knows nothing of these edits, nor the devices of the rename.");

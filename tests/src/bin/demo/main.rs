@@ -1,7 +1,10 @@
 //! The demonstration: a real server, a real daemon, and an application that writes into its database all the while.
-//! Three migrations are published, the wire is cut, they are applied, the wire is mended, and the outcome is reported.
+//! Three migrations are published, the wire is cut, they are applied, the wire is mended, and the outcome is reported. Then
+//! two devices edit the same rows offline, across the rename of a column, and come to the same.
 //!
 //! `cargo run --release --bin demo`; with `-- --once` it ends by itself, with `--built` it builds nothing first.
+
+mod rows;
 
 use std::{
     io::IsTerminal,
@@ -58,7 +61,7 @@ fn main() {
         say(&format!("{}/up.sql", mig.name));
         mig.up.lines().for_each(|l| say(&format!("    {}", l.trim())));
     }
-    publish(&server, &source);
+    publish(&server, "notes", &source);
     daemon.until(LIMIT, "three are accepted", |s| (only(s)["latest"] == 3).then_some(()));
     say("The daemon has fetched all three, checked them, and keeps them.");
 
@@ -94,6 +97,8 @@ fn main() {
     say(&format!("{ROWS} + {} = {rows} notes in the file: none lost, none twice.", count["done"]));
     assert_eq!(u64::from(rows), u64::from(ROWS) + count["done"].as_u64().unwrap_or(0));
     assert_eq!(count["errors"].as_array().map(Vec::len), Some(0), "{count}");
+
+    rows::show(stage, &server);
 
     title("The status in the end");
     run(&device, &["status"]);
@@ -132,9 +137,9 @@ fn chain() -> Vec<Mig> {
     ]
 }
 
-fn publish(server: &Server, source: &Path) {
-    println!("\n  $ whimbrel publish migrations --app notes --server {}", server.url());
-    let output = server.try_publish("notes", source);
+fn publish(server: &Server, app: &str, source: &Path) {
+    println!("\n  $ whimbrel publish migrations --app {app} --server {}", server.url());
+    let output = server.try_publish(app, source);
     print(&[output.stdout, output.stderr].concat());
     assert!(output.status.success(), "publishing failed");
 }
