@@ -90,6 +90,23 @@ pub struct Means<'a> {
     pub boot: &'a dyn Fn() -> Boot,
     /// Turns true when no answer is waited for any more.
     pub stop: watch::Receiver<bool>,
+    /// How fast.
+    pub pace: Pace<'a>,
+}
+
+/// How many rows a transaction takes, and what is between two of them.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "a function has none")]
+pub enum Pace<'a> {
+    /// As the application needs it: both are found by measuring.
+    Measured,
+    /// As it is told, where no time may be measured: a simulation.
+    Given {
+        /// Rows in one transaction.
+        rows: u32,
+        /// Runs after each transaction. With an error the exchange ends there.
+        between: &'a dyn Fn() -> Result<(), ApplyError>,
+    },
 }
 
 /// What an exchange did.
@@ -197,7 +214,12 @@ impl<'a, 'f> Replication<'a, 'f> {
             value
         })?;
         self.done.longest_hold = self.done.longest_hold.max(held);
-        self.gap.leave(self.file, held)?;
+        match self.means.pace {
+            Pace::Measured => {
+                self.gap.leave(self.file, held)?;
+            }
+            Pace::Given { between, .. } => between()?,
+        }
         Ok((value, worked, held.saturating_sub(worked)))
     }
 
@@ -215,6 +237,19 @@ impl<'a, 'f> Replication<'a, 'f> {
 
     fn now_ms(&self) -> i64 {
         self.means.ambient.now_ms()
+    }
+
+    /// Milliseconds since the machine started: setting its clock does not change them.
+    fn since_boot_ms(&self) -> i64 {
+        self.now_ms() - (self.means.boot)().began_ms
+    }
+
+    /// Finds how many rows a transaction takes.
+    fn size(&self) -> Size {
+        match self.means.pace {
+            Pace::Measured => Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32)),
+            Pace::Given { rows, .. } => Size::fixed(rows),
+        }
     }
 
     /// Folds what is in the journal, and compares what has to be compared, in short transactions.
@@ -259,16 +294,16 @@ impl<'a, 'f> Replication<'a, 'f> {
         if !clock::knows_server_time(&self.file.connection, &(self.means.boot)())? {
             // A walk without an end tells nothing but the time.
             let nothing = PullRequest { since_schema: Some(version), until: Some(0), ..self.question(0, 0, None) };
-            let asked = Instant::now();
+            let asked = self.since_boot_ms();
             let (head, _) = self.ask(self.means.server.pull(&nothing))?;
             self.note_time(head.now_ms, asked)?;
         }
         Ok(())
     }
 
-    /// The server said `server_ms` somewhere between then and now.
-    fn note_time(&mut self, server_ms: i64, asked: Instant) -> Result<(), ReplicateError> {
-        let half = i64::try_from(asked.elapsed().as_millis() / 2).unwrap_or(0);
+    /// The server said `server_ms` somewhere between `asked` and now, in milliseconds since the machine started.
+    fn note_time(&mut self, server_ms: i64, asked: i64) -> Result<(), ReplicateError> {
+        let half = (self.since_boot_ms() - asked).max(0) / 2;
         let (boot, now_ms) = ((self.means.boot)(), self.now_ms());
         let known = clock::knows_server_time(&self.file.connection, &boot)?;
         if !known || clock::is_off(&self.file.connection, &boot, server_ms + half, now_ms)? {
@@ -339,9 +374,4 @@ impl<'a, 'f> Replication<'a, 'f> {
 
 fn synchronous(connection: &Connection, level: &str) -> Result<(), ApplyError> {
     connection.pragma_update(None, "synchronous", level).map_err(sqlite("setting up the connection"))
-}
-
-/// Finds how many rows a transaction takes.
-fn size() -> Size {
-    Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32))
 }

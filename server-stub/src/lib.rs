@@ -7,6 +7,7 @@ mod api;
 pub mod cli;
 mod decide;
 mod door;
+pub mod endpoints;
 mod lift;
 mod limit;
 mod problem;

@@ -140,8 +140,7 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let addr = listener.local_addr().map_err(refused)?;
-    let pushes = tokio::sync::Semaphore::new(api::sync::PUSHES);
-    let app = Arc::new(App { store, seen: Default::default(), failures: Default::default(), pushes });
+    let app = Arc::new(App::new(store, Box::new(now_ms)));
     let (door, serving) = door::open(listener, api::router(app.clone()), DRAIN);
     let serving = tokio::spawn(serving);
     let (stop_flushing, stopped) = oneshot::channel();

@@ -242,7 +242,8 @@ fn edit(state: &State, cells: &[Held], arrival: Arrival<'_>) -> Resolved {
             put(&mut after, arrival.held(cell.column, cell.value.clone(), stamp));
         }
     }
-    let known = cells.iter().all(|held| held.version <= *seen || held.by == arrival.by) && (changed || state.version <= *seen);
+    // What others wrote unseen and this overwrites does not have to be told.
+    let known = after.iter().all(|held| held.version <= *seen || held.by == arrival.by) && (changed || state.version <= *seen);
     let outcome = if stands.is_empty() { Outcome::Accepted { known } } else { Outcome::Merged { stands: Some(stands) } };
     let state = changed.then_some(State { version: arrival.version, origin: state.origin, what: What::Present(after) });
     let conflict = (!columns.is_empty()).then_some(Conflict { kind: ConflictKind::Edits, columns });

@@ -65,7 +65,11 @@ impl Accepted {
 
     /// Makes our tables in the file.
     pub fn prepare(&self, path: &Path) -> FileIdentity {
-        let id = ClientId::from_dice(Ambient::real().dice());
+        self.prepare_as(path, ClientId::from_dice(Ambient::real().dice()))
+    }
+
+    /// The same for a file that is known by `id`.
+    pub fn prepare_as(&self, path: &Path, id: ClientId) -> FileIdentity {
         let identity = files::new_identity(id, &self.app, files::place(path).expect("the file is there"));
         let mut file = Managed::open(path, Missing::Refuse, LIMIT, Halt::default()).expect("it opens");
         write(&mut file, Terms::ours(LIMIT), |file| Ok(managed::prepare(&file.connection, &identity)?)).expect("our tables are made");

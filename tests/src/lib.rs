@@ -19,6 +19,7 @@ pub mod replica;
 pub mod scores;
 pub mod seed_server;
 pub mod server;
+pub mod sim;
 pub mod wait;
 pub mod wire;
 

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -23,7 +23,7 @@ use whimbrel::{
         live::Live,
         transaction::{Terms, write},
     },
-    replicate::{self, At, Means, ReplicateError, Replicated},
+    replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::{managed::FileIdentity, outbox},
     sync::{
         boot::Boot,
@@ -35,6 +35,7 @@ use whimbrel::{
         verify::{Unequal, Verified, verify},
     },
     transport::{
+        Http, HttpRequest, Sending,
         http::Reqwest,
         server::{Credential, Server as Door},
     },
@@ -46,7 +47,7 @@ use whimbrel_server::{
     server::StoreAt,
     store::{NewKey, NewToken, Store, sqlite::SqliteStore},
 };
-use whimbrel_shared::{manifest::Direction, protocol::sums::SumsRequest, row_schema::RowSchema};
+use whimbrel_shared::{ids::ClientId, manifest::Direction, protocol::sums::SumsRequest, row_schema::RowSchema};
 
 use crate::{Mig, engine::Accepted, http};
 
@@ -124,6 +125,44 @@ impl Drop for Space {
     }
 }
 
+/// What went over a wire.
+#[derive(Debug)]
+pub struct Traffic {
+    /// Bytes of bodies, both ways.
+    pub bytes: AtomicU64,
+    /// Pulls that were answered.
+    pub pulls: AtomicU64,
+    /// The exchange is stopped once so many were.
+    pub stop_after: AtomicU64,
+}
+
+impl Default for Traffic {
+    fn default() -> Self {
+        Self { bytes: AtomicU64::new(0), pulls: AtomicU64::new(0), stop_after: AtomicU64::new(u64::MAX) }
+    }
+}
+
+/// A wire that counts.
+struct Watched {
+    inner: Reqwest,
+    traffic: Arc<Traffic>,
+    halt: Halt,
+}
+
+impl Http for Watched {
+    fn send(&self, request: HttpRequest) -> Sending<'_> {
+        Box::pin(async move {
+            let (sent, pull) = (request.body.len(), request.url.contains("/api/sync/pull"));
+            let answer = self.inner.send(request).await?;
+            self.traffic.bytes.fetch_add((sent + answer.body.len()) as u64, Relaxed);
+            if pull && self.traffic.pulls.fetch_add(1, Relaxed) + 1 >= self.traffic.stop_after.load(Relaxed) {
+                self.halt.stop.store(true, Relaxed);
+            }
+            Ok(answer)
+        })
+    }
+}
+
 /// One database of a device of its own.
 pub struct Replica {
     /// The application's connection.
@@ -136,6 +175,12 @@ pub struct Replica {
     pub version: u32,
     /// What its clock on the wall is ahead of the true time, in milliseconds.
     pub skew_ms: Arc<AtomicI64>,
+    /// What its device proves itself with.
+    pub token: String,
+    /// What went over its wire.
+    pub traffic: Arc<Traffic>,
+    /// Stops its exchanges.
+    pub halt: Halt,
     door: Door,
     ambient: Ambient,
 }
@@ -143,26 +188,33 @@ pub struct Replica {
 impl Replica {
     /// An empty file, migrated to `version`.
     pub fn new(space: &Space, name: &str, version: u32) -> Self {
+        Self::known_as(space, name, version, ClientId::from_dice(Ambient::real().dice()))
+    }
+
+    /// The same for a file that is known by `id`.
+    pub fn known_as(space: &Space, name: &str, version: u32, id: ClientId) -> Self {
         let path = space.folder.join(format!("{name}.db"));
         let app = Connection::open(&path).expect("the file opens");
         app.busy_timeout(LIMIT).expect("a timeout");
         app.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE app_own(x)").expect("the application's own table");
-        let identity = space.accepted.prepare(&path);
+        let identity = space.accepted.prepare_as(&path, id);
         let skew_ms = Arc::new(AtomicI64::new(0));
         let (skew, real) = (Arc::clone(&skew_ms), Ambient::real());
         let dice = Ambient::real();
         let ambient = Ambient::new(move || real.now_ms() + skew.load(Relaxed), move || dice.dice());
         let token = space.enroll();
         let url = format!("http://{}", space.server.as_ref().expect("it runs").addr());
-        let door = Door::new(Arc::new(Reqwest::new(None).expect("a client")), url, Credential::Device(token), ambient.clone());
-        let mut replica = Self { app, path, identity, version: 0, skew_ms, door, ambient };
+        let (traffic, halt) = (Arc::new(Traffic::default()), Halt::default());
+        let wire = Watched { inner: Reqwest::new(None).expect("a client"), traffic: Arc::clone(&traffic), halt: halt.clone() };
+        let door = Door::new(Arc::new(wire), url, Credential::Device(token.clone()), ambient.clone());
+        let mut replica = Self { app, path, identity, version: 0, skew_ms, token, traffic, halt, door, ambient };
         replica.migrate(space, version);
         replica
     }
 
     /// The same with an older content, as a person would copy it back while nothing runs.
     pub fn replaced(self, content: &[u8]) -> Self {
-        let Self { app, path, identity, version, skew_ms, door, ambient } = self;
+        let Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient } = self;
         app.close().expect("the application ends");
         for beside in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
@@ -170,7 +222,7 @@ impl Replica {
         std::fs::write(&path, content).expect("the file can be written");
         let app = Connection::open(&path).expect("the file opens");
         app.busy_timeout(LIMIT).expect("a timeout");
-        Self { app, path, identity, version, skew_ms, door, ambient }
+        Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient }
     }
 
     /// Applies the chain up to a version.
@@ -203,7 +255,7 @@ impl Replica {
     }
 
     fn open(&self) -> Managed {
-        Managed::open(&self.path, Missing::Refuse, LIMIT, Halt::default()).expect("the file opens")
+        Managed::open(&self.path, Missing::Refuse, LIMIT, self.halt.clone()).expect("the file opens")
     }
 
     /// Exchanges rows.
@@ -235,6 +287,7 @@ impl Replica {
             ambient: &self.ambient,
             boot: &boot,
             stop: tokio::sync::watch::channel(false).1,
+            pace: Pace::Measured,
         };
         replicate::replicate(&mut self.open(), &at, &means)
     }

@@ -6,6 +6,7 @@ mod app_first;
 mod backup;
 mod bad_input;
 mod columns;
+mod convergence;
 mod corpus;
 mod decide;
 mod documents;

@@ -93,7 +93,7 @@ CREATE TABLE IF NOT EXISTS _whimbrel_boot (
 );
 
 -- Where the file stands with its space. `version`: the schema for which everything up to the cursor was told. `series`: what cursor and versions count in. `acked`: the highest version that an
--- answer gave. `pushes`: the order of the last push. `tell_again`: the next walk tells what this file wrote, too. `since`,
+-- answer gave. `pushes`: the order of the last push; `answered`: of the last whose answer was settled. `tell_again`: the next walk tells what this file wrote, too. `since`,
 -- `until` and `walked`: the walk for what a newer version knows and an older one did not. `anew`: everything is being told
 -- anew; `was`: the series before that.
 CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
@@ -103,6 +103,7 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     cursor       INTEGER NOT NULL,
     acked        INTEGER NOT NULL,
     pushes       INTEGER NOT NULL,
+    answered     INTEGER NOT NULL,
     tell_again   INTEGER NOT NULL,
     since        INTEGER,
     until        INTEGER,
@@ -112,7 +113,7 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     exchanged_ms INTEGER
 );
 
-INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, tell_again, walked, anew) VALUES (1, 0, 0, 0, 0, 0, 0, 0);
+INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, answered, tell_again, walked, anew) VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0);
 
 -- The newest clock that was known when the journal stood at `seq`: an edit after it is later than that clock, and one before
 -- it is not.

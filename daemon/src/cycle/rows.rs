@@ -25,7 +25,7 @@ use crate::{
         ready::SchemaReady,
         work::{Looked, Shared, Site},
     },
-    replicate::{self, At, Means, ReplicateError, Replicated},
+    replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::{StoreError, journal},
     sync::{
         boot::Boot,
@@ -191,7 +191,7 @@ fn exchange(
         holds: &|file| ready.holds(file),
     };
     let boot = || Boot::of_machine(shared.ambient.now_ms());
-    let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop };
+    let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop, pace: Pace::Measured };
     let did = match purpose {
         Purpose::Exchange => replicate::replicate(&mut file, &at, &means)?,
         Purpose::Drain => replicate::drain(&mut file, &at, &means, Instant::now() + DRAIN).map(|_| Replicated::default())?,

@@ -8,7 +8,7 @@ use whimbrel_shared::{
     protocol::push::{PushHead, PushRequest, PushResponse},
 };
 
-use super::{ReplicateError, Replication, size, synchronous};
+use super::{ReplicateError, Replication, synchronous};
 use crate::{
     migrate::connection::JournalMode,
     store::{
@@ -30,6 +30,10 @@ const PUSHES: usize = 1_000;
 impl Replication<'_, '_> {
     /// Sends what waits. Returns whether anything was sent.
     pub(super) fn push(&mut self) -> Result<bool, ReplicateError> {
+        if exchange::read(&self.file.connection)?.anew {
+            // What it has seen counts for nothing until everything was told.
+            return Ok(false);
+        }
         let mut any = false;
         let mut after = None;
         for _ in 0..PUSHES {
@@ -40,7 +44,7 @@ impl Replication<'_, '_> {
             any = true;
             self.done.pushed += request.changes.len() as u64;
             let body = packed::pack_changes(&request.head, &request.changes);
-            let asked = Instant::now();
+            let asked = self.since_boot_ms();
             let answer = self.ask(self.means.server.push(body.into()))?;
             self.settle(&request, &answer)?;
             self.note_time(answer.now_ms, asked)?;
@@ -58,7 +62,7 @@ impl Replication<'_, '_> {
             return Ok(None);
         }
         let (ambient, boot) = (self.means.ambient, self.means.boot);
-        let (mut room, mut size) = (Room::default(), size());
+        let (mut room, mut size) = (Room::default(), self.size());
         let mut changes = Vec::new();
         let (mut at, mut more) = (after.cloned(), true);
         while more {
@@ -114,7 +118,7 @@ impl Replication<'_, '_> {
         };
         let answered = answer.of(request).map_err(not_this)?;
         let (ambient, boot) = (self.means.ambient, self.means.boot);
-        let mut size = size();
+        let mut size = self.size();
         let mut rest = answered.as_slice();
         while !rest.is_empty() {
             let (some, left) = rest.split_at(rest.len().min(size.rows() as usize));
@@ -122,10 +126,13 @@ impl Replication<'_, '_> {
             let (settled, worked, commit) = self.write(|file, tables| {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
+                // A push before it may have been taken, and nobody here knows what was in it: perhaps the file went back.
+                stands.tell_again |= stands.answered + 1 != request.head.order;
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);
                     stands.acked = stands.acked.max(highest);
+                    stands.answered = request.head.order;
                 }
                 Ok(answer::settle(file, tables, some, answer.first, answer.newest, &mut stands, &boot(), ambient.now_ms())?)
             })?;

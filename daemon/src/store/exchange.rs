@@ -23,6 +23,8 @@ pub struct Exchange {
     pub acked: u64,
     /// The order of the last push.
     pub pushes: u64,
+    /// The order of the last one whose answer was settled as a whole.
+    pub answered: u64,
     /// Whether the next walk has to tell what this file wrote, too: something that waited landed under it.
     pub tell_again: bool,
     /// Whether everything is being told anew.
@@ -50,7 +52,7 @@ pub struct Walk {
 pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
     connection
         .prepare_cached(
-            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was
+            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered
              FROM main._whimbrel_exchange WHERE one = 1",
         )
         .and_then(|mut s| {
@@ -64,6 +66,7 @@ pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
                     cursor: number(1)?,
                     acked: number(2)?,
                     pushes: number(3)?,
+                    answered: number(12)?,
                     tell_again: row.get(4)?,
                     walk: since.zip(until).map(|(since, until)| Walk { since, until: until.cast_unsigned(), at }),
                     exchanged_ms: row.get(8)?,
@@ -78,14 +81,17 @@ pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
         .map_err(at("reading where the exchange of rows stands"))
 }
 
-/// Writes where it stands.
+/// Writes where it stands, if that is not what is written there.
 pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
+    if read(connection)? == *to {
+        return Ok(());
+    }
     let number = |n: u64| n.cast_signed();
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO main._whimbrel_exchange
-             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was)
-             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )
         .and_then(|mut s| {
             s.execute(params![
@@ -101,6 +107,7 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
                 to.version,
                 to.anew,
                 to.was.map(|s| s.to_string()),
+                number(to.answered),
             ])
         })
         .map(|_| ())
@@ -151,9 +158,9 @@ pub fn advance_clock(connection: &Connection, seq: i64, newest: Clock, oldest: O
 pub fn begin_anew(connection: &Connection, tables: &[u32]) -> Result<(), StoreError> {
     let doing = "beginning anew with the server";
     let before = read(connection)?;
-    let (pushes, exchanged_ms) = (before.pushes, before.exchanged_ms);
+    let Exchange { version, pushes, answered, exchanged_ms, .. } = before;
     let was = before.series.or(before.was);
-    write(connection, &Exchange { version: before.version, pushes, exchanged_ms, tell_again: true, anew: true, was, ..Exchange::default() })?;
+    write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, was, ..Exchange::default() })?;
     for table in tables {
         connection.execute("UPDATE main._whimbrel_row SET version = -version WHERE tab = ?1 AND version > 0", [table]).map_err(at(doing))?;
     }
@@ -195,12 +202,24 @@ mod tests {
         assert_eq!(read(&connection).unwrap(), Exchange::default());
         let series = Some(Series { space: 3, epoch: 1 });
         let walk = Some(Walk { since: 2, until: 40, at: 7 });
-        let at =
-            Exchange { version: 3, series, cursor: 40, acked: 39, pushes: 4, tell_again: true, anew: false, was: None, walk, exchanged_ms: Some(5) };
+        let at = Exchange {
+            version: 3,
+            series,
+            cursor: 40,
+            acked: 39,
+            pushes: 4,
+            answered: 3,
+            tell_again: true,
+            anew: false,
+            was: None,
+            walk,
+            exchanged_ms: Some(5),
+        };
         write(&connection, &at).unwrap();
         assert_eq!(read(&connection).unwrap(), at);
         begin_anew(&connection, &[1]).unwrap();
-        let anew = Exchange { version: 3, pushes: 4, tell_again: true, anew: true, was: series, exchanged_ms: Some(5), ..Exchange::default() };
+        let anew =
+            Exchange { version: 3, pushes: 4, answered: 3, tell_again: true, anew: true, was: series, exchanged_ms: Some(5), ..Exchange::default() };
         assert_eq!(read(&connection).unwrap(), anew);
     }
 }

@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 use whimbrel_shared::{
-    change::{Change, Edit as Sending},
+    change::{Change, Edit as Sending, Row},
     hlc::Clock,
     manifest::Keys,
     protocol::{
@@ -17,7 +17,7 @@ use super::{
     clock,
     error::SyncError,
     fold::{Boot, Origin, fold},
-    land::Lander,
+    land::{Lander, Told},
     renumber,
     shape::Captured,
     tables::{Exchanged, Tables},
@@ -65,6 +65,7 @@ pub fn settle(
         tables,
         lander: Lander::open(connection, tables, now_ms)?,
         first,
+        sure: !stands.tell_again,
         now_ms,
         done: Settled::default(),
         renumber: Vec::new(),
@@ -91,6 +92,8 @@ struct Settling<'c, 't> {
     tables: &'t Tables,
     lander: Lander<'c, 't>,
     first: u64,
+    /// Whether the file knows everything that it wrote itself. Else nothing that is accepted makes a row known: it is told again.
+    sure: bool,
     now_ms: i64,
     done: Settled,
     /// Rows that get another key once all answers are in.
@@ -115,18 +118,18 @@ impl Settling<'_, '_> {
         let mut row = Answering { shape, change, key, row: None, recorded, seq: entry.as_ref().map_or(0, Entry::seq), entry };
         row.row = self.lander.writer(shape).read(&row.key)?;
         match answered.answer {
-            None => {
+            None if self.sure => {
                 self.done.accepted += 1;
                 row.clear();
                 row.know(answered.version.unwrap_or(0), &[]);
                 self.settled(row, waiting.is_some(), false)
             }
-            Some(Answer::Behind) => {
+            None | Some(Answer::Behind) => {
                 self.done.accepted += 1;
                 row.clear();
                 self.settled(row, false, waiting.is_some())
             }
-            Some(Answer::Merged { version, stands }) => self.merged(row, *version, stands.as_deref(), waiting.is_some()),
+            Some(Answer::Merged { version, stands }) => self.merged(row, version.filter(|_| self.sure), stands.as_deref(), waiting.is_some()),
             Some(Answer::SendWhole { seen }) => {
                 self.done.again += 1;
                 row.send_whole(*seen);
@@ -167,53 +170,40 @@ impl Settling<'_, '_> {
             (false, Some(_)) => Kind::Edits,
         };
         row.clear();
-        let lands = self.tables.get(shape.id).is_some_and(|t| Exchanged::lands(t).is_some());
-        let mut known = lands;
-        if lands {
-            self.lander.with_echo(self.tables.get(shape.id).and_then(|t| t.shape.as_ref()).expect("it is exchanged"))?;
-            let writer = self.lander.writer(self.tables.get(shape.id).and_then(|t| t.shape.as_ref()).expect("it is exchanged"));
-            let written = match stands {
-                // Deleted there, and nothing here is newer than what lost.
-                None if row.entry.is_none() && row.row.is_some() => writer.delete(&row.key)?.map(|()| true),
-                None => Ok(true),
-                Some(values) if undone => {
-                    let cells: Vec<_> = values.iter().filter(|(id, _)| shape.columns.iter().any(|c| c.id == *id)).map(|(id, v)| (*id, v)).collect();
-                    writer.insert(&row.change.key, &cells)?.map(|()| true)
-                }
-                Some(values) if row.row.is_some() => {
-                    let cells: Vec<_> = values
-                        .iter()
-                        .filter(|(id, _)| shape.columns.iter().any(|c| c.id == *id) && !row.is_dirty(*id))
-                        .map(|(id, v)| (*id, v))
-                        .collect();
-                    if cells.is_empty() { Ok(true) } else { writer.update(&row.key, None, &cells)? }
-                }
-                Some(_) => Ok(true),
-            };
-            // What cannot be written now comes again with the next pull, and goes to quarantine if it has to.
-            known = written.is_ok();
-        }
         let detail = Detail { columns: lost, ..Detail::default() };
         self.keep(&row, kind, false, detail)?;
-        match version.filter(|_| known) {
-            Some(version) => {
-                row.know(version, stands.unwrap_or_default());
-                if let Some(recorded) = &mut row.recorded {
-                    recorded.gone = stands.is_none();
-                    if recorded.gone {
-                        recorded.hashes.clear();
-                    }
-                }
-            }
-            None if known => {
-                if let (Some(recorded), Some(values)) = (&mut row.recorded, stands) {
-                    recorded.note(values.iter().map(|(id, value)| (*id, recorded_hash(value))));
-                }
-            }
-            None => {}
+        if self.tables.get(shape.id).is_none_or(|t| Exchanged::lands(t).is_none()) {
+            return self.settled(row, false, waits);
         }
-        let settled = version.is_some() && known;
-        self.settled(row, waits && settled, waits && !settled)
+        // What stands lands like any row of the server: what is in its way here is asked, and what cannot land now waits.
+        let before = row.recorded.as_ref().map_or(0, |r| r.version);
+        let told = version.unwrap_or(before + 1);
+        let values = stands.map(<[_]>::to_vec);
+        let stood = Row { table: shape.id, key: row.change.key.clone(), version: told, clock: Clock::ZERO, values };
+        match stands {
+            Some(_) if undone => row.recorded = None,
+            Some(stands) => {
+                row.know(if version.is_some() { told - 1 } else { before }, &[]);
+                row.forget(stands);
+            }
+            None => {
+                let known = row.recorded.take().unwrap_or_default();
+                row.recorded = Some(Recorded { version: told - 1, gone: false, untold: false, ..known });
+            }
+        }
+        let key = row.key.clone();
+        self.settled(row, waits && version.is_some(), false)?;
+        match self.lander.row(&stood, &key, Told::Changes, true)? {
+            Ok(()) if version.is_none() => {
+                // The row as a whole comes with the next pull.
+                if let Some(known) = self.lander.outbox.recorded(shape.id, &key)? {
+                    self.lander.outbox.record(shape.id, &key, Some(&Recorded { version: before, ..known }))?;
+                }
+            }
+            Ok(()) => {}
+            Err(refused) => self.lander.wait(stood, key, refused)?,
+        }
+        Ok(())
     }
 
     /// The row's edits wait.
@@ -277,10 +267,6 @@ impl Answering<'_> {
         }
     }
 
-    fn is_dirty(&self, column: u32) -> bool {
-        self.entry.iter().flat_map(|e| &e.edits).any(|e| e.columns.contains(&column))
-    }
-
     /// Whether nothing was edited since it was sent.
     fn is_as_sent(&self) -> bool {
         self.entry.as_ref().is_some_and(|e| e.edits.iter().all(|e| matches!(e.sent, Sent::As(_))))
@@ -333,6 +319,13 @@ impl Answering<'_> {
                 recorded.note(stands.iter().map(|(id, value)| (*id, recorded_hash(value))));
                 self.recorded = Some(recorded);
             }
+        }
+    }
+
+    /// What is recorded of these columns does not count.
+    fn forget(&mut self, columns: &[(u32, Value)]) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.hashes.retain(|(id, _)| !columns.iter().any(|(other, _)| other == id));
         }
     }
 

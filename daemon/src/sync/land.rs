@@ -81,8 +81,18 @@ struct Waits<'r> {
     row: std::borrow::Cow<'r, Row>,
     key: Key,
     refused: Refused,
-    /// When it came and how often it was tried, if it was in quarantine before.
-    before: Option<(i64, u32)>,
+    /// If it was in quarantine before.
+    before: Option<Before>,
+}
+
+/// How a row is in quarantine.
+struct Before {
+    /// When it came.
+    at_ms: i64,
+    /// How often it was tried.
+    tries: u32,
+    /// What was said of it, where that is not written again.
+    said: Option<(Code, String)>,
 }
 
 /// Lands rows one by one.
@@ -181,7 +191,8 @@ impl<'c, 't> Lander<'c, 't> {
     /// Tries rows of the quarantine again.
     fn retry(&mut self, waits: &mut Vec<Waits<'_>>) -> Result<(), SyncError> {
         let mut left = quarantine::list(self.connection, RETRIED, &|id| self.tables.key_columns(id))?;
-        left.retain(|w| w.code != Code::Undecided && !waits.iter().any(|new| new.row.table == w.row.table && new.key == w.key));
+        left.retain(|w| !waits.iter().any(|new| new.row.table == w.row.table && new.key == w.key));
+        let all = left.len() < RETRIED;
         loop {
             let (before, mut again) = (left.len(), Vec::new());
             for waiting in left {
@@ -190,19 +201,20 @@ impl<'c, 't> Lander<'c, 't> {
                         quarantine::remove(self.connection, waiting.row.table, &waiting.key)?;
                         self.done.released += 1;
                     }
-                    Err(refused) => again.push(Waiting { code: refused.code, why: refused.why, ..waiting }),
+                    Err(refused) => again.push((refused, waiting)),
                 }
             }
             if again.is_empty() || again.len() == before {
-                waits.extend(again.into_iter().map(|w| Waits {
-                    refused: Refused { code: w.code, why: w.why, key: false },
-                    before: Some((w.at_ms, w.tries)),
+                waits.extend(again.into_iter().map(|(refused, w)| Waits {
+                    // Where all are tried every time nobody has to count, and what waits on and on is not written each time.
+                    before: Some(Before { at_ms: w.at_ms, tries: w.tries, said: all.then_some((w.code, w.why)) }),
+                    refused,
                     key: w.key,
                     row: std::borrow::Cow::Owned(w.row),
                 }));
                 return Ok(());
             }
-            left = again;
+            left = again.into_iter().map(|(_, waiting)| waiting).collect();
         }
     }
 
@@ -473,10 +485,21 @@ impl<'c, 't> Lander<'c, 't> {
         }
     }
 
+    /// A row that cannot land waits.
+    pub(super) fn wait(&mut self, row: Row, key: Key, refused: Refused) -> Result<(), SyncError> {
+        self.quarantine = true;
+        self.done.quarantined += 1;
+        Ok(quarantine::put(self.connection, &Waiting { key, row, code: refused.code, why: refused.why, at_ms: self.now_ms, tries: 0 })?)
+    }
+
     /// Writes the quarantine, notes what the application's triggers made of what landed, and moves the clock.
     fn end(self, waits: Vec<Waits<'_>>, boot: &Boot, newest: Clock, stands: &mut Exchange) -> Result<Landed, SyncError> {
         for Waits { row, key, refused, before } in waits {
-            let (at_ms, tries) = before.map_or((self.now_ms, 0), |(at_ms, tries)| (at_ms, tries.saturating_add(1)));
+            let said = before.as_ref().and_then(|b| b.said.as_ref());
+            if said.is_some_and(|(code, why)| *code == refused.code && *why == refused.why) {
+                continue;
+            }
+            let (at_ms, tries) = before.map_or((self.now_ms, 0), |b| (b.at_ms, b.tries.saturating_add(1)));
             let row = row.into_owned();
             quarantine::put(self.connection, &Waiting { key, row, code: refused.code, why: refused.why, at_ms, tries })?;
         }
@@ -513,10 +536,10 @@ pub fn remove_untold(connection: &Connection, tables: &Tables, same_series: bool
         for key in keys {
             let (Some(recorded), entry) = (lander.outbox.recorded(id, &key)?, lander.outbox.entry(id, &key)?) else { continue };
             let after = match (entry, table.shape.as_ref()) {
-                _ if recorded.gone => None,
                 // Gone on both sides.
                 (Some(Entry { deed: Deed::Delete, .. }), _) => None,
                 (Some(entry), _) => Some(Entry { deed: Deed::Insert, ..entry }),
+                (None, _) if recorded.gone => None,
                 (None, Some(shape)) if same_series => {
                     let row = Row { table: id, key: told(&key), version: recorded.version.max(1), clock: Clock::ZERO, values: None };
                     if let Err(refused) = lander.deleted(shape, &row, &key, None)? {

@@ -11,7 +11,7 @@ use whimbrel_shared::ids::{AppName, Digest};
 use super::App;
 use crate::{
     problem::ApiError,
-    secrets::{Kind, Scope, now_ms},
+    secrets::{Kind, Scope},
     store::{Device, Key, Refusal},
 };
 
@@ -47,7 +47,7 @@ impl FromRequestParts<Arc<App>> for Device {
         let token = DeviceToken::from_request_parts(parts, app).await?;
         let device = app.store.device(token.digest).await?;
         let device = device.ok_or_else(|| token.unknown())?;
-        app.seen.note(device.device_id, now_ms());
+        app.seen.note(device.device_id, app.now_ms());
         Ok(device)
     }
 }

@@ -22,7 +22,7 @@ use whimbrel_shared::{
 use super::{App, answer, auth::DeviceToken};
 use crate::{
     problem::ApiError,
-    secrets::{Kind, Secret, dice, now_ms},
+    secrets::{Kind, Secret, dice},
     store::{Device, Enrolment, StoreError},
 };
 
@@ -36,7 +36,7 @@ const MAX_TEXT: usize = 255;
 const MAX_ITEMS: usize = 64;
 
 pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Body) -> Result<Response, ApiError> {
-    let now_ms = now_ms();
+    let now_ms = app.now_ms();
     if let Some(wait_s) = app.failures.wait_s(peer.ip(), now_ms) {
         return Err(ApiError::TooManyFailures { wait_s });
     }
@@ -76,7 +76,7 @@ pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): Conne
 pub(super) async fn poll(State(app): State<Arc<App>>, token: DeviceToken, headers: HeaderMap) -> Result<Response, ApiError> {
     let found = app.store.poll(token.digest).await?;
     let (device, plans) = found.ok_or_else(|| token.unknown())?;
-    app.seen.note(device, now_ms());
+    app.seen.note(device, app.now_ms());
     answer::answer_if_changed(&headers, &plans)
 }
 

@@ -60,6 +60,21 @@ pub(crate) struct App {
     pub(crate) failures: Failures,
     /// Turns for pushes: who gets none comes again.
     pub(crate) pushes: tokio::sync::Semaphore,
+    pub(crate) clock: Clock,
+}
+
+/// Where the time comes from, in milliseconds since 1970.
+pub(crate) type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
+
+impl App {
+    pub(crate) fn new(store: Box<dyn Store>, clock: Clock) -> Self {
+        Self { store, seen: Default::default(), failures: Default::default(), pushes: tokio::sync::Semaphore::new(sync::PUSHES), clock }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        (self.clock)()
+    }
 }
 
 /// All endpoints over `app`.

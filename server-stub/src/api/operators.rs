@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     problem::ApiError,
-    secrets::{Scope, now_ms},
+    secrets::Scope,
     store::{ClientsPage, Key, Page, Refusal},
 };
 
@@ -98,7 +98,7 @@ pub(super) async fn plan(State(state): State<Arc<App>>, key: Key, Asked(OneApp {
 pub(super) async fn set_plan(State(state): State<Arc<App>>, key: Key, body: Body) -> Result<Response, ApiError> {
     key.may(Scope::Operate)?;
     let request: PlanRequest = answer::json(body, MAX_JSON_BYTES, "plan").await?;
-    let plan = state.store.set_plan(request, key.name, now_ms()).await?;
+    let plan = state.store.set_plan(request, key.name, state.now_ms()).await?;
     answer::answer(&plan)
 }
 

@@ -13,7 +13,7 @@ use super::{App, answer};
 use crate::{
     decide::publish::{self, Accepted},
     problem::ApiError,
-    secrets::{Scope, now_ms},
+    secrets::Scope,
     store::{Key, Publication, StoreError},
 };
 
@@ -33,7 +33,7 @@ pub(super) async fn publish(State(app): State<Arc<App>>, key: Key, body: Body) -
     let answer =
         PublishResponse { published: new.iter().map(|l| l.target.custom.name.clone()).collect(), unchanged, targets_version: targets.version };
     if !new.is_empty() {
-        let publication = Publication { decided_on, targets, latest, links: new, by: key.name.clone(), now_ms: now_ms() };
+        let publication = Publication { decided_on, targets, latest, links: new, by: key.name.clone(), now_ms: app.now_ms() };
         app.store.publish(publication).await?;
         info!("{} published to {name}: {:?}", key.name, answer.published);
     }

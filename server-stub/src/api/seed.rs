@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     problem::ApiError,
-    secrets::{dice, now_ms},
+    secrets::dice,
     store::{ClientRef, Device},
 };
 
@@ -51,13 +51,13 @@ pub(super) async fn status(State(app): State<Arc<App>>, device: Device, Asked(wh
     let acknowledged = match body.get("reports") {
         Some(reports) => {
             let reports = batch(reports)?;
-            app.store.report(device.device_id, reports, now_ms()).await?
+            app.store.report(device.device_id, reports, app.now_ms()).await?
         }
         None => {
             let flag = flag(body)?;
             let client = bound(&app, &device, which.client_id).await?;
             let id = EventId::from_dice(dice());
-            let stored = app.store.report_flag(client, flag, id, now_ms()).await?;
+            let stored = app.store.report_flag(client, flag, id, app.now_ms()).await?;
             Vec::from_iter(stored)
         }
     };

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     problem::ApiError,
-    secrets::{Scope, now_ms},
+    secrets::Scope,
     store::{
         Device, Key, StoreError,
         rows::{Binding, ConflictsPage, Push},
@@ -51,7 +51,7 @@ pub(super) async fn push(State(app): State<Arc<App>>, device: Device, headers: H
         Ok((request, content))
     })
     .await?;
-    let answer = app.store.push(Push { device: device.device_id, request, content, now_ms: now_ms() }).await?;
+    let answer = app.store.push(Push { device: device.device_id, request, content, now_ms: app.now_ms() }).await?;
     answer::answer(&answer)
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn pull(
         return Err(ApiError::BadInput("since_schema and until go together: send both or neither".to_owned()));
     }
     let form = Form::of_answer(&headers);
-    let page = app.store.pull(device.device_id, asked, now_ms()).await?;
+    let page = app.store.pull(device.device_id, asked, app.now_ms()).await?;
     match form {
         Form::Json => answer::answer(&page),
         Form::Packed => {
@@ -105,7 +105,7 @@ pub(super) async fn bind(State(state): State<Arc<App>>, key: Key, InPath(id): In
     key.may(Scope::Operate)?;
     let client_id: ClientId = answer::id(&id)?;
     let request: SpaceRequest = answer::json(body, MAX_JSON_BYTES, "space").await?;
-    state.store.bind_space(Binding { client_id, space: request.space, by: key.name, now_ms: now_ms() }).await?;
+    state.store.bind_space(Binding { client_id, space: request.space, by: key.name, now_ms: state.now_ms() }).await?;
     answer::answer(&serde_json::Map::new())
 }
 

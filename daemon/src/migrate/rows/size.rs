@@ -19,12 +19,18 @@ pub struct Size {
     rows: f64,
     rows_a_second: Option<f64>,
     cap: Option<u32>,
+    fixed: bool,
 }
 
 impl Size {
     /// `cap`: the publisher's `batch`.
     pub fn new(cap: Option<u32>) -> Self {
-        Self { rows: FIRST, rows_a_second: None, cap }
+        Self { rows: FIRST, rows_a_second: None, cap, fixed: false }
+    }
+
+    /// Always as many, however long they take.
+    pub fn fixed(rows: u32) -> Self {
+        Self { rows: rows.into(), rows_a_second: None, cap: None, fixed: true }
     }
 
     /// Rows of the next chunk.
@@ -39,7 +45,7 @@ impl Size {
 
     /// A chunk of `rows` took `work`, and its COMMIT `commit`.
     pub fn took(&mut self, rows: u64, work: Duration, commit: Duration) {
-        if rows == 0 {
+        if rows == 0 || self.fixed {
             return;
         }
         let rate = rows as f64 / work.as_secs_f64().max(1e-6);

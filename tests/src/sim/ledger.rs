@@ -1,0 +1,219 @@
+//! What became of every value that an application wrote, and what the server has to have, worked out from the wire alone:
+//! who may overwrite what is asked here with another code than the product's.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use whimbrel_shared::{
+    change::{Change, Edit},
+    hlc::Stamp,
+    manifest::{Keys, SyncConflict},
+    protocol::push::{Answer, PushRequest, PushResponse},
+    resolve::Writer,
+    synced::{Collation, SyncedTables},
+    value::Value,
+};
+
+use super::app::{Wrote, token_of};
+
+/// One column of the server's row.
+#[derive(Clone, Debug)]
+struct Cell {
+    value: Value,
+    version: u64,
+    by: Writer,
+    stamp: Stamp,
+}
+
+/// A row of the server.
+#[derive(Clone, Debug)]
+struct Held {
+    version: u64,
+    cells: BTreeMap<u32, Cell>,
+    gone: bool,
+    /// Who made it.
+    origin: Writer,
+}
+
+/// The accounts.
+#[derive(Debug)]
+pub struct Ledger {
+    synced: SyncedTables,
+    /// Every token that was in a file after a transaction of an application, and what wrote it.
+    pub written: BTreeMap<u32, (usize, String)>,
+    /// Tokens that an application took out of its file, or that were overwritten by somebody who had seen them.
+    pub superseded: BTreeSet<u32>,
+    /// Tokens that the server took.
+    pub taken: BTreeSet<u32>,
+    /// Tokens that somebody overwrote without having seen them: the server has to keep both sides.
+    pub contested: BTreeMap<u32, String>,
+    /// Tokens that were lost to a person who put an old file back.
+    pub given_up: BTreeSet<u32>,
+    /// Tokens in conflicts, quarantines and archives.
+    pub kept: BTreeSet<u32>,
+    rows: BTreeMap<(u32, Vec<Value>), Held>,
+    answered: HashSet<String>,
+    /// What is wrong.
+    pub wrong: Vec<String>,
+}
+
+impl Ledger {
+    /// Nothing was written.
+    pub fn new(synced: SyncedTables) -> Self {
+        Self {
+            synced,
+            written: BTreeMap::new(),
+            superseded: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            contested: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            rows: BTreeMap::new(),
+            answered: HashSet::new(),
+            wrong: Vec::new(),
+        }
+    }
+
+    /// An application wrote.
+    pub fn wrote(&mut self, file: usize, wrote: &Wrote) {
+        for token in &wrote.appeared {
+            self.written.entry(*token).or_insert_with(|| (file, wrote.sql.clone()));
+        }
+        self.superseded.extend(&wrote.vanished);
+    }
+
+    fn place(&self, change: &Change) -> (u32, Vec<Value>) {
+        let collations = self.synced.0.get(&change.table).map(|s| s.key.iter().map(|k| k.1).collect::<Vec<_>>()).unwrap_or_default();
+        let one = |(value, collation): (&Value, Collation)| match (value, collation) {
+            (Value::Text(text), Collation::Nocase) => Value::Text(text.to_ascii_lowercase()),
+            (value, _) => value.clone(),
+        };
+        (change.table, change.key.iter().zip(collations).map(one).collect())
+    }
+
+    /// The server answered a push. The same answer again changes nothing.
+    pub fn answered(&mut self, request: &PushRequest, answer: &PushResponse) {
+        let Ok(answers) = answer.of(request) else {
+            self.wrong.push("an answer is of another push".to_owned());
+            return;
+        };
+        if !self.answered.insert(request.head.push_id.to_string()) {
+            return;
+        }
+        let by = Writer { client: request.head.client_id, epoch: request.head.epoch };
+        // What is in the way of a unique value may go later in the same push, so rejected rows are looked at twice, and what
+        // was taken the second time has no answer: places do not tell, but no two changes of a push are of one row.
+        for (at, one) in (0u64..).zip(&answers) {
+            self.one(one.change, one.answer, answer.first + at, by, answer.now_ms);
+        }
+    }
+
+    fn one(&mut self, change: &Change, answer: Option<&Answer>, version: u64, by: Writer, now_ms: i64) {
+        let place = self.place(change);
+        let Some(rules) = self.synced.0.get(&change.table) else { return };
+        let (strategy, keys) = (rules.conflict, rules.keys);
+        let there = self.rows.get(&place).cloned();
+        let name = format!("{} {:?}", change.table, change.key);
+        match (&change.edit, answer) {
+            (_, Some(Answer::KeyTaken)) => {
+                if keys == Some(Keys::Global) || there.as_ref().is_none_or(|h| h.gone) {
+                    self.wrong.push(format!("{name}: a key was called taken that is not"));
+                }
+            }
+            (_, Some(Answer::Rejected(_) | Answer::Held { .. } | Answer::Later | Answer::SendWhole { .. })) => {}
+            (Edit::Deleted { base, clock }, Some(Answer::Merged { .. })) => {
+                let held = there.filter(|h| !h.gone);
+                let unseen: Vec<Cell> = held.iter().flat_map(|h| h.cells.values()).filter(|c| c.version > *base && c.by != by).cloned().collect();
+                let stamp = Stamp { clock: clock.bounded(now_ms), client: by.client };
+                if unseen.is_empty() || unseen.iter().map(|c| c.stamp).max().is_some_and(|latest| prefers(strategy, stamp, latest)) {
+                    self.wrong.push(format!("{name}: a deletion lost that had to win"));
+                }
+            }
+            (Edit::Deleted { .. }, Some(Answer::Behind)) => {}
+            (Edit::Deleted { base, clock }, None) => {
+                let stamp = Stamp { clock: clock.bounded(now_ms), client: by.client };
+                let mut held = there.unwrap_or(Held { version: 0, cells: BTreeMap::new(), gone: true, origin: by });
+                let unseen: Vec<&Cell> = held.cells.values().filter(|c| c.version > *base && c.by != by).collect();
+                if !held.gone && unseen.iter().map(|c| c.stamp).max().is_some_and(|latest| !prefers(strategy, stamp, latest)) {
+                    self.wrong.push(format!("{name}: a deletion won that had to lose"));
+                }
+                for cell in held.cells.values() {
+                    self.overwritten(cell, cell.version <= *base || cell.by == by, &name);
+                }
+                held.cells.clear();
+                (held.version, held.gone) = (version, true);
+                self.rows.insert(place, held);
+            }
+            (Edit::Present { .. }, Some(Answer::Merged { stands: None, .. })) => {
+                if there.is_none_or(|h| !h.gone) {
+                    self.wrong.push(format!("{name}: it was answered as deleted and is not"));
+                }
+            }
+            (Edit::Present { seen, cells }, answer) => {
+                let stands: &[(u32, Value)] = match answer {
+                    Some(Answer::Merged { stands: Some(stands), .. }) => stands,
+                    _ => &[],
+                };
+                let mut held = there.filter(|h| !h.gone).unwrap_or(Held { version: 0, cells: BTreeMap::new(), gone: false, origin: by });
+                let concurrent = |cell: &Cell, base: u64| cell.version > base && cell.by != by;
+                let in_question: Vec<(u32, Stamp, Stamp)> = cells
+                    .iter()
+                    .filter_map(|c| {
+                        let there = held.cells.get(&c.column).filter(|t| concurrent(t, c.base) && t.value != c.value)?;
+                        Some((c.column, Stamp { clock: c.clock.bounded(now_ms), client: by.client }, there.stamp))
+                    })
+                    .collect();
+                let newest = |pick: fn(&(u32, Stamp, Stamp)) -> Stamp| in_question.iter().map(pick).max();
+                let together = newest(|q| q.1).zip(newest(|q| q.2)).is_none_or(|(sent, there)| prefers(strategy, sent, there));
+                for c in cells {
+                    let lost = stands.iter().any(|(id, _)| *id == c.column);
+                    let question = in_question.iter().find(|q| q.0 == c.column);
+                    let has_to_lose = question.is_some_and(|(_, sent, there)| match strategy {
+                        SyncConflict::Merge => !prefers(strategy, *sent, *there),
+                        _ => !together,
+                    });
+                    if lost != has_to_lose {
+                        self.wrong.push(format!("{name}: column {} {} by {strategy:?}", c.column, if lost { "lost" } else { "won" }));
+                    }
+                    if lost {
+                        continue;
+                    }
+                    self.taken.extend(token_of(&c.value));
+                    let stamp = Stamp { clock: c.clock.bounded(now_ms), client: by.client };
+                    if let Some(there) = held.cells.get(&c.column) {
+                        if there.value == c.value && concurrent(there, c.base) && !prefers(strategy, stamp, there.stamp) {
+                            continue;
+                        }
+                        if there.value != c.value {
+                            let there = there.clone();
+                            self.overwritten(&there, !concurrent(&there, c.base), &name);
+                        }
+                    }
+                    held.cells.insert(c.column, Cell { value: c.value.clone(), version, by, stamp });
+                }
+                if *seen == 0 && keys != Some(Keys::Global) && held.origin != by {
+                    self.wrong.push(format!("{name}: a new row was merged into another"));
+                }
+                held.version = version;
+                self.rows.insert(place, held);
+            }
+        }
+    }
+
+    fn overwritten(&mut self, cell: &Cell, seen: bool, name: &str) {
+        let Some(token) = token_of(&cell.value) else { return };
+        if seen {
+            self.superseded.insert(token);
+        } else {
+            self.contested.insert(token, name.to_owned());
+        }
+    }
+}
+
+fn prefers(strategy: SyncConflict, arrives: Stamp, there: Stamp) -> bool {
+    match strategy {
+        SyncConflict::KeepNewest | SyncConflict::Merge => arrives > there,
+        SyncConflict::KeepOldest => arrives < there,
+        SyncConflict::ServerWins => false,
+        SyncConflict::ClientWins => true,
+    }
+}

@@ -1,0 +1,317 @@
+//! A seed, played: who writes, exchanges, dies, jumps in time and goes back, one after the other.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use fastrand::Rng;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+use whimbrel::{
+    ambient::Ambient,
+    migrate::{
+        connection::{Managed, Missing},
+        error::ApplyError,
+        halt::Halt,
+    },
+    replicate::{self, At, Means, Pace, ReplicateError, Replicated},
+    store::managed,
+    sync::boot::Boot,
+    transport::server::{Credential, Server as Door},
+};
+use whimbrel_server::{
+    endpoints::Endpoints,
+    store::{Store, rows::Forget, sqlite::SqliteStore},
+};
+use whimbrel_shared::{columns::ColumnMap, ids::ClientId, row_schema::RowSchema};
+
+use super::{
+    Outcome,
+    app::App,
+    check,
+    ledger::Ledger,
+    net::{Faults, Net, Shared, Side, URL, lock},
+    stage::{self, MOST_FILES, Stage},
+};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+/// When every seed begins, in milliseconds since 1970.
+const BEGIN_MS: i64 = 1_700_000_000_000;
+const HOUR_MS: i64 = 3_600_000;
+/// Exchanges within exchanges.
+const DEEP: u32 = 2;
+
+/// One file and its daemon.
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Who it is.
+    pub client_id: ClientId,
+    /// What its device proves itself with.
+    pub token: String,
+    door: Door,
+    ambient: Ambient,
+    busy: Cell<bool>,
+    copies: RefCell<Vec<Vec<u8>>>,
+    recursive: bool,
+}
+
+/// A seed's world.
+pub struct World {
+    /// What everything shares.
+    pub shared: Arc<Shared>,
+    /// The files.
+    pub files: Vec<File>,
+    /// What seeds are played on.
+    pub stage: &'static Stage,
+    /// Ids and names.
+    pub map: ColumnMap,
+    rows: RowSchema,
+    counts: RefCell<BTreeMap<&'static str, u64>>,
+    rows_in_a_bite: u32,
+    folder: TempDir,
+}
+
+impl World {
+    /// The world of a seed, before anything happened in it.
+    pub fn new(stage: &'static Stage, seed: u64) -> Self {
+        let folder = stage::folder();
+        let mut rng = Rng::with_seed(seed);
+        let files = rng.usize(2..=MOST_FILES);
+        stage.copy(files, folder.path());
+        let now_ms = Arc::new(AtomicI64::new(BEGIN_MS));
+        let store = SqliteStore::open(&folder.path().join("server.db")).expect("the store opens");
+        let clock = Arc::clone(&now_ms);
+        let endpoints = Endpoints::new(Box::new(store), move || clock.load(Relaxed));
+        let rows = stage.rows();
+        let map = rows.map().expect("ids");
+        // Some seeds are calm, some are wild.
+        let mut much = |most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
+        let faults = Faults {
+            dropped: much(200),
+            lost: much(250),
+            doubled: much(250),
+            late: much(150),
+            cut: much(120),
+            killed: much(120),
+            written: much(200),
+            others: much(100),
+        };
+        let skewed = rng.bool();
+        let mut sides = Vec::new();
+        let mut recursive = Vec::new();
+        for n in 0..files {
+            let skew_ms = if skewed && rng.bool() { rng.i64(-90_000_000..90_000_000) } else { rng.i64(-300..300) };
+            recursive.push(rng.bool());
+            let app = App::open(&folder.path().join(format!("f{n}.db")), recursive[n]);
+            let boot = (1, BEGIN_MS - rng.i64(0..HOUR_MS));
+            sides.push(Mutex::new(Side { app: Some(app), skew_ms, boot, late: Vec::new() }));
+        }
+        let rows_in_a_bite = [1, 2, 3, 7, 1_000][rng.usize(0..5)];
+        let shared = Arc::new(Shared {
+            rng: Mutex::new(rng),
+            now_ms,
+            rough: AtomicBool::new(true),
+            faults,
+            endpoints,
+            ledger: Mutex::new(Ledger::new(rows.synced().clone())),
+            wire: Mutex::new(Sha256::new()),
+            sides,
+            token: Mutex::new(0),
+            pushes: Mutex::default(),
+            story: std::env::var_os("WHIMBREL_STORY").map(|_| Mutex::default()),
+        });
+        let file = |n: usize| {
+            let member = &stage.members[n];
+            let (clock, dice) = (Arc::clone(&shared), Arc::clone(&shared));
+            let ambient = Ambient::new(move || clock.wall_ms(n), move || lock(&dice.rng).u128(..));
+            let net = Arc::new(Net { shared: Arc::clone(&shared), file: n });
+            File {
+                path: folder.path().join(format!("f{n}.db")),
+                client_id: member.client_id,
+                token: member.token.clone(),
+                door: Door::new(net, URL.to_owned(), Credential::Device(member.token.clone()), ambient.clone()),
+                ambient,
+                busy: Cell::new(false),
+                copies: RefCell::default(),
+                recursive: recursive[n],
+            }
+        };
+        let files = (0..files).map(file).collect();
+        Self { shared, files, stage, map, rows, counts: RefCell::default(), rows_in_a_bite, folder }
+    }
+
+    /// Plays it to its end.
+    pub fn play(self) -> Result<Outcome, String> {
+        let played = self.played();
+        if let Some(story) = &self.shared.story {
+            lock(story).iter().for_each(|line| println!("{line}"));
+        }
+        played
+    }
+
+    fn played(&self) -> Result<Outcome, String> {
+        let steps = 10 + self.shared.roll(50);
+        for _ in 0..steps {
+            self.step();
+            self.sound()?;
+        }
+        self.shared.rough.store(false, Relaxed);
+        check::quiet(self)?;
+        self.sound()?;
+        let rows = check::everything(self)?;
+        let wire = format!("{:x?}", lock(&self.shared.wire).clone().finalize());
+        Ok(Outcome { rows, wire, counts: self.counts.borrow().clone() })
+    }
+
+    fn sound(&self) -> Result<(), String> {
+        let ledger = lock(&self.shared.ledger);
+        if ledger.wrong.is_empty() { Ok(()) } else { Err(ledger.wrong.join("; ")) }
+    }
+
+    /// Something happened.
+    pub fn count(&self, what: &'static str) {
+        *self.counts.borrow_mut().entry(what).or_default() += 1;
+    }
+
+    fn step(&self) {
+        let shared = &self.shared;
+        let file = shared.roll(self.files.len() as u32) as usize;
+        shared.pass(3_000);
+        match shared.roll(1_000) {
+            0..520 => shared.write(file),
+            520..880 => {
+                let _ = self.exchange(file, 0);
+            }
+            880..920 => {
+                let ms = i64::from(shared.roll(48)) * HOUR_MS;
+                shared.now_ms.fetch_add(ms, Relaxed);
+            }
+            920..935 => self.jump(file),
+            935..950 => self.boot(file),
+            950..970 => self.copy(file),
+            970..985 => self.restore(file),
+            _ => self.forget(),
+        }
+    }
+
+    /// Somebody sets the clock.
+    fn jump(&self, file: usize) {
+        self.count("clock set");
+        let by = i64::from(self.shared.roll(200_000_000)) - 100_000_000;
+        lock(&self.shared.sides[file]).skew_ms += by;
+        self.shared.tell(|| format!("f{file} clock set by {by}"));
+    }
+
+    fn boot(&self, file: usize) {
+        self.count("boot");
+        let now_ms = self.shared.now_ms.load(Relaxed);
+        let mut side = lock(&self.shared.sides[file]);
+        side.boot = (side.boot.0 + 1, now_ms);
+    }
+
+    fn copy(&self, file: usize) {
+        self.shared.tell(|| format!("f{file} copied"));
+        let side = lock(&self.shared.sides[file]);
+        let app = side.app.as_ref().expect("it is open");
+        app.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else has it open");
+        self.files[file].copies.borrow_mut().push(std::fs::read(&self.files[file].path).expect("the file is read"));
+    }
+
+    /// A person puts an older copy of the file back.
+    fn restore(&self, file: usize) {
+        let copies = self.files[file].copies.borrow();
+        if copies.is_empty() {
+            return;
+        }
+        self.count("restored");
+        let copy = &copies[self.shared.roll(copies.len() as u32) as usize];
+        check::keep(self);
+        let mut side = lock(&self.shared.sides[file]);
+        let app = side.app.take().expect("it is open");
+        let before = app.tokens();
+        drop(app);
+        let path = &self.files[file].path;
+        for beside in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
+        }
+        std::fs::write(path, copy).expect("the file is written");
+        let app = App::open(path, self.files[file].recursive);
+        let after = app.tokens();
+        self.shared.tell(|| format!("f{file} restored: -{:?} +{:?}", before.difference(&after), after.difference(&before)));
+        side.app = Some(app);
+        let mut ledger = lock(&self.shared.ledger);
+        let lost: Vec<u32> = before.difference(&after).filter(|t| !ledger.taken.contains(t)).copied().collect();
+        ledger.given_up.extend(lost);
+    }
+
+    /// The server forgets deletions that are older than some moment.
+    fn forget(&self) {
+        self.count("forgotten");
+        check::keep(self);
+        let before_ms = self.shared.now_ms.load(Relaxed) - i64::from(self.shared.roll(20)) * HOUR_MS;
+        let store = SqliteStore::open(&self.server()).expect("the store opens");
+        let forgotten = self.stage.runtime.block_on(store.forget_rows(Forget::before(before_ms))).expect("it forgets");
+        self.shared.tell(|| format!("server forgets {forgotten} rows from before {before_ms}"));
+    }
+
+    /// Where the server's store is.
+    pub fn server(&self) -> PathBuf {
+        self.folder.path().join("server.db")
+    }
+
+    /// A file exchanges rows, as far as it gets.
+    pub fn exchange(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
+        self.files[file].busy.set(true);
+        self.shared.tell(|| format!("f{file} exchanges{}", if depth > 0 { " meanwhile" } else { "" }));
+        let done = self.exchanged(file, depth);
+        self.shared.tell(|| format!("f{file} ends: {done:?}"));
+        self.count(if done.is_ok() { "exchanges" } else { "exchanges cut short" });
+        self.files[file].busy.set(false);
+        done
+    }
+
+    fn exchanged(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
+        let shared = &self.shared;
+        let one = &self.files[file];
+        let mut open = Managed::open(&one.path, Missing::Refuse, PATIENCE, Halt::default()).expect("the file opens");
+        let epoch = managed::identity(&open.connection).expect("an identity").epoch;
+        let synced_at = |version: u32| -> BTreeSet<u32> {
+            self.stage.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
+        };
+        let at = At { client_id: one.client_id, epoch, version: 1, map: &self.map, synced: self.rows.synced(), synced_at: &synced_at, holds: &|_| Ok(true) };
+        let boot = || {
+            let (number, began) = lock(&shared.sides[file]).boot;
+            let skew_ms = lock(&shared.sides[file]).skew_ms;
+            Boot { id: format!("f{file} boot {number}"), began_ms: began + skew_ms }
+        };
+        let between = || {
+            shared.pass(20);
+            if shared.goes_wrong(shared.faults.killed) {
+                self.count("killed");
+                return Err(ApplyError::Cancelled);
+            }
+            if shared.goes_wrong(shared.faults.written) {
+                shared.write(file);
+            }
+            if depth < DEEP && shared.goes_wrong(shared.faults.others) {
+                let other = shared.roll(self.files.len() as u32) as usize;
+                if !self.files[other].busy.get() {
+                    let _ = self.exchange(other, depth + 1);
+                }
+            }
+            Ok(())
+        };
+        let pace = Pace::Given { rows: self.rows_in_a_bite, between: &between };
+        let handle = self.stage.runtime.handle();
+        let means = Means { server: &one.door, handle, ambient: &one.ambient, boot: &boot, stop: tokio::sync::watch::channel(false).1, pace };
+        replicate::replicate(&mut open, &at, &means)
+    }
+}
