@@ -125,6 +125,12 @@ impl Core {
             let message = "a migration is half done, and rows wait for it".to_owned();
             return Ok(Err(Refusal { code: "rows_half_done", message, remedy: here("`whimbrel status` says where it stands") }));
         }
+        if looked.rows.ready.is_none() {
+            let why = looked.rows.health.first();
+            let message = why.map_or_else(|| "its rows cannot be exchanged now".to_owned(), |item| item.message.clone());
+            let remedy = why.map_or_else(|| here("`whimbrel status` says why"), |item| item.remedy.clone());
+            return Ok(Err(Refusal { code: "rows_failed", message, remedy }));
+        }
         if let Some(error) = &state.rows.error {
             return Ok(Err(Refusal { code: "rows_failed", message: error.clone(), remedy: here("`whimbrel status` says what stands in the way") }));
         }

@@ -330,7 +330,7 @@ pub fn leave(shared: &Shared, site: &Site, chain: &Chain, keep_history: bool) ->
     let boot = Boot::of_machine(now_ms);
     let captured = journal::is_there(&file.connection)?;
     let (mut gone, mut broken) = (Gone::default(), None);
-    write(&mut file, Terms::ours(shared.policy.wait_for_app), |file| {
+    let written = write(&mut file, Terms::ours(shared.policy.wait_for_app), |file| {
         if let Some(before) = gone.file.take() {
             // The transaction is tried again; nobody has seen what the first try wrote.
             let _ = fs::remove_file(before);
@@ -341,11 +341,12 @@ pub fn leave(shared: &Shared, site: &Site, chain: &Chain, keep_history: bool) ->
             gone.left = detach::left(&file.connection)?;
             if !gone.left.is_empty() {
                 let tables = Tables::open(&file.connection, &map, &synced)?;
-                let written = create(&site.path).and_then(|(path, to)| {
+                let written = create(&site.path).map(|(path, to)| {
                     gone.file = Some(path);
                     let mut to = BufWriter::new(to);
-                    let written = detach::write_down(&file.connection, &tables, now_ms, &mut to);
-                    Ok(written.map(|written| written.and_then(|()| to.into_inner()?.sync_all())))
+                    let written = detach::write_down(&file.connection, &tables, now_ms, &mut to)?;
+                    let synced = written.and_then(|()| to.into_inner()?.sync_all()).and_then(|()| sync_folder(&site.path));
+                    Ok::<_, ApplyError>(synced)
                 });
                 match written {
                     Ok(written) => broken = written?.err(),
@@ -358,16 +359,25 @@ pub fn leave(shared: &Shared, site: &Site, chain: &Chain, keep_history: bool) ->
         }
         gone.objects = detach::remove(&file.connection, keep_history)?;
         Ok(())
-    })
-    .map_err(|error| match broken.take() {
+    });
+    let Err(error) = written else { return Ok(gone) };
+    if let Some(path) = gone.file {
+        // Nothing was taken out of the database, so what it says is not so. A file that cannot be removed harms nobody.
+        let _ = fs::remove_file(path);
+    }
+    Err(match broken {
         None => Refusal::from(error),
         Some(why) => Refusal::new(
             "rows_failed",
             format!("what was not exchanged cannot be written beside {}: {why}", site.path.display()),
             here("let the daemon's user write there, or free some disk space"),
         ),
-    })?;
-    Ok(gone)
+    })
+}
+
+/// The name of a new file is on the disk when its folder is.
+fn sync_folder(database: &Path) -> io::Result<()> {
+    database.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// A new file beside the database, for its owner alone.
