@@ -286,7 +286,15 @@ impl World {
         let synced_at = |version: u32| -> BTreeSet<u32> {
             self.stage.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
-        let at = At { client_id: one.client_id, epoch, version: 1, map: &self.map, synced: self.rows.synced(), synced_at: &synced_at, holds: &|_| Ok(true) };
+        let at = At {
+            client_id: one.client_id,
+            epoch,
+            version: 1,
+            map: &self.map,
+            synced: self.rows.synced(),
+            synced_at: &synced_at,
+            holds: &|_| Ok(true),
+        };
         let boot = || {
             let (number, began) = lock(&shared.sides[file]).boot;
             let skew_ms = lock(&shared.sides[file]).skew_ms;
