@@ -192,7 +192,11 @@ impl Settling<'_, '_> {
             }
         }
         let key = row.key.clone();
-        self.settled(row, waits && version.is_some(), false)?;
+        if waits && version.is_none() {
+            // The row waits here as a whole, and what this tells of it is a part.
+            return self.settled(row, false, true);
+        }
+        self.settled(row, waits, false)?;
         match self.lander.row(&stood, &key, Told::Changes, true)? {
             Ok(()) if version.is_none() => {
                 // The row as a whole comes with the next pull.
