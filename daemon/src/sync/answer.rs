@@ -137,6 +137,7 @@ impl Settling<'_, '_> {
             None | Some(Answer::Behind) => {
                 self.done.accepted += 1;
                 row.clear();
+                row.took();
                 // What others wrote may be older than where the file will stand when it gets there: to the server that would be told.
                 self.lander.again = true;
                 self.settled(row, false, waiting.is_some())
@@ -336,6 +337,13 @@ impl Answering<'_> {
                 recorded.note(stands.iter().map(|(id, value)| (*id, recorded_hash(value))));
                 self.recorded = Some(recorded);
             }
+        }
+    }
+
+    /// The server has what was sent, whatever else it has: where another value comes, that is a change.
+    fn took(&mut self) {
+        if let (Sending::Present { cells, .. }, Some(recorded)) = (&self.change.edit, self.recorded.as_mut().filter(|r| !r.gone)) {
+            recorded.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
         }
     }
 
