@@ -68,7 +68,7 @@ fn a_table_is_rebuilt_while_it_is_written_to_and_a_pause_a_crash_and_a_restart_c
     daemon.until_settled(SOON, 1);
     let app = App::writing(&file, "notes", EVERY_MS, 5_000);
 
-    server.publish("notes", &[init(), rebuilt(10)]);
+    server.publish("notes", &[init(), rebuilt(40)]);
     daemon.poll();
     let shown = daemon.until(SOON, "status shows rows", |s| {
         let now = &only(s)["now"];
@@ -138,7 +138,7 @@ fn a_rebuild_that_is_killed_goes_on_where_it_stood_and_loses_no_row_of_the_appli
         let (device, app) = prepare(&format!("pass{passes}"));
         let file = device.path("app.db");
         loop {
-            let before = list(&file, "SELECT unit * 1000000 + examined FROM _whimbrel_checkpoint");
+            let before = list(&file, "SELECT CAST(unit * 1000000 + examined AS TEXT) FROM _whimbrel_checkpoint");
             let mut process = device.once_in_background();
             wait::moment(took.mul_f64(dice.f64() * 0.4));
             if let Some(status) = process.ended() {
@@ -147,7 +147,7 @@ fn a_rebuild_that_is_killed_goes_on_where_it_stood_and_loses_no_row_of_the_appli
             }
             process.kill();
             killed += 1;
-            let after = list(&file, "SELECT unit * 1000000 + examined FROM _whimbrel_checkpoint");
+            let after = list(&file, "SELECT CAST(unit * 1000000 + examined AS TEXT) FROM _whimbrel_checkpoint");
             among_rows += usize::from(!after.is_empty());
             let number = |found: &[String]| found.first().map(|n| n.parse::<u64>().unwrap());
             if let (Some(before), Some(after)) = (number(&before), number(&after)) {

@@ -1,5 +1,6 @@
 //! Our own tables while a migration gives rows other keys, or takes tables away: entries of one table one after the other,
-//! and the map from old keys to new ones. Every function runs inside the caller's transaction. Keys are canonical.
+//! the map from old keys to new ones, and what is said of the walk that follows. Every function runs inside the caller's
+//! transaction. Keys are canonical.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -154,4 +155,19 @@ pub fn forget_table(connection: &Connection, table: u32) -> Result<(), StoreErro
         connection.execute(&format!("DELETE FROM main.{ours} WHERE tab = ?1"), [table]).map_err(at("forgetting the rows of a table"))?;
     }
     super::journal::end_sweep(connection, table)
+}
+
+/// The file goes from one version to another: what the new one knows and the old one did not has to be walked for, once.
+/// Where a walk is under way, it begins anew, for all that it was for; where the file goes down meanwhile, everything is.
+pub fn walk(connection: &Connection, from: u32, up: bool) -> Result<(), StoreError> {
+    connection
+        .execute(
+            "UPDATE main._whimbrel_exchange SET walked = 0, until = CASE WHEN since IS NULL OR ?2 THEN cursor END,
+             cursor = CASE WHEN since IS NULL OR ?2 THEN cursor ELSE 0 END, tell_again = tell_again OR NOT (since IS NULL OR ?2),
+             since = CASE WHEN ?2 THEN min(coalesce(since, ?1), ?1) WHEN since IS NULL THEN ?1 END
+             WHERE series IS NOT NULL",
+            params![from, up],
+        )
+        .map(|_| ())
+        .map_err(at("noting that a walk is needed"))
 }

@@ -45,6 +45,9 @@ struct Plan {
     to: Option<&'static str>,
 }
 
+/// What is archived: key as JSON, column, value.
+type Kept = (String, Option<String>, Option<String>);
+
 const COLUMNS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 impl Plan {
@@ -171,7 +174,7 @@ impl Plan {
     }
 
     /// What has to wait, and what has to be archived, by what waited before.
-    fn expected(&self, before: &BTreeMap<Cell, Dirt>) -> (BTreeMap<Cell, Dirt>, BTreeSet<(String, Option<String>, Option<String>)>) {
+    fn expected(&self, before: &BTreeMap<Cell, Dirt>) -> (BTreeMap<Cell, Dirt>, BTreeSet<Kept>) {
         let (mut waits, mut archive) = (BTreeMap::<Cell, Dirt>::new(), BTreeSet::new());
         let mut wait = |table: &str, key: &str, column: Option<String>, dirt: &Dirt, value: Option<String>| {
             let dirt = Dirt { value, ..dirt.clone() };

@@ -200,8 +200,7 @@ fn a_part_that_moves_into_a_table_of_its_own_takes_its_edits_along() {
     let up = "CREATE TABLE place(person TEXT NOT NULL PRIMARY KEY, road TEXT); INSERT INTO place SELECT id, street FROM person; ALTER TABLE person DROP street";
     let down =
         "ALTER TABLE person ADD street TEXT; UPDATE person SET street = (SELECT road FROM place WHERE place.person = person.id); DROP TABLE place";
-    let toml =
-        "destructive = true\n[[carry]]\ntable = 'person'\n[carry.into.place]\nkey = { person = 'id' }\ncolumns = { street = 'road' }\n[sync.place]";
+    let toml = "destructive = true\n[[carry]]\ntable = 'person'\n[carry.into.place]\nkey = { person = 'id' }\ncolumns = { street = 'road' }\n[sync.place]\n[sync.person]\nmin_schema = 'this'";
     let published = second(up, down, toml, &[]);
     let waits = [
         "person b first edit b1",

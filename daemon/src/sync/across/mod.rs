@@ -136,6 +136,9 @@ pub fn end(connection: &Connection, passage: &Passage, begun: &Begun, left: &Lef
         Reach::Partly(now) => capture::install(connection, now, &wanted(&passage.synced_before, now, mode), now_ms)?,
     };
     rewritten::record_anew(connection, passage, begun, left, now_ms)?;
+    if left.whole {
+        carried::walk(connection, passage.from, passage.way == Way::Up)?;
+    }
     Ok(judged)
 }
 
