@@ -184,6 +184,8 @@ struct Replication<'a, 'f> {
     tables: Tables,
     gap: Gap,
     until: Option<Instant>,
+    /// Whether the file knows everything that it wrote itself.
+    sure: bool,
     /// How many rows land in one transaction, as far as it is known.
     landing: Option<Size>,
     done: Replicated,
@@ -197,7 +199,18 @@ impl<'a, 'f> Replication<'a, 'f> {
             synchronous(&file.connection, "NORMAL")?;
         }
         let tables = Tables::open(&file.connection, at.map, at.synced)?;
-        Ok(Self { file, at, means, epoch: at.epoch, tables, gap: Gap::for_chunks(), until: None, landing: None, done: Replicated::default() })
+        Ok(Self {
+            file,
+            at,
+            means,
+            epoch: at.epoch,
+            tables,
+            gap: Gap::for_chunks(),
+            until: None,
+            sure: true,
+            landing: None,
+            done: Replicated::default(),
+        })
     }
 
     /// One short transaction, and a gap for the application. Returns how long its work took without the commit.

@@ -11,12 +11,13 @@ use std::{
 
 use whimbrel_tests::{sample, sim};
 
-/// Failures after which no more seeds are played.
+/// Failures after which no more seeds are played; `WHIMBREL_FAILURES` says otherwise.
 const ENOUGH: usize = 12;
 
 /// Plays seeds on all cores. Returns those that fail, and what was counted.
 fn play(from: u64, to: u64) -> (BTreeMap<u64, String>, BTreeMap<&'static str, u64>) {
     let next = AtomicU64::new(from);
+    let enough = std::env::var("WHIMBREL_FAILURES").ok().and_then(|n| n.parse().ok()).unwrap_or(ENOUGH);
     let failed: Mutex<BTreeMap<u64, String>> = Mutex::default();
     let counts = Mutex::new(BTreeMap::new());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -25,7 +26,7 @@ fn play(from: u64, to: u64) -> (BTreeMap<u64, String>, BTreeMap<&'static str, u6
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Relaxed);
-                    if seed >= to || failed.lock().unwrap().len() >= ENOUGH {
+                    if seed >= to || failed.lock().unwrap().len() >= enough {
                         return;
                     }
                     match sim::run(seed) {

@@ -30,10 +30,12 @@ const PUSHES: usize = 1_000;
 impl Replication<'_, '_> {
     /// Sends what waits. Returns whether anything was sent.
     pub(super) fn push(&mut self) -> Result<bool, ReplicateError> {
-        if exchange::read(&self.file.connection)?.anew {
+        let stands = exchange::read(&self.file.connection)?;
+        if stands.anew {
             // What it has seen counts for nothing until everything was told.
             return Ok(false);
         }
+        self.sure = !stands.tell_again;
         let mut any = false;
         let mut after = None;
         for _ in 0..PUSHES {
@@ -118,6 +120,9 @@ impl Replication<'_, '_> {
         };
         let answered = answer.of(request).map_err(not_this)?;
         let (ambient, boot) = (self.means.ambient, self.means.boot);
+        // A push before it may have been taken, and nobody here knows what was in it: perhaps the file went back.
+        self.sure &= exchange::read(&self.file.connection)?.answered + 1 == request.head.order;
+        let of = answer::Of { first: answer.first, newest: answer.newest, sure: self.sure };
         let mut size = self.size();
         let mut rest = answered.as_slice();
         while !rest.is_empty() {
@@ -126,15 +131,14 @@ impl Replication<'_, '_> {
             let (settled, worked, commit) = self.write(|file, tables| {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
-                // A push before it may have been taken, and nobody here knows what was in it: perhaps the file went back.
-                stands.tell_again |= stands.answered + 1 != request.head.order;
+                stands.tell_again |= !of.sure;
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);
                     stands.acked = stands.acked.max(highest);
                     stands.answered = request.head.order;
                 }
-                Ok(answer::settle(file, tables, some, answer.first, answer.newest, &mut stands, &boot(), ambient.now_ms())?)
+                Ok(answer::settle(file, tables, some, of, &mut stands, &boot(), ambient.now_ms())?)
             })?;
             size.took(some.len() as u64, worked, commit);
             self.done.accepted += settled.accepted;

@@ -47,14 +47,24 @@ pub struct Settled {
     pub renumbered: u64,
 }
 
-/// Settles some of the answers to a push whose first version was `first`, inside the caller's write transaction. The journal
+/// What the answers of one push have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Of {
+    /// The version of its first change.
+    pub first: u64,
+    /// The latest clock of what stands against it.
+    pub newest: Clock,
+    /// Whether the file knows everything that it wrote itself before. Else nothing that is accepted makes a row known.
+    pub sure: bool,
+}
+
+/// Settles some of the answers to a push, inside the caller's write transaction. The journal
 /// is folded first: what was edited since stays unsent. With an error the transaction is to be rolled back.
 pub fn settle(
     connection: &Connection,
     tables: &Tables,
     answered: &[Answered<'_>],
-    first: u64,
-    newest: Clock,
+    of: Of,
     stands: &mut Exchange,
     boot: &Boot,
     now_ms: i64,
@@ -64,8 +74,8 @@ pub fn settle(
         connection,
         tables,
         lander: Lander::open(connection, tables, now_ms)?,
-        first,
-        sure: !stands.tell_again,
+        first: of.first,
+        sure: of.sure,
         now_ms,
         done: Settled::default(),
         renumber: Vec::new(),
@@ -74,14 +84,14 @@ pub fn settle(
         settling.one(one)?;
     }
     let Settling { lander, done: mut settled, renumber, .. } = settling;
-    lander.finish(boot, newest, stands)?;
+    lander.finish(boot, of.newest, stands)?;
     for (table, key) in renumber {
         // Rows of the application move, so triggers are seen to there.
         settled.renumbered += u64::from(renumber::renumber(connection, tables, table, &key, boot, now_ms, stands)?);
     }
     // Also where nothing of it landed: what stands against a push was seen.
-    if newest > Clock::ZERO {
-        clock::advance(connection, journal::extent(connection)?.last, newest)?;
+    if of.newest > Clock::ZERO {
+        clock::advance(connection, journal::extent(connection)?.last, of.newest)?;
     }
     exchange::write(connection, stands)?;
     Ok(settled)
@@ -127,6 +137,9 @@ impl Settling<'_, '_> {
             None | Some(Answer::Behind) => {
                 self.done.accepted += 1;
                 row.clear();
+                row.took();
+                // What others wrote may be older than where the file will stand when it gets there: to the server that would be told.
+                self.lander.again = true;
                 self.settled(row, false, waiting.is_some())
             }
             Some(Answer::Merged { version, stands }) => self.merged(row, version.filter(|_| self.sure), stands.as_deref(), waiting.is_some()),
@@ -192,7 +205,12 @@ impl Settling<'_, '_> {
             }
         }
         let key = row.key.clone();
-        self.settled(row, waits && version.is_some(), false)?;
+        self.lander.again |= version.is_none();
+        if waits && version.is_none() {
+            // The row waits here as a whole, and what this tells of it is a part.
+            return self.settled(row, false, true);
+        }
+        self.settled(row, waits, false)?;
         match self.lander.row(&stood, &key, Told::Changes, true)? {
             Ok(()) if version.is_none() => {
                 // The row as a whole comes with the next pull.
@@ -319,6 +337,13 @@ impl Answering<'_> {
                 recorded.note(stands.iter().map(|(id, value)| (*id, recorded_hash(value))));
                 self.recorded = Some(recorded);
             }
+        }
+    }
+
+    /// The server has what was sent, whatever else it has: where another value comes, that is a change.
+    fn took(&mut self) {
+        if let (Sending::Present { cells, .. }, Some(recorded)) = (&self.change.edit, self.recorded.as_mut().filter(|r| !r.gone)) {
+            recorded.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
         }
     }
 

@@ -109,7 +109,7 @@ pub(super) struct Lander<'c, 't> {
     /// Whether the application's triggers ran.
     rewrote: bool,
     /// Whether something landed under which an own answer may lie.
-    again: bool,
+    pub(super) again: bool,
     now_ms: i64,
     pub(super) done: Landed,
 }

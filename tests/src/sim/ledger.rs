@@ -184,6 +184,10 @@ impl Ledger {
                             continue;
                         }
                         if there.value != c.value {
+                            if !concurrent(there, c.base) && there.by != by && stamp.clock <= there.stamp.clock {
+                                self.wrong
+                                    .push(format!("{name}: column {} was written after another edit was seen, with an earlier clock", c.column));
+                            }
                             let there = there.clone();
                             self.overwritten(&there, !concurrent(&there, c.base), &name);
                         }

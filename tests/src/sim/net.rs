@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -64,6 +64,8 @@ pub struct Shared {
     pub rough: AtomicBool,
     /// How much.
     pub faults: Faults,
+    /// How often something may still come in between in this step: an exchange in which somebody writes every time never ends.
+    pub between: AtomicU32,
     /// The server.
     pub endpoints: Endpoints,
     /// The accounts.
@@ -94,6 +96,14 @@ impl Shared {
     /// Whether something goes wrong that does so `of_1000` times.
     pub fn goes_wrong(&self, of_1000: u32) -> bool {
         self.rough.load(Relaxed) && self.roll(1_000) < of_1000
+    }
+
+    /// Whether something comes in between that does so `of_1000` times.
+    pub fn comes_between(&self, of_1000: u32) -> bool {
+        let left = self.between.load(Relaxed);
+        let comes = left > 0 && self.goes_wrong(of_1000);
+        self.between.store(left - u32::from(comes), Relaxed);
+        comes
     }
 
     /// Time passes.
@@ -186,7 +196,7 @@ impl Net {
         let unreachable = || TransportError::Unreachable { url: request.url.clone(), why: "the wire was cut".to_owned() };
         shared.pass(400);
         shared.tell(|| format!("f{} {} {}", self.file, request.method, request.url.strip_prefix(URL).unwrap_or_default()));
-        if shared.goes_wrong(shared.faults.written) {
+        if shared.comes_between(shared.faults.written) {
             shared.write(self.file);
         }
         // What was late arrives before or after this one.
@@ -224,7 +234,7 @@ impl Net {
             shared.deliver(&request).await;
         }
         shared.pass(400);
-        if shared.goes_wrong(shared.faults.written) {
+        if shared.comes_between(shared.faults.written) {
             shared.write(self.file);
         }
         if shared.goes_wrong(shared.faults.lost) {

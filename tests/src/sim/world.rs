@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicI64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -45,6 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// When every seed begins, in milliseconds since 1970.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
+/// What comes in between in one step, at most.
+const BETWEEN: u32 = 12;
 /// Exchanges within exchanges.
 const DEEP: u32 = 2;
 
@@ -101,8 +103,8 @@ impl World {
             late: much(150),
             cut: much(120),
             killed: much(120),
-            written: much(200),
-            others: much(100),
+            written: much(400),
+            others: much(200),
         };
         let skewed = rng.bool();
         let mut sides = Vec::new();
@@ -120,6 +122,7 @@ impl World {
             now_ms,
             rough: AtomicBool::new(true),
             faults,
+            between: AtomicU32::new(0),
             endpoints,
             ledger: Mutex::new(Ledger::new(rows.synced().clone())),
             wire: Mutex::new(Sha256::new()),
@@ -185,6 +188,7 @@ impl World {
         let shared = &self.shared;
         let file = shared.roll(self.files.len() as u32) as usize;
         shared.pass(3_000);
+        shared.between.store(BETWEEN, Relaxed);
         match shared.roll(1_000) {
             0..520 => shared.write(file),
             520..880 => {
@@ -306,10 +310,10 @@ impl World {
                 self.count("killed");
                 return Err(ApplyError::Cancelled);
             }
-            if shared.goes_wrong(shared.faults.written) {
+            if shared.comes_between(shared.faults.written) {
                 shared.write(file);
             }
-            if depth < DEEP && shared.goes_wrong(shared.faults.others) {
+            if depth < DEEP && shared.comes_between(shared.faults.others) {
                 let other = shared.roll(self.files.len() as u32) as usize;
                 if !self.files[other].busy.get() {
                     let _ = self.exchange(other, depth + 1);
