@@ -55,6 +55,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "daemon/src/replicate",
             "daemon/src/publish/",
             "server-stub/src/store/sqlite",
+            "server-stub/src/lift/",
         ],
     ),
     ("reqwest", &["daemon/src/transport/"]),

@@ -399,7 +399,7 @@ impl Runner<'_, '_> {
         let mut size = Size::new(batch);
         let mut pace = Gap::for_chunks();
         let mut wal = Wal::new(self.file)?;
-        let mut meter = Meter::new();
+        let mut meter = Meter::from(Instant::now());
         let mut catch_up = CatchUp::new(migration.migration().manifest.max_lock.get());
         let mut walking = true;
         job.live.set(Phase::Running { version: link.version, name: link.name.clone(), operation: Operation::Apply });

@@ -152,7 +152,7 @@ pub struct Touched {
 }
 
 /// What the application touched: at most so many rows, from the oldest note on. A key has `columns` values. A row that is
-/// touched again and again has as many notes; up to [`NOTES_A_ROW`] for each row that is asked for are read at a time.
+/// touched again and again has as many notes; some for each row that is asked for are read at a time.
 pub fn touched(connection: &Connection, unit: u32, columns: usize, most: u32) -> Result<Touched, StoreError> {
     let doing = "reading what the application touched";
     let list: Vec<_> = (1..=columns).map(|n| format!("k{n}")).collect();

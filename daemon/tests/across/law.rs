@@ -50,6 +50,9 @@ type Kept = (String, Option<String>, Option<String>);
 
 const COLUMNS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
+/// What waits, by table, key and column.
+type Waits = BTreeMap<Cell, Dirt>;
+
 impl Plan {
     fn random(rng: &mut Rng) -> Self {
         let rekey = rng.u8(..4) == 0;
@@ -174,7 +177,7 @@ impl Plan {
     }
 
     /// What has to wait, and what has to be archived, by what waited before.
-    fn expected(&self, before: &BTreeMap<Cell, Dirt>) -> (BTreeMap<Cell, Dirt>, BTreeSet<Kept>) {
+    fn expected(&self, before: &Waits) -> (Waits, BTreeSet<Kept>) {
         let (mut waits, mut archive) = (BTreeMap::<Cell, Dirt>::new(), BTreeSet::new());
         let mut wait = |table: &str, key: &str, column: Option<String>, dirt: &Dirt, value: Option<String>| {
             let dirt = Dirt { value, ..dirt.clone() };

@@ -31,12 +31,8 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// From now on.
-    pub fn new() -> Self {
-        Self::from(Instant::now())
-    }
-
-    fn from(now: Instant) -> Self {
+    /// From then on.
+    pub fn from(now: Instant) -> Self {
         Self { seen: 0, marks: VecDeque::from([(now, 0)]), chunks: 0, growing: Some(0) }
     }
 

@@ -1,3 +1,5 @@
+//! Expressions on the bench: what they compute, and what they may not.
+
 use whimbrel_shared::lift::LiftColumn;
 
 use super::*;
