@@ -138,7 +138,7 @@ fn tokens(rng: &mut Rng, next: &mut u32) -> (String, String) {
 /// A key of a table, as values of SQL.
 fn key(rng: &mut Rng, table: &Table) -> Vec<String> {
     match table.name {
-        "doc" => vec![format!("'{}{}'", if rng.u8(..) == 0 { 'd' } else { 'd' }, rng.u8(0..6))],
+        "doc" => vec![format!("'d{}'", rng.u8(0..6))],
         "part" => vec![format!("'p{}'", rng.u8(0..8))],
         "tally" => vec![format!("'{}'", if rng.bool() { 'x' } else { 'y' }), rng.u8(0..3).to_string()],
         _ => vec![rng.u8(1..7).to_string()],
