@@ -77,9 +77,14 @@ fn sync_says_what_moved_and_what_differs_and_that_the_server_does_not_answer() {
     let (server, a, b) = devices(&stage);
     let (daemon, _other) = (b.start(), a.start());
     write(&a, "INSERT INTO person VALUES (1, 'Ann', NULL), (2, 'Ben', NULL)");
-    a.run(&["sync"]).says(0, &["2 rows up", "0 rows down"]);
+    // A second after the write it goes up by itself: on a slow machine there is nothing left to say.
+    let outcome = a.run(&["sync"]);
+    let said = outcome.said();
+    outcome.says(0, &[]);
+    assert!(said.contains("2 rows up") && said.contains("0 rows down") || said.contains("nothing to exchange"), "{said}");
     let moved = b.json(&["sync", "--verify"]);
-    assert_eq!(moved["databases"][0]["exchanged"]["landed"], 2, "{moved:#}");
+    assert!([2, 0].map(serde_json::Value::from).contains(&moved["databases"][0]["exchanged"]["landed"]), "{moved:#}");
+    assert_eq!(list(&b.path("notes.db"), "SELECT name FROM person ORDER BY id"), ["Ann", "Ben"]);
     let file = rusqlite::Connection::open(b.path("notes.db")).unwrap();
     file.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false).unwrap();
     file.execute_batch("UPDATE person SET name = 'past the triggers' WHERE id = 2").unwrap();
