@@ -225,6 +225,24 @@ impl Replica {
         Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient }
     }
 
+    /// A copy of the file on a device of its own, with the client id of its own that a look gives it.
+    pub fn copied(&self, space: &Space, name: &str) -> Self {
+        self.write("PRAGMA wal_checkpoint(TRUNCATE)");
+        let path = space.folder.join(format!("{name}.db"));
+        std::fs::copy(&self.path, &path).expect("the file is copied");
+        let identity = FileIdentity { client_id: ClientId::from_dice(Ambient::real().dice()), ..self.identity.clone() };
+        let app = Connection::open(&path).expect("the file opens");
+        app.busy_timeout(LIMIT).expect("a timeout");
+        whimbrel::store::managed::set_identity(&app, &identity).expect("it gets its name");
+        let (token, url) = (space.enroll(), self.door.url().to_owned());
+        let door = Door::new(Arc::new(Reqwest::new(None).expect("a client")), url, Credential::Device(token.clone()), self.ambient.clone());
+        let (traffic, halt) = (Arc::default(), Halt::default());
+        let copy =
+            Self { app, path, identity, version: self.version, skew_ms: Arc::default(), token, traffic, halt, door, ambient: self.ambient.clone() };
+        copy.tell(space);
+        copy
+    }
+
     /// Applies the chain up to a version.
     pub fn migrate(&mut self, space: &Space, to: u32) {
         let mut file = self.open();

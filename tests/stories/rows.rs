@@ -190,3 +190,30 @@ fn a_value_that_a_migration_computes_from_an_unsent_edit_goes_up_with_it() {
     assert_eq!((a.table(rows), b.table(rows)), (expected.map(str::to_owned).to_vec(), expected.map(str::to_owned).to_vec()));
     assert_eq!((a.unsent(), b.unsent()), (0, 0));
 }
+
+#[test]
+fn a_file_that_is_copied_to_a_second_device_sends_nothing_twice_and_loses_nothing() {
+    for copy_first in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let space = Space::new(folder.path(), notes());
+        let a = Replica::new(&space, "a", 1);
+        a.write("INSERT INTO item VALUES (1, NULL, 'known', 'k')");
+        settle(&space, &[&a]);
+        // Unsent when it is copied: both have these.
+        a.write("INSERT INTO item VALUES (7, NULL, 'new in both', 'n'); UPDATE item SET text = 'edited in both' WHERE id = 1");
+        a.write("INSERT INTO note(id, title) VALUES ('n1', 'a natural key')");
+        let b = a.copied(&space, "b");
+        b.write("INSERT INTO item VALUES (9, NULL, 'only in the copy', 'c')");
+        settle(&space, &if copy_first { [&b, &a] } else { [&a, &b] });
+        settle(&space, &[&a, &b]);
+        let rows = "SELECT id, text, code FROM item ORDER BY id";
+        let expected = [
+            r#"Integer(1) Text("edited in both") Text("k")"#,
+            r#"Integer(7) Text("new in both") Text("n")"#,
+            r#"Integer(9) Text("only in the copy") Text("c")"#,
+        ];
+        assert_eq!((a.table(rows), b.table(rows)), (expected.map(str::to_owned).to_vec(), expected.map(str::to_owned).to_vec()), "{copy_first}");
+        assert_eq!((a.unsent(), b.unsent(), a.quarantine().len(), b.quarantine().len()), (0, 0, 0, 0));
+        assert!(a.conflicts().is_empty() && b.conflicts().is_empty(), "{:?} {:?}", a.conflicts(), b.conflicts());
+    }
+}

@@ -11,7 +11,7 @@ use whimbrel_shared::{
 };
 
 use super::{
-    StoreError, at,
+    StoreError, at, journal,
     words::{parse, word},
 };
 
@@ -122,11 +122,30 @@ pub fn identity(connection: &Connection) -> Result<FileIdentity, StoreError> {
 
 /// Writes who the file is.
 pub fn set_identity(connection: &Connection, identity: &FileIdentity) -> Result<(), StoreError> {
+    let before: Option<String> = meta(connection, "client_id")?;
+    if before.is_some_and(|id| id != identity.client_id.to_string()) && journal::is_there(connection)? {
+        inherit(connection)?;
+    }
     set_meta(connection, "client_id", identity.client_id.to_string())?;
     set_meta(connection, "app", identity.app.as_str())?;
     set_meta(connection, "epoch", identity.epoch)?;
     set_meta(connection, "device", identity.device.cast_signed())?;
     set_meta(connection, "inode", identity.inode.cast_signed())
+}
+
+/// Edits up to this number were made before the file was copied from another database's, and when that was noticed, in
+/// milliseconds since 1970. None: it was not.
+pub fn inherited(connection: &Connection) -> Result<Option<(i64, i64)>, StoreError> {
+    Ok(meta(connection, "inherited_seq")?.zip(meta(connection, "inherited_ms")?))
+}
+
+/// The file is a copy: whoever it was copied from has its edits too, and will send them.
+fn inherit(connection: &Connection) -> Result<(), StoreError> {
+    set_meta(connection, "inherited_seq", journal::extent(connection)?.last)?;
+    let now_ms: i64 = connection
+        .query_row("SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)", [], |row| row.get(0))
+        .map_err(at("reading the time"))?;
+    set_meta(connection, "inherited_ms", now_ms)
 }
 
 /// What a backup says of itself, in the backup; in a managed file, the sign that it was restored from one and that nobody has

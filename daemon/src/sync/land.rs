@@ -20,6 +20,7 @@ use crate::store::{
     exchange::{self, Exchange},
     journal,
     key::Key,
+    managed,
     outbox::{self, Deed, Edit, Entry, Outbox, Recorded, Sent, Stamp},
     quarantine::{self, Code, Waiting},
 };
@@ -322,7 +323,17 @@ impl<'c, 't> Lander<'c, 't> {
             return refuse(Code::CannotWrite, "whimbrel cannot write rows of its table in this file");
         };
         let global = table.rules.keys == Some(Keys::Global);
-        if recorded.is_none() && entry.as_ref().is_some_and(|e| !global || e.deed == Deed::Delete) {
+        if recorded.is_none()
+            && let Some(entry) = entry.as_ref().filter(|e| !global || e.deed == Deed::Delete)
+        {
+            if let Some(values) = self.original(shape, row, key, entry)? {
+                let mut same = Recorded { version: row.version, ..Recorded::default() };
+                same.note(values.iter().map(|(id, value)| (*id, recorded_hash(value))).chain(spelling(shape, &row.key)));
+                self.outbox.put(row.table, key, None)?;
+                self.outbox.record(row.table, key, Some(&same))?;
+                quarantine::remove(self.connection, row.table, key)?;
+                return Ok(Ok(()));
+            }
             return refuse(Code::Undecided, "a row was made here under its key; the next push says whether they are one");
         }
         let written = match &row.values {
@@ -350,6 +361,16 @@ impl<'c, 't> Lander<'c, 't> {
         }
         self.done.rows += 1;
         Ok(Ok(()))
+    }
+
+    /// The values of a row that was new here when the file was copied, and that its original has sent: it is the same one where
+    /// nothing differs.
+    fn original<'r>(&mut self, shape: &'t Captured, row: &'r Row, key: &Key, entry: &Entry) -> Result<Option<&'r [(u32, Value)]>, SyncError> {
+        let inherited = managed::inherited(self.connection)?.is_some_and(|(seq, _)| entry.deed == Deed::Insert && entry.seq() <= seq);
+        let (true, Some(values)) = (inherited, &row.values) else { return Ok(None) };
+        let Some(here) = self.writer(shape).read(key)? else { return Ok(None) };
+        let same = values.len() == here.cells.len() && values.iter().all(|(id, value)| here.cell(*id) == Some(value));
+        Ok(same.then_some(values))
     }
 
     /// Columns that the file did not have when it landed the row.

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use whimbrel_shared::{
     change::{Cell, Change, Edit, MAX_PAGE_BYTES, MAX_PAGE_CELLS, MAX_PAGE_ROWS},
     hlc::Clock,
+    manifest::Keys,
 };
 
 use super::{
@@ -18,7 +19,9 @@ use crate::store::{
     conflict::{self, Conflict, Detail, Kind},
     journal,
     key::Key,
+    managed,
     outbox::{self, Deed, Entry, Outbox, Place, Recorded, Sent},
+    quarantine,
 };
 
 /// What still fits into a push.
@@ -81,12 +84,23 @@ pub fn take(
 ) -> Result<Taken, SyncError> {
     let pending = outbox::pending(connection, after, most, &|id| tables.key_columns(id))?;
     let mut taken = Taken { more: pending.len() == most, ..Taken::default() };
-    let mut taking = Taking { connection, outbox: Outbox::open(connection)?, open: conflict::any_open(connection)?, values: None, now_ms };
+    let mut taking = Taking {
+        connection,
+        outbox: Outbox::open(connection)?,
+        open: conflict::any_open(connection)?,
+        inherited: inherited(connection, now_ms)?,
+        values: None,
+        now_ms,
+    };
     for (place, mut entry) in pending {
         let Some(shape) = tables.get(place.table).and_then(|t| t.sends()) else {
             taken.last = Some(place);
             continue;
         };
+        if taking.waits_for_original(tables, &place, &entry)? {
+            taken.last = Some(place);
+            continue;
+        }
         if taking.open && conflict::blocks(connection, place.table, &place.key, place.seq)? {
             taken.last = Some(place);
             continue;
@@ -112,12 +126,30 @@ struct Taking<'c, 't> {
     outbox: Outbox<'c>,
     /// Whether any row waits for a decision.
     open: bool,
+    /// The last edit that another database has too, and will send.
+    inherited: Option<i64>,
     /// Of the table that was asked for last: neighbours in the outbox are often of one.
     values: Option<(u32, Values<'c, 't>)>,
     now_ms: i64,
 }
 
+/// So long a copied file waits for its original to send the new rows that both have. Then it sends them itself.
+const ORIGINAL_MS: i64 = 30 * 24 * 3_600_000;
+
+/// Up to which number edits are another database's too, where they are waited for.
+fn inherited(connection: &Connection, now_ms: i64) -> Result<Option<i64>, SyncError> {
+    Ok(managed::inherited(connection)?.filter(|(_, at_ms)| now_ms - at_ms < ORIGINAL_MS).map(|(seq, _)| seq))
+}
+
 impl<'t> Taking<'_, 't> {
+    /// Whether a row was new when the file was copied from another's: its original sends it, and sent twice it would be two rows.
+    /// Once a row has come under its key, it is known whether it is that one.
+    fn waits_for_original(&self, tables: &Tables, place: &Place, entry: &Entry) -> Result<bool, SyncError> {
+        let both = entry.deed == Deed::Insert && self.inherited.is_some_and(|seq| entry.seq() <= seq);
+        let global = tables.get(place.table).is_some_and(|t| t.rules.keys == Some(Keys::Global));
+        Ok(both && !global && quarantine::get(self.connection, place.table, &place.key)?.is_none())
+    }
+
     /// The change of one row; none where there is nothing to say of it now. `entry` gets its clocks.
     fn change(&mut self, shape: &'t Captured, place: &Place, entry: &mut Entry, clocks: &mut Clocks) -> Result<Option<Change>, SyncError> {
         let row = match self.row(shape, &place.key) {
