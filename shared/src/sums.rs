@@ -44,7 +44,7 @@ impl TableSums {
         Self { table, keys: ColumnSum::default(), columns: columns.iter().map(|id| (*id, ColumnSum::default())).collect() }
     }
 
-    /// Adds a row. Columns that this table's sums do not have are left out.
+    /// Adds a row by its key in the form of [`Value::canonical`]. Columns that this table's sums do not have are left out.
     pub fn add<'v>(&mut self, key: &[Value], cells: impl IntoIterator<Item = (u32, &'v Value)>) {
         self.keys.add(key, None);
         for (column, value) in cells {

@@ -79,6 +79,25 @@ impl Value {
         }
     }
 
+    /// The one form of all values that are one key with that collation: what [`Self::index_bytes`] finds equal.
+    #[must_use]
+    pub fn canonical(&self, collation: Collation) -> Self {
+        match self {
+            Self::Real(bits) => match f64::from_bits(*bits) {
+                real if real.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&real) => {
+                    Self::Integer(real as i64)
+                }
+                _ => self.clone(),
+            },
+            Self::Text(text) => Self::Text(match collation {
+                Collation::Binary => text.clone(),
+                Collation::Nocase => text.to_ascii_lowercase(),
+                Collation::Rtrim => text[..text.iter().rposition(|b| *b != b' ').map_or(0, |last| last + 1)].to_vec(),
+            }),
+            Self::Null | Self::Integer(_) | Self::Blob(_) => self.clone(),
+        }
+    }
+
     /// Bytes that are equal exactly where SQLite finds two values equal in an index with that collation, and that say
     /// themselves where they end. NULL is equal to NULL here.
     pub fn index_bytes(&self, collation: Collation, into: &mut Vec<u8>) {
@@ -272,6 +291,15 @@ pub(crate) mod tests {
         #[test]
         fn every_value_comes_back_from_json(value in values()) {
             prop_assert_eq!(serde_json::from_str::<Value>(&serde_json::to_string(&value).unwrap()).unwrap(), value);
+        }
+
+        #[test]
+        fn one_form_stands_for_all_that_are_one_key(a in values(), b in values()) {
+            for collation in [Collation::Binary, Collation::Nocase, Collation::Rtrim] {
+                let bytes = |value: &Value| { let mut into = Vec::new(); value.index_bytes(collation, &mut into); into };
+                prop_assert_eq!(a.canonical(collation) == b.canonical(collation), bytes(&a) == bytes(&b), "{:?}", collation);
+                prop_assert_eq!(bytes(&a.canonical(collation)), bytes(&a));
+            }
         }
 
         #[test]

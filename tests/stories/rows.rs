@@ -217,3 +217,24 @@ fn a_file_that_is_copied_to_a_second_device_sends_nothing_twice_and_loses_nothin
         assert!(a.conflicts().is_empty() && b.conflicts().is_empty(), "{:?} {:?}", a.conflicts(), b.conflicts());
     }
 }
+
+#[test]
+fn a_key_that_is_spelled_otherwise_is_the_same_key_on_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let sync = "[sync.word]\nconflict = \"merge\"\nkeys = \"global\"\n";
+    let chain = vec![Mig::up("0001_init", "CREATE TABLE word(name TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, sense TEXT)").toml(sync)];
+    let space = Space::new(folder.path(), chain);
+    let (a, b) = (Replica::new(&space, "a", 1), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO word VALUES ('Lee', 'a shelter')");
+    settle(&space, &[&a, &b]);
+    b.write("UPDATE word SET name = 'LEE'");
+    settle(&space, &[&a, &b]);
+    assert_eq!((a.unsent(), b.unsent()), (0, 0), "how a key is spelled is nothing to send");
+    b.write("UPDATE word SET sense = 'the side away from the wind'");
+    settle(&space, &[&a, &b]);
+    assert_eq!(a.table("SELECT sense FROM word"), [r#"Text("the side away from the wind")"#]);
+    for one in [&a, &b] {
+        let verified = one.verify(&space).expect("everything landed");
+        assert!(verified.tables.iter().all(|table| table.keys && table.differs.is_empty()), "{verified:?}");
+    }
+}

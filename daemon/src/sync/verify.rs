@@ -17,7 +17,7 @@ use super::{
     rows::unreadable,
     shape::Captured,
     tables::Tables,
-    values::{canonical, value},
+    values::{canonical, told, value},
 };
 use crate::store::{exchange, journal, key::Key, outbox};
 
@@ -151,7 +151,9 @@ fn add(connection: &Connection, shape: &Captured, sums: &mut TableSums, rest: &m
     loop {
         let rows = some(connection, shape, after.as_ref())?;
         for row in &rows {
-            sums.add(&row.key, row.values.iter().flatten().map(|(id, value)| (*id, value)));
+            // How a key is spelled is each file's own.
+            let Some(key) = canonical(&row.key, &shape.collations()) else { continue };
+            sums.add(&told(&key), row.values.iter().flatten().map(|(id, value)| (*id, value)));
         }
         let Some(last) = rows.last().filter(|_| rows.len() as i64 == AT_ONCE) else { return Ok(()) };
         after = canonical(&last.key, &shape.collations());

@@ -7,6 +7,7 @@ use whimbrel_shared::{
     ids::DeviceId,
     protocol::sums::{SumsRequest, SumsResponse},
     sums::TableSums,
+    value::Value,
 };
 
 use super::{
@@ -30,7 +31,10 @@ pub(super) fn sums(tx: &Transaction<'_>, schemas: &Schemas, device: DeviceId, as
         let bytes = row.get_ref(2)?.as_blob().map_err(|e| StoreError::Damaged(e.to_string()))?;
         let mut found = record::decode(bytes, natural(row, 0)?, &mut writers)?;
         lifting.complete(row.get(1)?, &found.key, &mut found.state, found.level, asked.schema);
-        sums.add(&found.key, found.state.cells().iter().map(|held| (held.column, &held.value)));
+        // How a key is spelled is each file's own.
+        let columns = own.key(row.get(1)?, &latest).unwrap_or_default();
+        let key: Vec<Value> = found.key.iter().zip(columns).map(|(value, column)| value.canonical(column.1)).collect();
+        sums.add(&key, found.state.cells().iter().map(|held| (held.column, &held.value)));
     }
     Ok(SumsResponse { series: bound.series, version: bound.seq, tables: tables.into_values().collect() })
 }
