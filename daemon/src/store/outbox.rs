@@ -228,6 +228,7 @@ impl Recorded {
 pub struct Outbox<'c> {
     entry: CachedStatement<'c>,
     put: CachedStatement<'c>,
+    mark: CachedStatement<'c>,
     remove: CachedStatement<'c>,
     recorded: CachedStatement<'c>,
     record: CachedStatement<'c>,
@@ -245,6 +246,7 @@ impl<'c> Outbox<'c> {
             put: ready(
                 "INSERT OR REPLACE INTO main._whimbrel_outbox (tab, k1, k2, k3, k4, seq, deed, edits) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?,
+            mark: ready(&format!("UPDATE main._whimbrel_outbox SET edits = ?6 WHERE {PLACE}"))?,
             remove: ready(&format!("DELETE FROM main._whimbrel_outbox WHERE {PLACE}"))?,
             recorded: ready(&format!("SELECT version, hashes FROM main._whimbrel_row WHERE {PLACE}"))?,
             record: ready("INSERT OR REPLACE INTO main._whimbrel_row (tab, k1, k2, k3, k4, version, hashes) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?,
@@ -274,6 +276,12 @@ impl<'c> Outbox<'c> {
         }
         .map(|_| ())
         .map_err(at("writing the outbox"))
+    }
+
+    /// Writes clocks and such into an entry that is there, whose last edit is the same as before.
+    pub fn mark(&mut self, table: u32, key: &Key, entry: &Entry) -> Result<(), StoreError> {
+        let [table, k1, k2, k3, k4] = key_parameters(&table, key);
+        self.mark.execute(params![table, k1, k2, k3, k4, entry.encode()]).map(|_| ()).map_err(at("writing the outbox"))
     }
 
     /// What the server is known to have of a row.

@@ -76,6 +76,7 @@ pub fn settle(
         lander: Lander::open(connection, tables, now_ms)?,
         first: of.first,
         sure: of.sure,
+        open: conflict::any_open(connection)?,
         now_ms,
         done: Settled::default(),
         renumber: Vec::new(),
@@ -104,6 +105,8 @@ struct Settling<'c, 't> {
     first: u64,
     /// Whether the file knows everything that it wrote itself. Else nothing that is accepted makes a row known: it is told again.
     sure: bool,
+    /// Whether any row waited for a decision before.
+    open: bool,
     now_ms: i64,
     done: Settled,
     /// Rows that get another key once all answers are in.
@@ -117,7 +120,9 @@ impl Settling<'_, '_> {
         let Some(table) = tables.get(change.table) else { return Ok(()) };
         let (Some(shape), Some(key)) = (table.shape.as_ref(), canonical(&change.key, &table.collations)) else { return Ok(()) };
         let recorded = self.lander.outbox.recorded(change.table, &key)?;
-        let waiting = quarantine::get(self.connection, change.table, &key)?;
+        // Nothing waits where nothing did, until something of another stands.
+        let may_wait = self.lander.quarantine || self.done.merged > 0;
+        let waiting = if may_wait { quarantine::get(self.connection, change.table, &key)? } else { None };
         let seen = recorded.as_ref().map_or(0, |r| r.version).max(waiting.as_ref().map_or(0, |w| w.row.version));
         // It came late: what others did after it is here already, and what it says is no more.
         if seen >= self.first {
@@ -246,7 +251,9 @@ impl Settling<'_, '_> {
     /// Writes what is known now. `forget`: what waited under the key is older than that. `land`: it can land.
     fn settled(&mut self, row: Answering<'_>, forget: bool, land: bool) -> Result<(), SyncError> {
         self.write(&row)?;
-        conflict::close(self.connection, row.shape.id, &row.key)?;
+        if self.open || self.done.open > 0 {
+            conflict::close(self.connection, row.shape.id, &row.key)?;
+        }
         if forget {
             quarantine::remove(self.connection, row.shape.id, &row.key)?;
         }

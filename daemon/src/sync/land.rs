@@ -106,7 +106,7 @@ pub(super) struct Lander<'c, 't> {
     /// Whether anything waits to be sent.
     unsent: bool,
     /// Whether anything is in quarantine.
-    quarantine: bool,
+    pub(super) quarantine: bool,
     /// Whether the application's triggers ran.
     rewrote: bool,
     /// Whether something landed under which an own answer may lie.

@@ -110,7 +110,7 @@ pub fn take(
                 taken.more = true;
                 break;
             }
-            taking.outbox.put(place.table, &place.key, Some(&entry))?;
+            taking.outbox.mark(place.table, &place.key, &entry)?;
             taken.changes.push(change);
         }
         taken.last = Some(place);

@@ -180,12 +180,17 @@ pub enum Reason {
 pub struct Answered<'a> {
     /// What was sent.
     pub change: &'a Change,
-    /// Its columns with the hashes of the values that were sent.
-    pub sent: Vec<(u32, ValueHash)>,
     /// The row's version where it was accepted and the file knows it.
     pub version: Option<u64>,
     /// What is otherwise.
     pub answer: Option<&'a Answer>,
+}
+
+impl Answered<'_> {
+    /// Its columns with the hashes of the values that were sent.
+    pub fn sent(&self) -> Vec<(u32, ValueHash)> {
+        self.change.sent()
+    }
 }
 
 /// Why an answer is not the answer to a push.
@@ -222,7 +227,7 @@ impl PushResponse {
                 Some(Answer::Merged { version, .. }) => *version,
                 Some(_) => None,
             };
-            Answered { change, sent: change.sent(), version, answer }
+            Answered { change, version, answer }
         };
         Ok(push.changes.iter().enumerate().map(answered).collect())
     }

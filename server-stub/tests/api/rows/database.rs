@@ -66,7 +66,7 @@ struct Local {
 impl Local {
     /// Clears what is still as it was sent; what was touched since stays.
     fn clear(&mut self, answered: &Answered<'_>) {
-        for (column, hash) in &answered.sent {
+        for (column, hash) in &answered.sent() {
             if self.values.as_ref().and_then(|v| v.get(column)).is_some_and(|v| v.hash() == *hash) {
                 self.dirty.remove(column);
             }
@@ -291,7 +291,7 @@ impl Database {
                     let undone = sent_deletion && was_deleted && row.deleted.is_none();
                     match stands {
                         None => {
-                            lost.extend(answered.sent.iter().filter_map(|(c, _)| Some((id.0, *c, value(*c)?))));
+                            lost.extend(answered.sent().iter().filter_map(|(c, _)| Some((id.0, *c, value(*c)?))));
                             if row.dirty.is_empty() {
                                 row.values = None;
                             }
