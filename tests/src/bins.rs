@@ -29,7 +29,7 @@ pub fn folder() -> PathBuf {
 
 /// The daemon as the packages ship it, built first: its own profile is smaller than `release`.
 pub fn shipped() -> PathBuf {
-    cargo(&["build", "--profile", "device", "-p", "whimbrel"]);
+    cargo(&["device"]);
     folder().parent().expect("a profile's folder lies in the target folder").join("device/whimbrel")
 }
 
