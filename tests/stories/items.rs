@@ -125,7 +125,8 @@ fn a_wrong_check_is_left_out_when_a_person_says_so_and_it_is_told() {
 #[test]
 fn the_sizes_of_tables_are_shown_for_each_database() {
     let (_stage, _server, device) = left("");
-    let _daemon = device.start();
+    let mut daemon = device.start();
+    daemon.until(SOON, "it was looked at", |s| only(s)["client_id"].as_str().map(|_| ()));
     let shown = device.json(&["status", "--tables", "notes.db"]);
     let tables = shown["databases"][0]["tables"].as_array().unwrap();
     let notes = tables.iter().find(|t| t["table"] == "notes").unwrap_or_else(|| panic!("{shown:#}"));
