@@ -70,7 +70,7 @@ pub(super) fn show(stage: &Path, server: &Server) {
     say("The laptop's title and the phone's state are both there, under the new name. Both had edited the note: the later edit");
     say("stands, and the other one is kept:");
     for device in &devices {
-        run(device, &["conflicts", "list"]);
+        run(device, &["conflicts", "list", "--all"]);
     }
     run(&devices[0], &["sync", "--verify"]);
     daemons.into_iter().for_each(|daemon| daemon.stop());
