@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rusqlite::{Connection, params};
@@ -242,8 +242,8 @@ fn daemon(scores: &mut Scores, idle: Duration) {
     for (_, _, daemon) in &mut daemons {
         daemon.until_settled(LIMIT, 3);
     }
-    // What follows a cycle (its last writes, its threads' end) is not idling.
-    std::thread::sleep(Duration::from_secs(3));
+    // What follows a cycle (its last writes, its threads' end) is not idling, and neither is a poll.
+    std::thread::sleep(Duration::from_secs(3) + over_the_next_poll(idle));
     let before: Vec<_> = daemons.iter().map(|(files, device, daemon)| (Usage::of(daemon.process.pid()), stamps(device, *files))).collect();
     let mut switches: Vec<_> = daemons.iter().map(|(_, _, daemon)| Switches::of(daemon.process.pid())).collect();
     let begun = Instant::now();
@@ -261,6 +261,22 @@ fn daemon(scores: &mut Scores, idle: Duration) {
         scores.at_most(&format!("{name}: resident"), now.resident_kb as f64 / 1000.0, 20.0, "MB");
         let written = stamps(device, *files).iter().zip(&stamp).filter(|(a, b)| a != b).count();
         scores.at_most(&format!("{name}: managed files written to"), written as f64, 0.0, "");
+    }
+}
+
+/// How long to wait so that no poll of every five minutes falls into the time after.
+fn over_the_next_poll(idle: Duration) -> Duration {
+    const EVERY: Duration = Duration::from_secs(5 * 60);
+    const POLL: Duration = Duration::from_secs(15);
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    let since_the_last = Duration::from_millis(now_ms % EVERY.as_millis() as u64);
+    let to_the_next = EVERY - since_the_last;
+    if since_the_last < POLL {
+        POLL - since_the_last
+    } else if to_the_next < idle + POLL {
+        to_the_next + POLL
+    } else {
+        Duration::ZERO
     }
 }
 

@@ -189,6 +189,9 @@ fn kill_inside_reaching(device: &Device, version: u32) {
     process.kill();
 }
 
+/// How many rows a backfill may go on for before it is killed among them.
+const ROWS_A_KILL: i64 = 12_000;
+
 /// An online migration whose backfill takes some seconds, with an index that only whole rows allow.
 fn slugs() -> Vec<Mig> {
     let rows = 60_000;
@@ -239,7 +242,7 @@ fn a_backfill_that_is_killed_goes_on_where_it_stood() {
         let file = device.path("app.db");
         let examined = || one_if_there(&file, "SELECT unit * 1000000 + examined FROM _whimbrel_checkpoint");
         loop {
-            let (moment, before, begun) = (took.mul_f64(dice.f64() * 0.3), examined(), Instant::now());
+            let (before, begun) = (examined(), Instant::now());
             let mut process = device.once_in_background();
             if let Some(before) = before {
                 // It goes on within a second, from where it stood.
@@ -247,7 +250,14 @@ fn a_backfill_that_is_killed_goes_on_where_it_stood() {
                 longest_resume = longest_resume.max(begun.elapsed());
                 assert!(examined().is_none_or(|now| now >= before), "seed {seed}: it began again");
             }
-            wait::moment(moment);
+            if dice.bool() {
+                // Anywhere, by the clock.
+                wait::moment(took.mul_f64(dice.f64() * 0.3));
+            } else {
+                // Among the rows, by how far it came, however fast the machine is.
+                let far = before.unwrap_or(0) + dice.i64(0..ROWS_A_KILL);
+                until(SOON, "it comes so far", || (examined().is_some_and(|now| now >= far) || process.ended().is_some()).then_some(()));
+            }
             if let Some(status) = process.ended() {
                 assert_eq!(code(status), 0, "seed {seed}: {}", process.log());
                 break;
