@@ -1,5 +1,6 @@
 //! The power goes at any point of a run. Whatever the disk may hold then is opened: it is exactly the state before or
-//! after a commit, no commit that was acknowledged is forgotten, and the engine goes on from there to the same end.
+//! after a commit, no commit that was acknowledged is forgotten, and the engine goes on from there to the same end. A chunk's
+//! COMMIT is acknowledged when the log is synced after it, which is before anything else is written; every other one at once.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -189,7 +190,7 @@ fn run(proof: &Proof, start: &Start) -> Recorded {
 fn prove(proof: &Proof, run: &Recorded, depth: Depth, judged: &mut Judged, counts: &mut Counts) {
     let name = proof.feature.name;
     let mut moment = Moment::of(&run.log.base);
-    let mut acknowledged = 0;
+    let (mut committed, mut acknowledged, mut unsynced) = (0, 0, false);
     if judged.end.as_ref() != Some(&run.end) {
         *judged = Judged { end: Some(run.end.clone()), ..Judged::default() };
     }
@@ -229,10 +230,21 @@ fn prove(proof: &Proof, run: &Recorded, depth: Depth, judged: &mut Judged, count
             }
         }
         if let Some(op) = run.log.ops.get(at) {
-            acknowledged += usize::from(*op == Op::Commit);
+            match op {
+                Op::Write { file, .. } if file.ends_with("-wal") => unsynced = true,
+                Op::Sync { file } if file.ends_with("-wal") => unsynced = false,
+                Op::Commit => committed += 1,
+                _ => {}
+            }
+            if !unsynced {
+                acknowledged = committed;
+            }
+            assert!(committed <= acknowledged + 1, "{name}: two commits, and the log not synced between them");
+            assert!(committed == acknowledged || run.changed[committed].is_some(), "{name}: commit {committed} is no chunk's, and not synced");
             moment.step(op);
         }
     }
+    assert_eq!(acknowledged, committed, "{name}");
     counts.commits += acknowledged;
 }
 

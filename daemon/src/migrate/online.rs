@@ -16,7 +16,7 @@ use whimbrel_shared::{
 
 use super::{
     apply::{Done, Job, Runner, keep_failed},
-    connection::Managed,
+    connection::{JournalMode, Managed},
     error::{ApplyError, sqlite},
     foreign::Violations,
     gap::Gap,
@@ -308,9 +308,9 @@ impl Runner<'_, '_> {
         // Where rows are exchanged, what else is written than what a backfill computes is recorded by what our triggers note.
         let noted = self.before.captured && matches!(unit.work, Work::Load(_) | Work::Clear(_));
         let fire = noted || has_own_triggers(self.file, &table)?;
-        switch(self.file, fire, 0)?;
+        switch(self.file, fire, true)?;
         let walked = self.walk(migration, unit, step, at, fire);
-        switch(self.file, true, AUTOCHECKPOINT_PAGES)?;
+        switch(self.file, true, false)?;
         self.job.live.rows(None);
         walked?;
         if let RowStep::Rebuild(rebuilding) = step {
@@ -447,9 +447,10 @@ impl Runner<'_, '_> {
                 }
                 Ok((chunk, next, touched.left, begun.elapsed()))
             })?;
+            let synced = wal.sync(self.file)?;
             *at = next;
             self.crashed = false;
-            size.took(chunk.examined, work, held.saturating_sub(work));
+            size.took(chunk.examined, work, held.saturating_sub(work) + synced);
             failed.extend(chunk.failed.iter().map(|item| item.key.clone()));
             meter.saw(chunk.examined);
             let throttle = pace.leave(self.file, held)?.then_some(Throttle::App);
@@ -507,11 +508,17 @@ impl Runner<'_, '_> {
     }
 }
 
-/// Sets up the connection for chunks, or back.
-fn switch(file: &Managed, triggers: bool, autocheckpoint_pages: u32) -> Result<(), ApplyError> {
-    let doing = "setting up the connection";
-    file.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers).map_err(sqlite(doing))?;
-    file.connection.pragma_update(None, "wal_autocheckpoint", autocheckpoint_pages).map_err(sqlite(doing))
+/// Sets up the connection for chunks, whose log [`Wal`] looks after, or back.
+fn switch(file: &Managed, triggers: bool, chunks: bool) -> Result<(), ApplyError> {
+    let set = |name: &str, value: &dyn rusqlite::ToSql| file.connection.pragma_update(None, name, value);
+    file.connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, triggers)
+        .and_then(|_| set("wal_autocheckpoint", if chunks { &0 } else { &AUTOCHECKPOINT_PAGES }))
+        .and_then(|()| match file.journal_mode {
+            JournalMode::Wal => set("synchronous", if chunks { &"NORMAL" } else { &"FULL" }),
+            JournalMode::Rollback => Ok(()),
+        })
+        .map_err(sqlite("setting up the connection"))
 }
 
 /// The checkpoint after a chunk.

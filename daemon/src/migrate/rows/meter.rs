@@ -13,6 +13,10 @@ use crate::{
 
 /// The rate is that of the last seconds.
 const OVER: Duration = Duration::from_secs(5);
+/// Of which each so long is looked at by itself.
+const MARK: Duration = Duration::from_millis(50);
+/// So many of which the slowest and the fastest do not count: a disk that hesitated once, while little is known yet.
+const ENOUGH: usize = 4;
 /// Less than this says nothing about what is left: a few chunks, and what the disk did meanwhile.
 const TELLING: Duration = Duration::from_millis(100);
 /// A chunk that is larger than the one before by this factor is on its way to the size that suits the device.
@@ -51,7 +55,7 @@ impl Meter {
             self.marks = VecDeque::from([(now, self.seen)]);
             return;
         }
-        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= OVER / 20) {
+        if self.marks.back().is_none_or(|(at, _)| now.duration_since(*at) >= MARK) {
             self.marks.push_back((now, self.seen));
         }
         while self.marks.len() > 2 && now.duration_since(self.marks[0].0) > OVER {
@@ -79,7 +83,12 @@ impl Meter {
     fn rate(&self, left: u64, now: Instant) -> (f64, Option<Duration>) {
         let (since, before) = self.marks[0];
         let length = now.duration_since(since);
-        let rate = (self.seen - before) as f64 / length.as_secs_f64().max(0.001);
+        let mut each: Vec<(f64, u64)> =
+            self.marks.iter().zip(self.marks.iter().skip(1)).map(|(a, b)| ((b.0 - a.0).as_secs_f64(), b.1 - a.1)).collect();
+        each.sort_by(|a, b| (a.1 as f64 / a.0).total_cmp(&(b.1 as f64 / b.0)));
+        let odd = if each.len() < ENOUGH { [(0.0, 0); 2] } else { [each[0], each[each.len() - 1]] };
+        let counts = odd.iter().fold((length.as_secs_f64(), self.seen - before), |all, odd| (all.0 - odd.0, all.1 - odd.1));
+        let rate = counts.1 as f64 / counts.0.max(0.001);
         let telling = self.growing.is_none() && length >= TELLING;
         (rate, telling.then(|| Duration::try_from_secs_f64(left as f64 / rate).ok()).flatten())
     }
@@ -126,7 +135,15 @@ mod tests {
         let (rate, left) = meter.rate(100_000, now);
         assert!((30_000.0..40_000.0).contains(&rate), "{rate}");
         assert!(left.is_some_and(|left| left.as_secs() == 2 || left.as_secs() == 3), "{left:?}");
-        assert!(meter.marks.len() < 30, "it grows: {}", meter.marks.len());
+        assert!(meter.marks.len() < 110, "it grows: {}", meter.marks.len());
+    }
+
+    #[test]
+    fn a_disk_that_hesitates_once_does_not_count() {
+        let (mut meter, _, now) = walk(10_000_000, 2_000, |_, took| took > 400 * MS);
+        meter.saw_at(2_000, now + 300 * MS);
+        let said = meter.rate(1_000_000, now + 300 * MS).1.expect("it has seen enough");
+        assert!((2.9..3.2).contains(&said.as_secs_f64()), "{said:?} instead of 3 s");
     }
 
     #[test]
