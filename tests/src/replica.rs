@@ -1,12 +1,14 @@
 //! Databases that exchange rows with a space, without a daemon around them: a real server on loopback, real files, an
 //! application's own connection to each, and the daemon's own exchange.
 
+mod wire;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+        Arc, PoisonError,
+        atomic::{AtomicI64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -35,7 +37,7 @@ use whimbrel::{
         verify::{Unequal, Verified, verify},
     },
     transport::{
-        Http, HttpRequest, Sending,
+        HttpRequest, HttpResponse, TransportError,
         http::Reqwest,
         server::{Credential, Server as Door},
     },
@@ -49,6 +51,8 @@ use whimbrel_server::{
 };
 use whimbrel_shared::{ids::ClientId, manifest::Direction, protocol::sums::SumsRequest, row_schema::RowSchema};
 
+use self::wire::{Meddler, Watched};
+pub use self::wire::{Meddle, Traffic, lost};
 use crate::{Mig, engine::Accepted, http};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -125,44 +129,6 @@ impl Drop for Space {
     }
 }
 
-/// What went over a wire.
-#[derive(Debug)]
-pub struct Traffic {
-    /// Bytes of bodies, both ways.
-    pub bytes: AtomicU64,
-    /// Pulls that were answered.
-    pub pulls: AtomicU64,
-    /// The exchange is stopped once so many were.
-    pub stop_after: AtomicU64,
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self { bytes: AtomicU64::new(0), pulls: AtomicU64::new(0), stop_after: AtomicU64::new(u64::MAX) }
-    }
-}
-
-/// A wire that counts.
-struct Watched {
-    inner: Reqwest,
-    traffic: Arc<Traffic>,
-    halt: Halt,
-}
-
-impl Http for Watched {
-    fn send(&self, request: HttpRequest) -> Sending<'_> {
-        Box::pin(async move {
-            let (sent, pull) = (request.body.len(), request.url.contains("/api/sync/pull"));
-            let answer = self.inner.send(request).await?;
-            self.traffic.bytes.fetch_add((sent + answer.body.len()) as u64, Relaxed);
-            if pull && self.traffic.pulls.fetch_add(1, Relaxed) + 1 >= self.traffic.stop_after.load(Relaxed) {
-                self.halt.stop.store(true, Relaxed);
-            }
-            Ok(answer)
-        })
-    }
-}
-
 /// One database of a device of its own.
 pub struct Replica {
     /// The application's connection.
@@ -183,6 +149,7 @@ pub struct Replica {
     pub halt: Halt,
     door: Door,
     ambient: Ambient,
+    meddler: Meddler,
 }
 
 impl Replica {
@@ -204,17 +171,18 @@ impl Replica {
         let ambient = Ambient::new(move || real.now_ms() + skew.load(Relaxed), move || dice.dice());
         let token = space.enroll();
         let url = format!("http://{}", space.server.as_ref().expect("it runs").addr());
-        let (traffic, halt) = (Arc::new(Traffic::default()), Halt::default());
-        let wire = Watched { inner: Reqwest::new(None).expect("a client"), traffic: Arc::clone(&traffic), halt: halt.clone() };
+        let (traffic, halt, meddler) = (Arc::new(Traffic::default()), Halt::default(), Meddler::default());
+        let inner = Reqwest::new(None).expect("a client");
+        let wire = Watched { inner, traffic: Arc::clone(&traffic), halt: halt.clone(), meddler: Arc::clone(&meddler) };
         let door = Door::new(Arc::new(wire), url, Credential::Device(token.clone()), ambient.clone());
-        let mut replica = Self { app, path, identity, version: 0, skew_ms, token, traffic, halt, door, ambient };
+        let mut replica = Self { app, path, identity, version: 0, skew_ms, token, traffic, halt, door, ambient, meddler };
         replica.migrate(space, version);
         replica
     }
 
     /// The same with an older content, as a person would copy it back while nothing runs.
     pub fn replaced(self, content: &[u8]) -> Self {
-        let Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient } = self;
+        let Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient, meddler } = self;
         app.close().expect("the application ends");
         for beside in ["-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
@@ -222,7 +190,7 @@ impl Replica {
         std::fs::write(&path, content).expect("the file can be written");
         let app = Connection::open(&path).expect("the file opens");
         app.busy_timeout(LIMIT).expect("a timeout");
-        Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient }
+        Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient, meddler }
     }
 
     /// A copy of the file on a device of its own, with the client id of its own that a look gives it.
@@ -237,8 +205,8 @@ impl Replica {
         let (token, url) = (space.enroll(), self.door.url().to_owned());
         let door = Door::new(Arc::new(Reqwest::new(None).expect("a client")), url, Credential::Device(token.clone()), self.ambient.clone());
         let (traffic, halt) = (Arc::default(), Halt::default());
-        let copy =
-            Self { app, path, identity, version: self.version, skew_ms: Arc::default(), token, traffic, halt, door, ambient: self.ambient.clone() };
+        let (version, skew_ms, ambient, meddler) = (self.version, Arc::default(), self.ambient.clone(), Meddler::default());
+        let copy = Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient, meddler };
         copy.tell(space);
         copy
     }
@@ -283,6 +251,11 @@ impl Replica {
 
     /// Exchanges rows, or says why not.
     pub fn try_sync(&self, space: &Space) -> Result<Replicated, ReplicateError> {
+        self.try_sync_at(space, Pace::Measured)
+    }
+
+    /// Exchanges rows at a pace of the story's own, which may do something between two transactions.
+    pub fn try_sync_at(&self, space: &Space, pace: Pace<'_>) -> Result<Replicated, ReplicateError> {
         let rows = self.rows(space);
         let map = rows.map().expect("ids");
         let synced_at = |version: u32| -> BTreeSet<u32> {
@@ -305,9 +278,19 @@ impl Replica {
             ambient: &self.ambient,
             boot: &boot,
             stop: tokio::sync::watch::channel(false).1,
-            pace: Pace::Measured,
+            pace,
         };
         replicate::replicate(&mut self.open(), &at, &means)
+    }
+
+    /// Has every answer go through `meddle` from now on, on its way from the server.
+    pub fn meddle(&self, meddle: impl FnMut(&HttpRequest, HttpResponse) -> Result<HttpResponse, TransportError> + Send + 'static) {
+        *self.meddler.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(meddle));
+    }
+
+    /// Answers arrive again as they were given.
+    pub fn leave_alone(&self) {
+        *self.meddler.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Decides something on the file, as the daemon does for a person.

@@ -24,6 +24,7 @@ mod person;
 mod person_rows;
 mod power_loss;
 mod power_loss_reports;
+mod races;
 mod rebuild;
 mod rebuild_online;
 mod revise;
