@@ -226,7 +226,8 @@ fn edit(state: &State, cells: &[Held], arrival: Arrival<'_>) -> Resolved {
         let stamp = Stamp { clock: cell.clock, client: arrival.by.client };
         let held = find(cells, cell.column);
         let taken = match held.filter(|held| concurrent(held, cell.base)) {
-            None => true,
+            // It was taken before, and the answer was lost. As a new write it would stand against who has seen it meanwhile.
+            None => !held.is_some_and(|held| held.by == arrival.by && held.stamp == stamp && held.value == cell.value),
             Some(held) if held.value == cell.value => arrival.prefers(stamp, held.stamp),
             Some(held) => {
                 let taken = if arrival.strategy == SyncConflict::Merge { arrival.prefers(stamp, held.stamp) } else { together };

@@ -220,7 +220,9 @@ impl World {
                             } else {
                                 (best(&mine).unwrap(), best(there).unwrap())
                             };
-                            if !rivals.contains(&column) || wins(a, b) {
+                            // Sent again without an answer it is the write that it was.
+                            let same = there.get(&column).is_some_and(|f| (f.by, f.stamp, f.value) == (who, fact.stamp, fact.value));
+                            if !same && (!rivals.contains(&column) || wins(a, b)) {
                                 after.insert(column, fact);
                             }
                         }

@@ -117,6 +117,23 @@ fn what_a_client_wrote_itself_is_never_in_its_way() {
 }
 
 #[test]
+fn what_is_sent_again_because_its_answer_was_lost_is_no_new_write() {
+    let there = row(&[(1, "a", 10, 2, 500), (2, "b", 10, 2, 500)]);
+    for strategy in ALL {
+        let again = edit(5, &[(1, "a", 5, 500), (2, "b", 5, 500)]);
+        check(arrives(Some(&there), &again, strategy), "as it was", "behind", None);
+        // Only what was edited since is one. Who saw the other column since has seen it still.
+        let since = edit(5, &[(1, "a", 5, 500), (2, "x", 5, 600)]);
+        let resolved = arrives(Some(&there), &since, strategy);
+        let versions: Vec<u64> = resolved.state.as_ref().map(|s| s.cells().iter().map(|h| h.version).collect()).unwrap_or_default();
+        assert_eq!(versions, [10, 20]);
+        check(arrives_from(3, resolved.state.as_ref(), &edit(10, &[(1, "y", 10, 400)]), strategy, true, None), "1=y 2=x", "behind", None);
+        // The same value at another time is another write.
+        check(arrives(Some(&there), &edit(5, &[(1, "a", 5, 501)]), strategy), "1=a 2=b", "accepted", None);
+    }
+}
+
+#[test]
 fn of_two_edits_the_strategy_takes_one_and_both_are_kept() {
     let there = row(&[(1, "a", 10, 1, 500), (2, "b", 10, 3, 700), (3, "c", 4, 1, 100)]);
     // Columns 1 and 2 were not seen, 3 was: it stands always.

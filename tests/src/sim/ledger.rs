@@ -180,6 +180,10 @@ impl Ledger {
                     self.taken.extend(token_of(&c.value));
                     let stamp = Stamp { clock: c.clock.bounded(now_ms), client: by.client };
                     if let Some(there) = held.cells.get(&c.column) {
+                        if (there.by, there.stamp) == (by, stamp) && there.value == c.value {
+                            // Sent again because its answer was lost: the write that it was.
+                            continue;
+                        }
                         if there.value == c.value && concurrent(there, c.base) && !prefers(strategy, stamp, there.stamp) {
                             continue;
                         }
