@@ -51,8 +51,8 @@ use whimbrel_server::{
 };
 use whimbrel_shared::{ids::ClientId, manifest::Direction, protocol::sums::SumsRequest, row_schema::RowSchema};
 
-use self::wire::{Meddler, Watched};
 pub use self::wire::{Meddle, Traffic, lost};
+use self::wire::{Meddler, Watched};
 use crate::{Mig, engine::Accepted, http};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -96,6 +96,13 @@ impl Space {
     /// One request with the operator's key.
     pub fn operate(&self, method: &str, path: &str, body: &Value) -> http::Message {
         self.ask(method, path, &format!("X-API-Key: {}\r\n", self.key), body)
+    }
+
+    /// One push as a device sends it: its token, and the packed rows.
+    pub fn push_as(&self, token: &str, packed: &[u8]) -> http::Message {
+        let headers = format!("Authorization: Bearer {token}\r\nContent-Type: {}\r\n", whimbrel_shared::packed::CONTENT_TYPE);
+        let addr = self.server.as_ref().expect("it runs").addr();
+        http::ask(addr, "POST", "/api/sync/push", &headers, packed).expect("the server answers")
     }
 
     fn ask(&self, method: &str, path: &str, headers: &str, body: &Value) -> http::Message {

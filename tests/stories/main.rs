@@ -5,6 +5,8 @@ mod adopt;
 mod app_first;
 mod backup;
 mod bad_input;
+mod bad_rows;
+mod behind;
 mod columns;
 mod convergence;
 mod corpus;
