@@ -48,8 +48,11 @@ use crate::{
 
 /// How long a transaction waits for the application: it can be had again at the next cycle.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notes of the journal that are folded in one transaction at first.
-const FOLDED: u64 = 1_000;
+/// What a transaction's work aims at while the application writes, and while it does not.
+const SHARED: Duration = Duration::from_millis(2);
+const ALONE: Duration = Duration::from_millis(10);
+/// Notes of the journal that are folded in one transaction, where that is given.
+const FOLDED: u32 = 1_000;
 /// Rows of a sweep in one transaction.
 const SWEPT: usize = 1_000;
 /// Rounds of push and pull in one exchange: what settles one may leave something for the next.
@@ -186,8 +189,16 @@ struct Replication<'a, 'f> {
     until: Option<Instant>,
     /// Whether the file knows everything that it wrote itself.
     sure: bool,
-    /// How many rows land in one transaction, as far as it is known.
-    landing: Option<Size>,
+    /// Whether the application writes too.
+    shared: bool,
+    /// How many notes are folded in one transaction.
+    folding: Size,
+    /// How many rows are taken for a push.
+    taking: Size,
+    /// How many answers are settled.
+    settling: Size,
+    /// How many rows land.
+    landing: Size,
     done: Replicated,
 }
 
@@ -208,7 +219,14 @@ impl<'a, 'f> Replication<'a, 'f> {
             gap: Gap::for_chunks(),
             until: None,
             sure: true,
-            landing: None,
+            shared: false,
+            folding: match means.pace {
+                Pace::Measured => Size::new(None),
+                Pace::Given { .. } => Size::fixed(FOLDED),
+            },
+            taking: size(means.pace),
+            settling: size(means.pace),
+            landing: size(means.pace),
             done: Replicated::default(),
         })
     }
@@ -228,9 +246,7 @@ impl<'a, 'f> Replication<'a, 'f> {
         })?;
         self.done.longest_hold = self.done.longest_hold.max(held);
         match self.means.pace {
-            Pace::Measured => {
-                self.gap.leave(self.file, held)?;
-            }
+            Pace::Measured => self.shared = self.gap.leave(self.file, held)?,
             Pace::Given { between, .. } => between()?,
         }
         Ok((value, worked, held.saturating_sub(worked)))
@@ -257,19 +273,21 @@ impl<'a, 'f> Replication<'a, 'f> {
         self.now_ms() - (self.means.boot)().began_ms
     }
 
-    /// Finds how many rows a transaction takes.
-    fn size(&self) -> Size {
-        match self.means.pace {
-            Pace::Measured => Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32)),
-            Pace::Given { rows, .. } => Size::fixed(rows),
-        }
+    /// A transaction of some kind did so many rows.
+    fn pace(&mut self, of: impl Fn(&mut Self) -> &mut Size, rows: usize, worked: Duration, commit: Duration) {
+        let shared = self.shared;
+        let size = of(self);
+        size.aim_at(if shared { SHARED } else { ALONE });
+        size.took(rows as u64, worked, commit);
     }
 
     /// Folds what is in the journal, and compares what has to be compared, in short transactions.
     fn catch_up(&mut self) -> Result<(), ReplicateError> {
         let (ambient, boot) = (self.means.ambient, self.means.boot);
         while !journal::extent(&self.file.connection)?.is_folded() {
-            let (folded, ..) = self.write(|file, _| Ok(fold(file, &boot(), Origin::App, ambient.now_ms(), Some(FOLDED))?))?;
+            let most = u64::from(self.folding.rows());
+            let (folded, worked, commit) = self.write(|file, _| Ok(fold(file, &boot(), Origin::App, ambient.now_ms(), Some(most))?))?;
+            self.pace(|one| &mut one.folding, folded.notes as usize, worked, commit);
             if !folded.more {
                 break;
             }
@@ -382,6 +400,14 @@ impl<'a, 'f> Replication<'a, 'f> {
             })?;
         }
         Ok(self.done)
+    }
+}
+
+/// Finds how many rows a transaction takes.
+fn size(pace: Pace<'_>) -> Size {
+    match pace {
+        Pace::Measured => Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32)),
+        Pace::Given { rows, .. } => Size::fixed(rows),
     }
 }
 

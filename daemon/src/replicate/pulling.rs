@@ -96,21 +96,19 @@ impl Replication<'_, '_> {
     /// page.
     fn land(&mut self, rows: &[Row], told: Told<'_>, end: impl Fn(&mut Exchange, Option<u64>)) -> Result<Exchange, ReplicateError> {
         let (ambient, boot) = (self.means.ambient, self.means.boot);
-        let mut size = self.landing.take().unwrap_or_else(|| self.size());
         let mut rest = rows;
         loop {
-            let (some, left) = rest.split_at(rest.len().min(size.rows() as usize));
+            let (some, left) = rest.split_at(rest.len().min(self.landing.rows() as usize));
             let ((stands, landed), worked, commit) = self.write(|file, tables| {
                 let mut stands = exchange::read(file)?;
                 end(&mut stands, if left.is_empty() { None } else { some.last().map(|row| row.version) });
                 let landed = land(file, tables, some, told, &mut stands, &boot(), ambient.now_ms())?;
                 Ok((stands, landed))
             })?;
-            size.took(some.len() as u64, worked, commit);
+            self.pace(|one| &mut one.landing, some.len(), worked, commit);
             self.done.landed += landed.rows;
             rest = left;
             if rest.is_empty() {
-                self.landing = Some(size);
                 return Ok(stands);
             }
         }
