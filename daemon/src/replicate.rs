@@ -33,7 +33,11 @@ use crate::{
         rows::size::Size,
         transaction::{Terms, write},
     },
-    store::{conflict, exchange, journal, managed, outbox},
+    store::{
+        conflict,
+        exchange::{self, Marking},
+        journal, managed, outbox,
+    },
     sync::{
         boot::Boot,
         clock,
@@ -193,6 +197,8 @@ struct Replication<'a, 'f> {
     shared: bool,
     /// How many notes are folded in one transaction.
     folding: Size,
+    /// How many rows are marked.
+    marking: Size,
     /// How many rows are taken for a push.
     taking: Size,
     /// How many answers are settled.
@@ -224,6 +230,7 @@ impl<'a, 'f> Replication<'a, 'f> {
                 Pace::Measured => Size::new(None),
                 Pace::Given { .. } => Size::fixed(FOLDED),
             },
+            marking: size(means.pace),
             taking: size(means.pace),
             settling: size(means.pace),
             landing: size(means.pace),
@@ -364,9 +371,8 @@ impl<'a, 'f> Replication<'a, 'f> {
                 tracing::warn!(client_id = %self.at.client_id, "everything is told anew: {error}");
                 let went_back = error.problem() == Some(FILE_WENT_BACK);
                 let epoch = self.epoch + u32::from(went_back);
-                let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
                 self.write(|file, _| {
-                    exchange::begin_anew(file, &lands)?;
+                    exchange::begin_anew(file)?;
                     if went_back {
                         let identity = managed::identity(file)?;
                         managed::set_identity(file, &managed::FileIdentity { epoch, ..identity })?;
@@ -379,6 +385,35 @@ impl<'a, 'f> Replication<'a, 'f> {
             }
             other => other,
         }
+    }
+
+    /// Marks what is known of rows where everything is told anew, in short transactions. Nothing lands before that is done.
+    fn mark(&mut self) -> Result<(), ReplicateError> {
+        let Some(marking) = exchange::read(&self.file.connection)?.marking else { return Ok(()) };
+        let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
+        let (mut marked, mut forgotten) = (None, None);
+        loop {
+            let most = self.marking.rows();
+            let (last, worked, commit) = self.write(|file, _| Ok(exchange::mark(file, marking, &lands, marked.as_ref(), most)?))?;
+            self.pace(|one| &mut one.marking, most as usize, worked, commit);
+            marked = last;
+            if marked.is_none() {
+                break;
+            }
+        }
+        while marking == Marking::NoSeries {
+            let most = self.taking.rows() as usize;
+            let (last, ..) = self.write(|file, _| Ok(outbox::forget_bases(file, forgotten.as_ref(), most)?))?;
+            forgotten = last;
+            if forgotten.is_none() {
+                break;
+            }
+        }
+        self.write(|file, _| {
+            let stands = exchange::Exchange { marking: None, ..exchange::read(file)? };
+            Ok(exchange::write(file, &stands)?)
+        })?;
+        Ok(())
     }
 
     /// Whether something waits that a further round may settle.

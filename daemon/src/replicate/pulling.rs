@@ -6,7 +6,7 @@ use whimbrel_shared::{change::Row, protocol::pull::PullRequest};
 
 use super::{ReplicateError, Replication};
 use crate::{
-    store::exchange::{self, Exchange},
+    store::exchange::{self, Exchange, Marking},
     sync::land::{Told, land, remove_untold},
 };
 
@@ -15,6 +15,7 @@ impl Replication<'_, '_> {
     /// Returns whether anything landed.
     pub(super) fn pull(&mut self) -> Result<bool, ReplicateError> {
         let before = self.done.landed;
+        self.mark()?;
         let mut stands = exchange::read(&self.file.connection)?;
         loop {
             let waits = crate::store::quarantine::any_undecided(&self.file.connection)?;
@@ -26,7 +27,11 @@ impl Replication<'_, '_> {
             self.note_time(head.now_ms, began)?;
             let last = !head.more;
             if stands.anew && stands.series.is_none() && stands.was != Some(head.series) {
-                self.write(|file, _| Ok(exchange::forget_versions(file)?))?;
+                self.write(|file, _| {
+                    let stands = Exchange { marking: Some(Marking::NoSeries), ..exchange::read(file)? };
+                    Ok(exchange::write(file, &stands)?)
+                })?;
+                self.mark()?;
             }
             let end = |stands: &mut Exchange, version: Option<u64>| {
                 stands.series = Some(head.series);
