@@ -36,7 +36,7 @@ use crate::{
     store::{
         conflict,
         exchange::{self, Marking},
-        journal, managed, outbox,
+        journal, known, managed, outbox,
     },
     sync::{
         boot::Boot,
@@ -197,7 +197,7 @@ struct Replication<'a, 'f> {
     shared: bool,
     /// How many notes are folded in one transaction.
     folding: Size,
-    /// How many rows are marked.
+    /// How many known rows are gone through.
     marking: Size,
     /// How many rows are taken for a push.
     taking: Size,
@@ -391,16 +391,8 @@ impl<'a, 'f> Replication<'a, 'f> {
     fn mark(&mut self) -> Result<(), ReplicateError> {
         let Some(marking) = exchange::read(&self.file.connection)?.marking else { return Ok(()) };
         let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
-        let (mut marked, mut forgotten) = (None, None);
-        loop {
-            let most = self.marking.rows();
-            let (last, worked, commit) = self.write(|file, _| Ok(exchange::mark(file, marking, &lands, marked.as_ref(), most)?))?;
-            self.pace(|one| &mut one.marking, most as usize, worked, commit);
-            marked = last;
-            if marked.is_none() {
-                break;
-            }
-        }
+        self.each_known(|file, after, most| known::mark(file, marking, &lands, after, most))?;
+        let mut forgotten = None;
         while marking == Marking::NoSeries {
             let most = self.taking.rows() as usize;
             let (last, ..) = self.write(|file, _| Ok(outbox::forget_bases(file, forgotten.as_ref(), most)?))?;
@@ -414,6 +406,36 @@ impl<'a, 'f> Replication<'a, 'f> {
             Ok(exchange::write(file, &stands)?)
         })?;
         Ok(())
+    }
+
+    /// Forgets the deletions that the server forgot.
+    fn forget_gone(&mut self, horizon: u64) -> Result<(), ReplicateError> {
+        if exchange::read(&self.file.connection)?.horizon >= horizon {
+            return Ok(());
+        }
+        self.each_known(|file, after, most| known::forget_gone(file, horizon, after, most))?;
+        self.write(|file, _| {
+            let stands = exchange::Exchange { horizon, ..exchange::read(file)? };
+            Ok(exchange::write(file, &stands)?)
+        })?;
+        Ok(())
+    }
+
+    /// Goes through all that is known of rows, in short transactions.
+    fn each_known(
+        &mut self,
+        each: impl Fn(&Connection, Option<&known::At>, u32) -> Result<Option<known::At>, crate::store::StoreError>,
+    ) -> Result<(), ReplicateError> {
+        let mut after = None;
+        loop {
+            let most = self.marking.rows();
+            let (last, worked, commit) = self.write(|file, _| Ok(each(file, after.as_ref(), most)?))?;
+            self.pace(|one| &mut one.marking, most as usize, worked, commit);
+            if last.is_none() {
+                return Ok(());
+            }
+            after = last;
+        }
     }
 
     /// Whether something waits that a further round may settle.

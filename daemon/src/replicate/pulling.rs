@@ -16,6 +16,7 @@ impl Replication<'_, '_> {
     pub(super) fn pull(&mut self) -> Result<bool, ReplicateError> {
         let before = self.done.landed;
         self.mark()?;
+        let (mut last, mut horizon);
         let mut stands = exchange::read(&self.file.connection)?;
         loop {
             let waits = crate::store::quarantine::any_undecided(&self.file.connection)?;
@@ -25,7 +26,7 @@ impl Replication<'_, '_> {
             let began = self.since_boot_ms();
             let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             self.note_time(head.now_ms, began)?;
-            let last = !head.more;
+            (last, horizon) = (!head.more, head.horizon);
             if stands.anew && stands.series.is_none() && stands.was != Some(head.series) {
                 self.write(|file, _| {
                     let stands = Exchange { marking: Some(Marking::NoSeries), ..exchange::read(file)? };
@@ -59,6 +60,7 @@ impl Replication<'_, '_> {
             self.after_snapshot(stands.was == stands.series)?;
         }
         self.walk()?;
+        self.forget_gone(horizon)?;
         Ok(self.done.landed > before)
     }
 

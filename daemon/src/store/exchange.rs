@@ -1,14 +1,10 @@
 //! Where a file stands with its space (`_whimbrel_exchange`), and the newest clocks that it knew when (`_whimbrel_clock`).
 //! Every function runs inside the caller's transaction.
 
-use rusqlite::{Connection, OptionalExtension, ToSql, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use whimbrel_shared::{hlc::Clock, protocol::push::Series};
 
-use super::{
-    StoreError, at,
-    journal::key_parameters,
-    key::{Key, KeyValue, MOST_KEY_COLUMNS},
-};
+use super::{StoreError, at};
 
 /// Clocks that are kept while old edits wait. Beyond it the oldest go: an edit from before then gets the clock of its own
 /// time, which may be earlier than one it saw, and never later than it should be.
@@ -33,6 +29,8 @@ pub struct Exchange {
     pub tell_again: bool,
     /// Whether everything is being told anew.
     pub anew: bool,
+    /// Deletions up to this version are forgotten here, as they are at the server.
+    pub horizon: u64,
     /// What has to be done to all that is known of rows before anything lands.
     pub marking: Option<Marking>,
     /// What versions counted in before that.
@@ -71,7 +69,7 @@ pub struct Walk {
 pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
     connection
         .prepare_cached(
-            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking
+            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon
              FROM main._whimbrel_exchange WHERE one = 1",
         )
         .and_then(|mut s| {
@@ -86,6 +84,7 @@ pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
                     acked: number(2)?,
                     pushes: number(3)?,
                     answered: number(12)?,
+                    horizon: number(14)?,
                     tell_again: row.get(4)?,
                     walk: since.zip(until).map(|(since, until)| Walk { since, until: until.cast_unsigned(), at }),
                     exchanged_ms: row.get(8)?,
@@ -110,8 +109,8 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO main._whimbrel_exchange
-             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking)
-             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )
         .and_then(|mut s| {
             s.execute(params![
@@ -129,6 +128,7 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
                 to.was.map(|s| s.to_string()),
                 number(to.answered),
                 Marking::ALL.iter().find(|(marking, _)| to.marking == Some(*marking)).map_or(0, |(_, number)| *number),
+                number(to.horizon),
             ])
         })
         .map(|_| ())
@@ -174,7 +174,7 @@ pub fn advance_clock(connection: &Connection, seq: i64, newest: Clock, oldest: O
         .map_err(at(doing))
 }
 
-/// The file is told everything anew: it begins at the beginning, once what is known is marked ([`mark`]). What the server had
+/// The file is told everything anew: it begins at the beginning, once what is known is marked ([`super::known::mark`]). What the server had
 /// stays known, and what is unsent stays as it is.
 pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let before = read(connection)?;
@@ -183,46 +183,6 @@ pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let marking = Some(Marking::Untold);
     write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, marking, was, ..Exchange::default() })?;
     connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at("beginning anew with the server"))
-}
-
-/// Marks up to `most` of the rows that are known, after a place; [`Marking::Untold`] only those of `tables`. May begin again
-/// at the beginning. Returns where it ended, if there may be more.
-pub fn mark(
-    connection: &Connection,
-    marking: Marking,
-    tables: &[u32],
-    after: Option<&(u32, Key)>,
-    most: u32,
-) -> Result<Option<(u32, Key)>, StoreError> {
-    const AFTER: &str = "(tab, k1, k2, k3, k4) > (?1, ?2, ?3, ?4, ?5)";
-    let doing = "marking what is known of rows";
-    // Before all tables: their ids begin with 1.
-    let beginning = (0, Key(vec![KeyValue::Integer(0)]));
-    let (table, key) = after.unwrap_or(&beginning);
-    let after = key_parameters(table, key);
-    let places = format!("SELECT tab, k1, k2, k3, k4 FROM main._whimbrel_row WHERE {AFTER} ORDER BY tab, k1, k2, k3, k4 LIMIT 1 OFFSET ?6");
-    let offset = most.saturating_sub(1);
-    let parameters: Vec<&dyn ToSql> = after.into_iter().chain([&offset as &dyn ToSql]).collect();
-    let last = connection
-        .prepare_cached(&places)
-        .and_then(|mut s| s.query_row(&parameters[..], |row| Ok((row.get::<_, u32>(0)?, Key::read(row, 1, MOST_KEY_COLUMNS)?))).optional())
-        .map_err(at(doing))?
-        .and_then(|(table, key)| Some((table, key?)));
-    let until = last.as_ref().map(|(table, key)| key_parameters(table, key));
-    let until_sql = if until.is_some() { "AND (tab, k1, k2, k3, k4) <= (?6, ?7, ?8, ?9, ?10)" } else { "" };
-    let set = match marking {
-        Marking::Untold => {
-            let tables = tables.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
-            format!("version = -version WHERE version > 0 AND tab IN ({tables})")
-        }
-        Marking::NoSeries => "version = 0 WHERE version <> 0".to_owned(),
-    };
-    let parameters: Vec<&dyn ToSql> = after.into_iter().chain(until.into_iter().flatten()).collect();
-    connection
-        .prepare_cached(&format!("UPDATE main._whimbrel_row SET {set} AND {AFTER} {until_sql}"))
-        .and_then(|mut s| s.execute(&parameters[..]))
-        .map_err(at(doing))?;
-    Ok(last)
 }
 
 #[cfg(test)]
@@ -264,6 +224,7 @@ mod tests {
             tell_again: true,
             anew: false,
             was: None,
+            horizon: 6,
             marking: Some(Marking::NoSeries),
             walk,
             exchanged_ms: Some(5),
@@ -283,38 +244,5 @@ mod tests {
             ..Exchange::default()
         };
         assert_eq!(read(&connection).unwrap(), anew);
-    }
-
-    #[test]
-    fn what_is_known_is_marked_some_at_a_time_and_nothing_else() {
-        let connection = Connection::open_in_memory().unwrap();
-        journal::make(&connection).unwrap();
-        let put = "INSERT INTO _whimbrel_row SELECT ?1, value, 'b', 0, 0, value + 1, x'01' FROM generate_series(0, 10)";
-        let put = put.replace("generate_series(0, 10)", "json_each('[0,1,2,3,4,5,6,7,8,9,10]')");
-        for table in [1, 2, 3] {
-            connection.execute(&put, [table]).unwrap();
-        }
-        let versions = || -> Vec<(u32, i64)> {
-            let mut query = connection.prepare("SELECT tab, version FROM _whimbrel_row ORDER BY tab, k1").unwrap();
-            query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
-        };
-        let all = |sign: &dyn Fn(u32) -> i64| (1..=3).flat_map(|t| (1..=11).map(move |v| (t, v))).map(|(t, v)| (t, v * sign(t))).collect::<Vec<_>>();
-        for (marking, wanted) in [(Marking::Untold, all(&|t| if t == 2 { 1 } else { -1 })), (Marking::NoSeries, all(&|_| 0))] {
-            let (mut after, mut parts) = (None, 0);
-            loop {
-                let before = versions();
-                after = mark(&connection, marking, &[1, 3], after.as_ref(), 4).unwrap();
-                let moved = before.iter().zip(versions()).filter(|(a, b)| **a != *b).count();
-                assert!(moved <= 4, "{moved} at once");
-                parts += 1;
-                if after.is_none() {
-                    break;
-                }
-            }
-            assert_eq!((versions(), parts), (wanted.clone(), 9));
-            // One that was cut off begins at the beginning.
-            mark(&connection, marking, &[1, 3], None, 100).unwrap();
-            assert_eq!(versions(), wanted);
-        }
     }
 }

@@ -135,7 +135,7 @@ impl Entry {
 /// First byte of what is written here, so that a later form is told apart.
 const FORM: u8 = 1;
 /// The same, of a row that the server deleted.
-const GONE: u8 = 2;
+pub(super) const GONE: u8 = 2;
 const DEEDS: [Deed; 3] = [Deed::Insert, Deed::Edit, Deed::Delete];
 
 fn number_of(deed: Deed) -> i64 {
