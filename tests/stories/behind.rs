@@ -14,6 +14,8 @@ use crate::{SOON, stage};
 
 /// Rows that both devices have when one of them goes away.
 const KNOWN: usize = 2_000;
+/// Edits that nobody has seen.
+const EDITS: usize = 10_000;
 
 /// Six versions: the table, a renamed column, a dropped one, a split one, a computed one, and the table in another shape.
 fn chain() -> Vec<Mig> {
@@ -123,14 +125,14 @@ impl Away {
                 1 => self.edit(app, &new, "last", &format!("Newer{n} Sr")),
                 2 if n % 50 == 2 => self.delete(app, &new),
                 2 | 3 => self.insert(app, format!("kept{n:05}"), Person::new(n, "III")),
-                // Every known row has another remainder of 10 each time around, so some are edited in several columns.
                 4 if n % 40 == 4 && self.rows.contains_key(&known) => self.delete(app, &known),
                 at if self.rows.contains_key(&known) => {
-                    let (column, value) = match at {
-                        4 | 5 => ("first", format!("Given{n}")),
-                        6 => ("last", format!("Family{n} Suffix{n}")),
-                        7 => ("zip", format!("unsent{n}")),
-                        8 => ("age", n.to_string()),
+                    // Each time around another column of the same row.
+                    let (column, value) = match (at + n / KNOWN) % 5 {
+                        0 => ("first", format!("Given{n}")),
+                        1 => ("last", format!("Family{n} Suffix{n}")),
+                        2 => ("zip", format!("unsent{n}")),
+                        3 => ("age", n.to_string()),
                         _ => ("last", format!("Married{n} Suffix{n}")),
                     };
                     self.edit(app, &known, column, &value);
@@ -185,16 +187,14 @@ fn comes_back(count: usize, carried: bool) {
     server.publish("notes", &chain());
     b.once_well();
     assert_eq!(one::<u32>(&other, "SELECT max(version) FROM _whimbrel_migration WHERE status = 'completed'"), 6);
-    // Others write too, where it does not.
+    // Others write too, in a column that it leaves alone, of rows that it does not delete.
     let others = "UPDATE person SET note = 'of b' WHERE id LIKE 'known%3'";
     open(&other).execute_batch(others).unwrap();
     b.once_well();
     away.edits(&app, count);
     app.execute_batch("INSERT INTO visit SELECT 'v' || id, id, 1 FROM person WHERE id LIKE 'new%'").unwrap();
-    for (id, person) in away.rows.iter_mut().filter(|(id, _)| id.starts_with("known") && id.ends_with('3')) {
+    for (_, person) in away.rows.iter_mut().filter(|(id, _)| id.starts_with("known") && id.ends_with('3')) {
         person.note = Some("of b".to_owned());
-        // It is one row at the server: somebody edited it who does not know that it is gone elsewhere.
-        assert!(id.len() == 10);
     }
     drop(app);
 
@@ -250,10 +250,10 @@ fn comes_back(count: usize, carried: bool) {
 
 #[test]
 fn a_device_five_versions_behind_brings_ten_thousand_edits_through_its_migrations_and_loses_none() {
-    comes_back(10_000, true);
+    comes_back(EDITS, true);
 }
 
 #[test]
 fn a_device_five_versions_behind_sends_ten_thousand_edits_as_it_knows_them_and_loses_none() {
-    comes_back(10_000, false);
+    comes_back(EDITS, false);
 }
