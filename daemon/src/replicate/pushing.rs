@@ -1,6 +1,6 @@
 //! What waits goes up, push by push; each answer is settled before the next.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use whimbrel_shared::{
     ids::PushId,
@@ -80,7 +80,7 @@ impl Replication<'_, '_> {
         let (ambient, boot) = (self.means.ambient, self.means.boot);
         let mut room = Room::default();
         let (mut changes, mut was, mut since) = (Vec::new(), Vec::new(), None);
-        let (mut at, mut more) = (after.cloned(), true);
+        let (mut at, mut more, mut there) = (after.cloned(), true, HashSet::new());
         while more {
             let most = self.taking.rows() as usize;
             let mut left = room;
@@ -88,7 +88,7 @@ impl Replication<'_, '_> {
                 left = room;
                 fold(file, &boot(), Origin::App, ambient.now_ms(), None)?;
                 let mut clocks = Clocks::open(file, &boot())?;
-                let taken = take(file, tables, &mut clocks, at.as_ref(), most, &mut left, ambient.now_ms())?;
+                let taken = take(file, tables, &mut clocks, at.as_ref(), &there, most, &mut left, ambient.now_ms())?;
                 Ok((data_version(file)?, taken))
             })?;
             let (data_version, taken) = taken;
@@ -96,8 +96,9 @@ impl Replication<'_, '_> {
             room = left;
             self.pace(|one| &mut one.taking, taken.changes.len(), worked, commit);
             let full = taken.more && taken.last.is_none();
-            changes.extend(taken.changes);
+            there.extend(taken.was.iter().zip(&taken.changes).map(|(was, change)| (change.table, was.key.clone())));
             was.extend(taken.was);
+            changes.extend(taken.changes);
             at = taken.last.or(at);
             more = taken.more;
             // A row did not fit any more, or fewer came than were asked for and more wait.

@@ -1,6 +1,8 @@
 //! What waits in the outbox, as the changes of a push: values as they are in the rows now, bases as they were, and clocks
 //! that are fixed from here on.
 
+use std::collections::HashSet;
+
 use rusqlite::Connection;
 use whimbrel_shared::{
     change::{Cell, Change, Edit, MAX_PAGE_BYTES, MAX_PAGE_CELLS, MAX_PAGE_ROWS},
@@ -87,12 +89,14 @@ pub struct Taken {
 
 /// Takes up to `most` rows that wait after a place into a push, inside the caller's write transaction and after a fold in the
 /// same one: each edit has its clock now, in the outbox too. Rows that wait for a decision are passed over; one that cannot
-/// be sent at all becomes an open conflict. With an error the transaction is to be rolled back.
+/// be sent at all becomes an open conflict. It ends before a row that is in the push already (`there`) and was edited since: a
+/// push has one answer for a row. With an error the transaction is to be rolled back.
 pub fn take(
     connection: &Connection,
     tables: &Tables,
     clocks: &mut Clocks,
     after: Option<&Place>,
+    there: &HashSet<(u32, Key)>,
     most: usize,
     room: &mut Room,
     now_ms: i64,
@@ -108,6 +112,10 @@ pub fn take(
         now_ms,
     };
     for (place, mut entry) in pending {
+        if !there.is_empty() && there.contains(&(place.table, place.key.clone())) {
+            taken.more = true;
+            break;
+        }
         let Some(shape) = tables.get(place.table).and_then(|t| t.sends()) else {
             taken.last = Some(place);
             continue;

@@ -1,6 +1,6 @@
 //! `POST /api/sync/push`, `GET /api/sync/pull`, `GET /api/sync/sums`, `GET /api/conflicts`, `PUT /api/clients/{id}/space`.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use axum::{
     body::Body,
@@ -149,6 +149,11 @@ impl Form {
                 PushRequest { head, changes }
             }
         };
+        // Its answer would be one for both.
+        let mut rows = HashSet::with_capacity(request.changes.len());
+        if let Some(twice) = request.changes.iter().find(|change| !rows.insert((change.table, &change.key))) {
+            return Err(ApiError::BadInput(format!("the push names the row {:?} of table {} twice: send it once", twice.key, twice.table)));
+        }
         match request.changes.len() {
             0 => Err(ApiError::BadInput("a push has at least one change".to_owned())),
             1..=MAX_PAGE_ROWS => Ok(request),
