@@ -171,6 +171,7 @@ async fn what_is_wrong_with_a_push_or_a_pull_is_told_with_a_remedy() {
     stage.post("/api/sync/push", "", push(one.clone())).await.problem(401, "no-device-token");
     stage.post("/api/sync/push", &token, push(json!([]))).await.problem(400, "bad-input");
     stage.post("/api/sync/push", &token, push(json!([{ "table": 1 }]))).await.problem(400, "bad-body");
+    stage.post("/api/sync/push", &token, push(json!([one[0], one[0]]))).await.problem(400, "bad-input");
     let who = format!("Authorization: Bearer {token}\r\n");
     stage.ask("POST", "/api/sync/push", &format!("{who}Content-Type: text/csv\r\n"), b"1,2").await.problem(415, "unknown-form");
     let packed_form = format!("{who}Content-Type: {}\r\n", packed::CONTENT_TYPE);
