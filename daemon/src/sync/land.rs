@@ -324,7 +324,8 @@ impl<'c, 't> Lander<'c, 't> {
         };
         let global = table.rules.keys == Some(Keys::Global);
         if recorded.is_none()
-            && let Some(entry) = entry.as_ref().filter(|e| !global || e.deed == Deed::Delete)
+            // An edit of a row of which nothing is recorded yet: the server took the row, and tells it now.
+            && let Some(entry) = entry.as_ref().filter(|e| e.deed == Deed::Delete || e.deed == Deed::Insert && !global)
         {
             if let Some(values) = self.original(shape, row, key, entry)? {
                 let mut same = Recorded { version: row.version, ..Recorded::default() };
