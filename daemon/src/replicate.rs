@@ -291,8 +291,15 @@ impl<'a, 'f> Replication<'a, 'f> {
         let (version, at) = (self.at.version, self.at);
         let stands = exchange::read(&self.file.connection)?;
         if stands.version != version {
+            // The server told the version before nothing of a table with a later `min_schema`, and the cursor passed what was done
+            // to its rows, deletions too: no walk tells those.
+            let (before, lands) = ((at.synced_at)(stands.version), self.lands());
+            let withheld = at.synced.0.values().any(|t| stands.version < t.min_schema && before.contains(&t.table));
             self.write(|file, _| {
                 names::write(file, at.map, at.synced)?;
+                if exchange::read(file)?.cursor > 0 && withheld {
+                    exchange::begin_anew(file, &lands)?;
+                }
                 let mut stands = exchange::read(file)?;
                 if stands.cursor > 0 && stands.version > 0 {
                     // One that was under way told some of what the version before it did not know; this one tells it all.
@@ -312,6 +319,11 @@ impl<'a, 'f> Replication<'a, 'f> {
             self.note_time(head.now_ms, asked)?;
         }
         Ok(())
+    }
+
+    /// The tables in which rows land.
+    fn lands(&self) -> Vec<u32> {
+        self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect()
     }
 
     /// The server said `server_ms` somewhere between `asked` and now, in milliseconds since the machine started.
@@ -346,7 +358,7 @@ impl<'a, 'f> Replication<'a, 'f> {
                 tracing::warn!(client_id = %self.at.client_id, "everything is told anew: {error}");
                 let went_back = error.problem() == Some(FILE_WENT_BACK);
                 let epoch = self.epoch + u32::from(went_back);
-                let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
+                let lands = self.lands();
                 self.write(|file, _| {
                     exchange::begin_anew(file, &lands)?;
                     if went_back {
