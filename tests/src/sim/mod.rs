@@ -1,6 +1,6 @@
 //! A deterministic simulator of the exchange of rows: two to five real files, the server's own endpoints over its own
 //! store, applications that write, a network that loses, doubles, delays and cuts, processes that die between two
-//! transactions, clocks that are off and jump, files that go back. One number decides all of it: the same seed gives the same
+//! transactions, clocks that are off and jump, files that go back, and a chain of migrations that is published and run in between. One number decides all of it: the same seed gives the same
 //! requests, answers and rows.
 //!
 //! What has to be true is checked where it can be ([`ledger`], [`check`]): every value that an application wrote is
@@ -9,7 +9,9 @@
 pub mod app;
 pub mod check;
 pub mod ledger;
+pub mod migrate;
 pub mod net;
+pub mod schema;
 pub mod stage;
 pub mod world;
 

@@ -1,8 +1,11 @@
 //! What is between a file's daemon and the server: a network that loses, doubles, delays and cuts, and that sees everything.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -15,7 +18,10 @@ use whimbrel_shared::{
     protocol::push::{PushHead, PushRequest, PushResponse},
 };
 
-use super::{app::App, ledger::Ledger};
+use super::{
+    app::{App, Place},
+    ledger::Ledger,
+};
 
 /// Where the server is said to be.
 pub const URL: &str = "http://simulated";
@@ -52,6 +58,18 @@ pub struct Side {
     pub boot: (u32, i64),
     /// Requests that are under way and will arrive later.
     pub late: Vec<HttpRequest>,
+}
+
+impl Side {
+    /// The version that the file is at.
+    pub fn version(&self) -> u32 {
+        self.app.as_ref().expect("it is open").version
+    }
+
+    /// Every token that is in the file, where it is.
+    pub fn places(&self) -> BTreeSet<Place> {
+        self.app.as_ref().expect("it is open").places()
+    }
 }
 
 /// What everything in a seed shares.
@@ -262,6 +280,19 @@ pub fn get(path: String, token: &str, accept: &str) -> HttpRequest {
         url: format!("{URL}{path}"),
         headers: vec![("accept", accept.to_owned()), ("authorization", format!("Bearer {token}"))],
         body: Bytes::new(),
+        max_bytes: u64::MAX,
+        progress_timeout: std::time::Duration::from_secs(1),
+    }
+}
+
+/// A request of a publisher.
+pub fn post(path: &str, key: &str, body: Bytes) -> HttpRequest {
+    let headers = vec![("content-type", "application/json".to_owned()), ("x-api-key", key.to_owned())];
+    HttpRequest {
+        method: "POST",
+        url: format!("{URL}{path}"),
+        headers,
+        body,
         max_bytes: u64::MAX,
         progress_timeout: std::time::Duration::from_secs(1),
     }

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fastrand::Rng;
@@ -20,28 +20,31 @@ use whimbrel::{
         connection::{Managed, Missing},
         error::ApplyError,
         halt::Halt,
+        recover,
     },
     replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::managed,
-    sync::boot::Boot,
     transport::server::{Credential, Server as Door},
 };
 use whimbrel_server::{
     endpoints::Endpoints,
     store::{Store, rows::Forget, sqlite::SqliteStore},
 };
-use whimbrel_shared::{columns::ColumnMap, ids::ClientId, row_schema::RowSchema};
+use whimbrel_shared::ids::ClientId;
 
 use super::{
     Outcome,
     app::App,
     check,
     ledger::Ledger,
-    net::{Faults, Net, Shared, Side, URL, lock},
+    migrate,
+    net::{self, Faults, Net, Shared, Side, URL, lock},
+    schema::NEWEST,
     stage::{self, MOST_FILES, Stage},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a file is waited for. Nobody holds one for longer than a moment.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// When every seed begins, in milliseconds since 1970.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
@@ -49,6 +52,17 @@ const HOUR_MS: i64 = 3_600_000;
 const BETWEEN: u32 = 12;
 /// Exchanges within exchanges.
 const DEEP: u32 = 2;
+
+const AGES: Duration = Duration::from_secs(1_000_000);
+
+/// What an exchange is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Both ways, to the end.
+    Exchange,
+    /// Only what waits to be sent, before a migration.
+    Drain,
+}
 
 /// One file and its daemon.
 pub struct File {
@@ -60,7 +74,8 @@ pub struct File {
     pub token: String,
     door: Door,
     ambient: Ambient,
-    busy: Cell<bool>,
+    /// Whether its daemon is at work on it.
+    pub busy: Cell<bool>,
     copies: RefCell<Vec<Vec<u8>>>,
     recursive: bool,
 }
@@ -73,9 +88,8 @@ pub struct World {
     pub files: Vec<File>,
     /// What seeds are played on.
     pub stage: &'static Stage,
-    /// Ids and names.
-    pub map: ColumnMap,
-    rows: RowSchema,
+    /// The newest version that is published.
+    pub published: Cell<u32>,
     counts: RefCell<BTreeMap<&'static str, u64>>,
     rows_in_a_bite: u32,
     folder: TempDir,
@@ -92,8 +106,6 @@ impl World {
         let store = SqliteStore::open(&folder.path().join("server.db")).expect("the store opens");
         let clock = Arc::clone(&now_ms);
         let endpoints = Endpoints::new(Box::new(store), move || clock.load(Relaxed));
-        let rows = stage.rows();
-        let map = rows.map().expect("ids");
         // Some seeds are calm, some are wild.
         let mut much = |most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
         let faults = Faults {
@@ -116,6 +128,7 @@ impl World {
             let boot = (1, BEGIN_MS - rng.i64(0..HOUR_MS));
             sides.push(Mutex::new(Side { app: Some(app), skew_ms, boot, late: Vec::new() }));
         }
+        let published = rng.u32(1..=NEWEST);
         let rows_in_a_bite = [1, 2, 3, 7, 1_000][rng.usize(0..5)];
         let shared = Arc::new(Shared {
             rng: Mutex::new(rng),
@@ -124,7 +137,7 @@ impl World {
             faults,
             between: AtomicU32::new(0),
             endpoints,
-            ledger: Mutex::new(Ledger::new(rows.synced().clone())),
+            ledger: Mutex::new(Ledger::new(stage.newest().rows.synced().clone(), &stage.at(1).map)),
             wire: Mutex::new(Sha256::new()),
             sides,
             token: Mutex::new(0),
@@ -134,7 +147,8 @@ impl World {
         let file = |n: usize| {
             let member = &stage.members[n];
             let (clock, dice) = (Arc::clone(&shared), Arc::clone(&shared));
-            let ambient = Ambient::new(move || clock.wall_ms(n), move || lock(&dice.rng).u128(..));
+            let booted = Arc::clone(&shared);
+            let ambient = Ambient::new(move || clock.wall_ms(n), move || lock(&dice.rng).u128(..)).on_boot(move |_| migrate::boot(&booted, n));
             let net = Arc::new(Net { shared: Arc::clone(&shared), file: n });
             File {
                 path: folder.path().join(format!("f{n}.db")),
@@ -148,7 +162,21 @@ impl World {
             }
         };
         let files = (0..files).map(file).collect();
-        Self { shared, files, stage, map, rows, counts: RefCell::default(), rows_in_a_bite, folder }
+        let world = Self { shared, files, stage, published: Cell::new(1), counts: RefCell::default(), rows_in_a_bite, folder };
+        world.publish_up_to(published);
+        world
+    }
+
+    /// Publishes versions up to this one.
+    pub fn publish_up_to(&self, version: u32) {
+        if version <= self.published.get() {
+            return;
+        }
+        let request = net::post("/api/migrations", &self.stage.key, self.stage.at(version).publish.clone());
+        let answer = self.stage.runtime.block_on(self.shared.deliver(&request));
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        let before = self.published.replace(version);
+        lock(&self.shared.ledger).published((before, version), &self.stage.at(version).map);
     }
 
     /// Plays it to its end.
@@ -163,7 +191,7 @@ impl World {
     fn played(&self) -> Result<Outcome, String> {
         let steps = 10 + self.shared.roll(50);
         for _ in 0..steps {
-            self.step();
+            self.step()?;
             self.sound()?;
         }
         self.shared.rough.store(false, Relaxed);
@@ -184,26 +212,29 @@ impl World {
         *self.counts.borrow_mut().entry(what).or_default() += 1;
     }
 
-    fn step(&self) {
+    fn step(&self) -> Result<(), String> {
         let shared = &self.shared;
         let file = shared.roll(self.files.len() as u32) as usize;
         shared.pass(3_000);
         shared.between.store(BETWEEN, Relaxed);
         match shared.roll(1_000) {
-            0..520 => shared.write(file),
-            520..880 => {
+            0..480 => shared.write(file),
+            480..780 => {
                 let _ = self.exchange(file, 0);
             }
-            880..920 => {
+            780..820 if self.published.get() < NEWEST => self.publish(),
+            780..880 => self.migrate(file, 1 + shared.roll(self.published.get()))?,
+            880..910 => {
                 let ms = i64::from(shared.roll(48)) * HOUR_MS;
                 shared.now_ms.fetch_add(ms, Relaxed);
             }
-            920..935 => self.jump(file),
-            935..950 => self.boot(file),
-            950..970 => self.copy(file),
-            970..985 => self.restore(file),
+            910..925 => self.jump(file),
+            925..940 => self.boot(file),
+            940..965 => self.copy(file),
+            965..985 => self.restore(file),
             _ => self.forget(),
         }
+        Ok(())
     }
 
     /// Somebody sets the clock.
@@ -275,35 +306,37 @@ impl World {
     pub fn exchange(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
         self.files[file].busy.set(true);
         self.shared.tell(|| format!("f{file} exchanges{}", if depth > 0 { " meanwhile" } else { "" }));
-        let done = self.exchanged(file, depth);
+        let done = self.exchanged(file, depth, Purpose::Exchange);
         self.shared.tell(|| format!("f{file} ends: {done:?}"));
         self.count(if done.is_ok() { "exchanges" } else { "exchanges cut short" });
         self.files[file].busy.set(false);
         done
     }
 
-    fn exchanged(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
+    /// The same, for a purpose.
+    pub fn exchanged(&self, file: usize, depth: u32, purpose: Purpose) -> Result<Replicated, ReplicateError> {
         let shared = &self.shared;
         let one = &self.files[file];
         let mut open = Managed::open(&one.path, Missing::Refuse, PATIENCE, Halt::default()).expect("the file opens");
-        let epoch = managed::identity(&open.connection).expect("an identity").epoch;
+        let identity = managed::identity(&open.connection).expect("an identity");
+        // A migration in which the process died.
+        recover::recover(&mut open, &identity, &self.stage.chain, &one.ambient, migrate::POLICY, false).expect("what died is taken up");
+        let epoch = identity.epoch;
+        let version = lock(&shared.sides[file]).version();
+        let known = self.stage.at(version);
         let synced_at = |version: u32| -> BTreeSet<u32> {
             self.stage.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
         let at = At {
             client_id: one.client_id,
             epoch,
-            version: 1,
-            map: &self.map,
-            synced: self.rows.synced(),
+            version,
+            map: &known.map,
+            synced: known.rows.synced(),
             synced_at: &synced_at,
-            holds: &|_| Ok(true),
+            holds: &|file| Ok(managed::intent(file)?.is_none()),
         };
-        let boot = || {
-            let (number, began) = lock(&shared.sides[file]).boot;
-            let skew_ms = lock(&shared.sides[file]).skew_ms;
-            Boot { id: format!("f{file} boot {number}"), began_ms: began + skew_ms }
-        };
+        let boot = || migrate::boot(shared, file);
         let between = || {
             shared.pass(20);
             if shared.goes_wrong(shared.faults.killed) {
@@ -324,6 +357,10 @@ impl World {
         let pace = Pace::Given { rows: self.rows_in_a_bite, between: &between };
         let handle = self.stage.runtime.handle();
         let means = Means { server: &one.door, handle, ambient: &one.ambient, boot: &boot, stop: tokio::sync::watch::channel(false).1, pace };
-        replicate::replicate(&mut open, &at, &means)
+        match purpose {
+            Purpose::Exchange => replicate::replicate(&mut open, &at, &means),
+            // Nothing in a simulation may depend on how long it takes.
+            Purpose::Drain => replicate::drain(&mut open, &at, &means, Instant::now() + AGES).map(|_| Replicated::default()),
+        }
     }
 }
