@@ -1,6 +1,6 @@
 //! What has to be true: of every exchange as far as that is cheap, and in the end of everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
 use rusqlite::{Connection, types::ValueRef};
 use sha2::{Digest as _, Sha256};
@@ -22,6 +22,8 @@ use super::{
 
 /// Rounds in which everybody has to come to rest, and persons to decide what only they can.
 const ROUNDS: usize = 40;
+/// A copy of a file sends the new rows that it shares with its original after so long.
+const ORIGINAL_MS: i64 = 31 * 24 * 3_600_000;
 
 /// Everybody exchanges until nobody has anything more to say; what waits for a person is decided.
 pub fn quiet(world: &World) -> Result<(), String> {
@@ -51,7 +53,12 @@ pub fn quiet(world: &World) -> Result<(), String> {
             }
         }
         if moved == 0 && !decide(world)? {
-            return Ok(());
+            if !world.cloned.replace(false) {
+                return Ok(());
+            }
+            // Copies have waited long enough for their originals.
+            keep(world);
+            world.shared.now_ms.fetch_add(ORIGINAL_MS, Relaxed);
         }
     }
     Err(format!("it does not come to rest in {ROUNDS} rounds; the last error was {last:?}; {}", waiting(world)))
@@ -122,7 +129,9 @@ fn decide(world: &World) -> Result<bool, String> {
         });
         // A row that waits for its parent waits for somebody else to decide.
         orphans.extend(quarantine.iter().filter(|row| row[3] == "'parent_missing'").map(|row| (file, row.clone())));
-        let quarantine = quarantine.into_iter().filter(|row| row[3] != "'parent_missing'");
+        // The next push asks whose it is.
+        any |= quarantine.iter().any(|row| row[3] == "'undecided'");
+        let quarantine = quarantine.into_iter().filter(|row| !["'parent_missing'", "'undecided'"].contains(&row[3].as_str()));
         let first = open.into_iter().map(|row| (row, true)).chain(quarantine.map(|row| (row, false))).next();
         let Some((row, is_conflict)) = first else { continue };
         let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
@@ -176,22 +185,27 @@ fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<Str
     Ok(value.map_or_else(|| "NULL".to_owned(), literal))
 }
 
-/// Takes down every token that is in a conflict, in quarantine or in an archive now.
-pub fn keep(world: &World) {
+/// Takes down every token that is in a conflict or in the archive of one file now.
+pub fn keep_of(world: &World, file: usize) {
     let mut kept = Vec::new();
-    for file in 0..world.files.len() {
-        with_app(world, file, |connection| {
-            for detail in column(connection, "SELECT detail FROM _whimbrel_conflict") {
-                let detail: Detail = serde_json::from_str(&detail).expect("a detail");
-                kept.extend(detail.columns.iter().flat_map(|c| [c.arrived.as_ref(), c.there.as_ref()]).flatten().filter_map(token_of));
-            }
-            let mut archive = connection.prepare("SELECT value FROM _whimbrel_archive").expect("it compiles");
-            let mut rows = archive.query([]).expect("it runs");
-            while let Some(row) = rows.next().expect("it is read") {
-                kept.extend(token(row.get_ref(0).expect("a value")));
-            }
-        });
-    }
+    with_app(world, file, |connection| {
+        for detail in column(connection, "SELECT detail FROM _whimbrel_conflict") {
+            let detail: Detail = serde_json::from_str(&detail).expect("a detail");
+            kept.extend(detail.columns.iter().flat_map(|c| [c.arrived.as_ref(), c.there.as_ref()]).flatten().filter_map(token_of));
+        }
+        let mut archive = connection.prepare_cached("SELECT value FROM _whimbrel_archive").expect("it compiles");
+        let mut rows = archive.query([]).expect("it runs");
+        while let Some(row) = rows.next().expect("it is read") {
+            kept.extend(token(row.get_ref(0).expect("a value")));
+        }
+    });
+    lock(&world.shared.ledger).kept.extend(kept);
+}
+
+/// Takes down every token that is in a conflict or an archive anywhere now.
+pub fn keep(world: &World) {
+    (0..world.files.len()).for_each(|file| keep_of(world, file));
+    let mut kept = Vec::new();
     let server = Connection::open(world.server()).expect("the store opens");
     for detail in column(&server, "SELECT detail FROM kept_change") {
         let kept_there: Kept = serde_json::from_str(&detail).expect("a detail");
@@ -282,7 +296,7 @@ fn sums(world: &World) -> BTreeMap<u32, TableSums> {
 
 fn ask_sums(world: &World) -> Result<SumsResponse, String> {
     let file = &world.files[0];
-    let request = net::get(format!("/api/sync/sums?client_id={}&schema={NEWEST}", file.client_id), &file.token, "application/json");
+    let request = net::get(format!("/api/sync/sums?client_id={}&schema={NEWEST}", file.client_id.get()), &file.token, "application/json");
     let answer = world.stage.runtime.block_on(world.shared.deliver(&request));
     serde_json::from_slice(&answer.body).map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&answer.body)))
 }

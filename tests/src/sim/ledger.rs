@@ -38,6 +38,14 @@ struct Held {
     origin: Writer,
 }
 
+/// What the server had at some moment.
+#[derive(Clone, Debug)]
+pub struct Then {
+    rows: BTreeMap<(u32, Vec<Value>), Held>,
+    answered: HashSet<String>,
+    taken: BTreeSet<u32>,
+}
+
 /// The accounts.
 #[derive(Debug)]
 pub struct Ledger {
@@ -104,6 +112,17 @@ impl Ledger {
                 held.cells.extend(parts.iter().map(|id| (*id, whole.clone())));
             }
         }
+    }
+
+    /// What the server has now.
+    pub fn then(&self) -> Then {
+        Then { rows: self.rows.clone(), answered: self.answered.clone(), taken: self.taken.clone() }
+    }
+
+    /// The server has again what it had: what it took since is given up, as far as no file brings it back.
+    pub fn went_back(&mut self, to: Then) {
+        self.given_up.extend(self.taken.difference(&to.taken));
+        (self.rows, self.answered, self.taken) = (to.rows, to.answered, to.taken);
     }
 
     fn place(&self, change: &Change) -> (u32, Vec<Value>) {

@@ -74,7 +74,6 @@ impl World {
     pub fn publish(&self) {
         let version = self.published.get() + 1;
         self.count("published");
-        check::keep(self);
         self.publish_up_to(version);
         self.shared.tell(|| format!("version {version} is published"));
     }
@@ -97,7 +96,7 @@ impl World {
     fn migrated(&self, file: usize, (from, to): (u32, u32)) -> Result<(), String> {
         let (shared, stage) = (&self.shared, self.stage);
         shared.tell(|| format!("f{file} migrates from {from} to {to}"));
-        check::keep(self);
+        check::keep_of(self, file);
         let before = RefCell::new((from, lock(&shared.sides[file]).places()));
         let ambient = mortal(shared, file);
         let load = |version: u32, _: u32| {
@@ -147,7 +146,7 @@ impl World {
         };
         if now > *from {
             self.shared.tell(|| format!("f{file} is at {now}"));
-            check::keep(self);
+            check::keep_of(self, file);
         }
         let mut ledger = lock(&self.shared.ledger);
         let wanted = carried(before, (*from, now));

@@ -7,6 +7,7 @@
 //! accounted for, and in the end everybody has the same.
 
 pub mod app;
+pub mod backup;
 pub mod check;
 pub mod ledger;
 pub mod migrate;

@@ -85,7 +85,7 @@ pub struct Shared {
     /// How often something may still come in between in this step: an exchange in which somebody writes every time never ends.
     pub between: AtomicU32,
     /// The server.
-    pub endpoints: Endpoints,
+    pub endpoints: Mutex<Endpoints>,
     /// The accounts.
     pub ledger: Mutex<Ledger>,
     /// Hash of everything that was sent.
@@ -166,7 +166,8 @@ impl Shared {
     pub async fn deliver(&self, request: &HttpRequest) -> Answer {
         let path = request.url.strip_prefix(URL).unwrap_or(&request.url);
         let headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.endpoints.answer(request.method, path, &headers, request.body.clone()).await;
+        let endpoints = lock(&self.endpoints).clone();
+        let answer = endpoints.answer(request.method, path, &headers, request.body.clone()).await;
         {
             let mut wire = lock(&self.wire);
             wire.update(path);
@@ -285,9 +286,9 @@ pub fn get(path: String, token: &str, accept: &str) -> HttpRequest {
     }
 }
 
-/// A request of a publisher.
-pub fn post(path: &str, key: &str, body: Bytes) -> HttpRequest {
-    let headers = vec![("content-type", "application/json".to_owned()), ("x-api-key", key.to_owned())];
+/// A request with a body, of who proves itself by a header.
+pub fn post(path: &str, proof: (&'static str, String), body: Bytes) -> HttpRequest {
+    let headers = vec![("content-type", "application/json".to_owned()), proof];
     HttpRequest {
         method: "POST",
         url: format!("{URL}{path}"),

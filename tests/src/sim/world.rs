@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
@@ -35,6 +35,7 @@ use whimbrel_shared::ids::ClientId;
 use super::{
     Outcome,
     app::App,
+    backup::Backup,
     check,
     ledger::Ledger,
     migrate,
@@ -51,7 +52,7 @@ const HOUR_MS: i64 = 3_600_000;
 /// What comes in between in one step, at most.
 const BETWEEN: u32 = 12;
 /// Exchanges within exchanges.
-const DEEP: u32 = 2;
+pub const DEEP: u32 = 2;
 
 const AGES: Duration = Duration::from_secs(1_000_000);
 
@@ -69,15 +70,24 @@ pub struct File {
     /// Where it is.
     pub path: PathBuf,
     /// Who it is.
-    pub client_id: ClientId,
+    pub client_id: Cell<ClientId>,
     /// What its device proves itself with.
     pub token: String,
     door: Door,
     ambient: Ambient,
     /// Whether its daemon is at work on it.
     pub busy: Cell<bool>,
-    copies: RefCell<Vec<Vec<u8>>>,
-    recursive: bool,
+    /// What it was at some moments.
+    pub copies: RefCell<Vec<Vec<u8>>>,
+    /// Whether its application has triggers fire triggers.
+    pub recursive: bool,
+}
+
+/// The endpoints over a store.
+pub fn serve(store: &Path, now_ms: &Arc<AtomicI64>) -> Endpoints {
+    let clock = Arc::clone(now_ms);
+    let store = SqliteStore::open(store).expect("the store opens");
+    Endpoints::new(Box::new(store), move || clock.load(Relaxed))
 }
 
 /// A seed's world.
@@ -91,8 +101,15 @@ pub struct World {
     /// The newest version that is published.
     pub published: Cell<u32>,
     counts: RefCell<BTreeMap<&'static str, u64>>,
+    /// What the server was at some moments.
+    pub backups: RefCell<Vec<Backup>>,
+    /// Whether a file is another's copy.
+    pub cloned: Cell<bool>,
     rows_in_a_bite: u32,
-    folder: TempDir,
+    /// How often the server's store was replaced.
+    pub stores: Cell<u32>,
+    /// Where everything is.
+    pub folder: TempDir,
 }
 
 impl World {
@@ -103,9 +120,7 @@ impl World {
         let files = rng.usize(2..=MOST_FILES);
         stage.copy(files, folder.path());
         let now_ms = Arc::new(AtomicI64::new(BEGIN_MS));
-        let store = SqliteStore::open(&folder.path().join("server.db")).expect("the store opens");
-        let clock = Arc::clone(&now_ms);
-        let endpoints = Endpoints::new(Box::new(store), move || clock.load(Relaxed));
+        let endpoints = serve(&folder.path().join("server.db"), &now_ms);
         // Some seeds are calm, some are wild.
         let mut much = |most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
         let faults = Faults {
@@ -136,7 +151,7 @@ impl World {
             rough: AtomicBool::new(true),
             faults,
             between: AtomicU32::new(0),
-            endpoints,
+            endpoints: Mutex::new(endpoints),
             ledger: Mutex::new(Ledger::new(stage.newest().rows.synced().clone(), &stage.at(1).map)),
             wire: Mutex::new(Sha256::new()),
             sides,
@@ -152,7 +167,7 @@ impl World {
             let net = Arc::new(Net { shared: Arc::clone(&shared), file: n });
             File {
                 path: folder.path().join(format!("f{n}.db")),
-                client_id: member.client_id,
+                client_id: Cell::new(member.client_id),
                 token: member.token.clone(),
                 door: Door::new(net, URL.to_owned(), Credential::Device(member.token.clone()), ambient.clone()),
                 ambient,
@@ -162,7 +177,18 @@ impl World {
             }
         };
         let files = (0..files).map(file).collect();
-        let world = Self { shared, files, stage, published: Cell::new(1), counts: RefCell::default(), rows_in_a_bite, folder };
+        let world = Self {
+            shared,
+            files,
+            stage,
+            published: Cell::new(1),
+            counts: RefCell::default(),
+            backups: RefCell::default(),
+            cloned: Cell::new(false),
+            rows_in_a_bite,
+            stores: Cell::new(0),
+            folder,
+        };
         world.publish_up_to(published);
         world
     }
@@ -172,7 +198,7 @@ impl World {
         if version <= self.published.get() {
             return;
         }
-        let request = net::post("/api/migrations", &self.stage.key, self.stage.at(version).publish.clone());
+        let request = net::post("/api/migrations", ("x-api-key", self.stage.key.clone()), self.stage.at(version).publish.clone());
         let answer = self.stage.runtime.block_on(self.shared.deliver(&request));
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
         let before = self.published.replace(version);
@@ -228,10 +254,13 @@ impl World {
                 let ms = i64::from(shared.roll(48)) * HOUR_MS;
                 shared.now_ms.fetch_add(ms, Relaxed);
             }
-            910..925 => self.jump(file),
-            925..940 => self.boot(file),
-            940..965 => self.copy(file),
-            965..985 => self.restore(file),
+            910..922 => self.jump(file),
+            922..934 => self.boot(file),
+            934..954 => self.copy(file),
+            954..970 => self.restore(file),
+            970..975 => self.clone_to(file)?,
+            975..985 => self.back_up_server(),
+            985..993 => self.restore_server(),
             _ => self.forget(),
         }
         Ok(())
@@ -252,41 +281,6 @@ impl World {
         side.boot = (side.boot.0 + 1, now_ms);
     }
 
-    fn copy(&self, file: usize) {
-        self.shared.tell(|| format!("f{file} copied"));
-        let side = lock(&self.shared.sides[file]);
-        let app = side.app.as_ref().expect("it is open");
-        app.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else has it open");
-        self.files[file].copies.borrow_mut().push(std::fs::read(&self.files[file].path).expect("the file is read"));
-    }
-
-    /// A person puts an older copy of the file back.
-    fn restore(&self, file: usize) {
-        let copies = self.files[file].copies.borrow();
-        if copies.is_empty() {
-            return;
-        }
-        self.count("restored");
-        let copy = &copies[self.shared.roll(copies.len() as u32) as usize];
-        check::keep(self);
-        let mut side = lock(&self.shared.sides[file]);
-        let app = side.app.take().expect("it is open");
-        let before = app.tokens();
-        drop(app);
-        let path = &self.files[file].path;
-        for beside in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
-        }
-        std::fs::write(path, copy).expect("the file is written");
-        let app = App::open(path, self.files[file].recursive);
-        let after = app.tokens();
-        self.shared.tell(|| format!("f{file} restored: -{:?} +{:?}", before.difference(&after), after.difference(&before)));
-        side.app = Some(app);
-        let mut ledger = lock(&self.shared.ledger);
-        let lost: Vec<u32> = before.difference(&after).filter(|t| !ledger.taken.contains(t)).copied().collect();
-        ledger.given_up.extend(lost);
-    }
-
     /// The server forgets deletions that are older than some moment.
     fn forget(&self) {
         self.count("forgotten");
@@ -299,7 +293,10 @@ impl World {
 
     /// Where the server's store is.
     pub fn server(&self) -> PathBuf {
-        self.folder.path().join("server.db")
+        match self.stores.get() {
+            0 => self.folder.path().join("server.db"),
+            n => self.folder.path().join(format!("server{n}.db")),
+        }
     }
 
     /// A file exchanges rows, as far as it gets.
@@ -328,7 +325,7 @@ impl World {
             self.stage.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
         let at = At {
-            client_id: one.client_id,
+            client_id: one.client_id.get(),
             epoch,
             version,
             map: &known.map,
