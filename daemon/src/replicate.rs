@@ -33,7 +33,11 @@ use crate::{
         rows::size::Size,
         transaction::{Terms, write},
     },
-    store::{conflict, exchange, journal, managed, outbox},
+    store::{
+        conflict,
+        exchange::{self, Marking},
+        journal, known, managed, outbox,
+    },
     sync::{
         boot::Boot,
         clock,
@@ -48,8 +52,11 @@ use crate::{
 
 /// How long a transaction waits for the application: it can be had again at the next cycle.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Notes of the journal that are folded in one transaction at first.
-const FOLDED: u64 = 1_000;
+/// What a transaction's work aims at while the application writes, and while it does not.
+const SHARED: Duration = Duration::from_millis(2);
+const ALONE: Duration = Duration::from_millis(10);
+/// Notes of the journal that are folded in one transaction, where that is given.
+const FOLDED: u32 = 1_000;
 /// Rows of a sweep in one transaction.
 const SWEPT: usize = 1_000;
 /// Rounds of push and pull in one exchange: what settles one may leave something for the next.
@@ -186,8 +193,18 @@ struct Replication<'a, 'f> {
     until: Option<Instant>,
     /// Whether the file knows everything that it wrote itself.
     sure: bool,
-    /// How many rows land in one transaction, as far as it is known.
-    landing: Option<Size>,
+    /// Whether the application writes too.
+    shared: bool,
+    /// How many notes are folded in one transaction.
+    folding: Size,
+    /// How many known rows are gone through.
+    marking: Size,
+    /// How many rows are taken for a push.
+    taking: Size,
+    /// How many answers are settled.
+    settling: Size,
+    /// How many rows land.
+    landing: Size,
     done: Replicated,
 }
 
@@ -208,7 +225,15 @@ impl<'a, 'f> Replication<'a, 'f> {
             gap: Gap::for_chunks(),
             until: None,
             sure: true,
-            landing: None,
+            shared: false,
+            folding: match means.pace {
+                Pace::Measured => Size::new(None),
+                Pace::Given { .. } => Size::fixed(FOLDED),
+            },
+            marking: size(means.pace),
+            taking: size(means.pace),
+            settling: size(means.pace),
+            landing: size(means.pace),
             done: Replicated::default(),
         })
     }
@@ -228,9 +253,7 @@ impl<'a, 'f> Replication<'a, 'f> {
         })?;
         self.done.longest_hold = self.done.longest_hold.max(held);
         match self.means.pace {
-            Pace::Measured => {
-                self.gap.leave(self.file, held)?;
-            }
+            Pace::Measured => self.shared = self.gap.leave(self.file, held)?,
             Pace::Given { between, .. } => between()?,
         }
         Ok((value, worked, held.saturating_sub(worked)))
@@ -257,19 +280,21 @@ impl<'a, 'f> Replication<'a, 'f> {
         self.now_ms() - (self.means.boot)().began_ms
     }
 
-    /// Finds how many rows a transaction takes.
-    fn size(&self) -> Size {
-        match self.means.pace {
-            Pace::Measured => Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32)),
-            Pace::Given { rows, .. } => Size::fixed(rows),
-        }
+    /// A transaction of some kind did so many rows.
+    fn pace(&mut self, of: impl Fn(&mut Self) -> &mut Size, rows: usize, worked: Duration, commit: Duration) {
+        let shared = self.shared;
+        let size = of(self);
+        size.aim_at(if shared { SHARED } else { ALONE });
+        size.took(rows as u64, worked, commit);
     }
 
     /// Folds what is in the journal, and compares what has to be compared, in short transactions.
     fn catch_up(&mut self) -> Result<(), ReplicateError> {
         let (ambient, boot) = (self.means.ambient, self.means.boot);
         while !journal::extent(&self.file.connection)?.is_folded() {
-            let (folded, ..) = self.write(|file, _| Ok(fold(file, &boot(), Origin::App, ambient.now_ms(), Some(FOLDED))?))?;
+            let most = u64::from(self.folding.rows());
+            let (folded, worked, commit) = self.write(|file, _| Ok(fold(file, &boot(), Origin::App, ambient.now_ms(), Some(most))?))?;
+            self.pace(|one| &mut one.folding, folded.notes as usize, worked, commit);
             if !folded.more {
                 break;
             }
@@ -293,12 +318,12 @@ impl<'a, 'f> Replication<'a, 'f> {
         if stands.version != version {
             // The server told the version before nothing of a table with a later `min_schema`, and the cursor passed what was done
             // to its rows, deletions too: no walk tells those.
-            let (before, lands) = ((at.synced_at)(stands.version), self.lands());
+            let before = (at.synced_at)(stands.version);
             let withheld = at.synced.0.values().any(|t| stands.version < t.min_schema && before.contains(&t.table));
             self.write(|file, _| {
                 names::write(file, at.map, at.synced)?;
                 if exchange::read(file)?.cursor > 0 && withheld {
-                    exchange::begin_anew(file, &lands)?;
+                    exchange::begin_anew(file)?;
                 }
                 let mut stands = exchange::read(file)?;
                 if stands.cursor > 0 && stands.version > 0 {
@@ -319,11 +344,6 @@ impl<'a, 'f> Replication<'a, 'f> {
             self.note_time(head.now_ms, asked)?;
         }
         Ok(())
-    }
-
-    /// The tables in which rows land.
-    fn lands(&self) -> Vec<u32> {
-        self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect()
     }
 
     /// The server said `server_ms` somewhere between `asked` and now, in milliseconds since the machine started.
@@ -358,9 +378,8 @@ impl<'a, 'f> Replication<'a, 'f> {
                 tracing::warn!(client_id = %self.at.client_id, "everything is told anew: {error}");
                 let went_back = error.problem() == Some(FILE_WENT_BACK);
                 let epoch = self.epoch + u32::from(went_back);
-                let lands = self.lands();
                 self.write(|file, _| {
-                    exchange::begin_anew(file, &lands)?;
+                    exchange::begin_anew(file)?;
                     if went_back {
                         let identity = managed::identity(file)?;
                         managed::set_identity(file, &managed::FileIdentity { epoch, ..identity })?;
@@ -372,6 +391,57 @@ impl<'a, 'f> Replication<'a, 'f> {
                 Ok(true)
             }
             other => other,
+        }
+    }
+
+    /// Marks what is known of rows where everything is told anew, in short transactions. Nothing lands before that is done.
+    fn mark(&mut self) -> Result<(), ReplicateError> {
+        let Some(marking) = exchange::read(&self.file.connection)?.marking else { return Ok(()) };
+        let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
+        self.each_known(|file, after, most| known::mark(file, marking, &lands, after, most))?;
+        let mut forgotten = None;
+        while marking == Marking::NoSeries {
+            let most = self.taking.rows() as usize;
+            let (last, ..) = self.write(|file, _| Ok(outbox::forget_bases(file, forgotten.as_ref(), most)?))?;
+            forgotten = last;
+            if forgotten.is_none() {
+                break;
+            }
+        }
+        self.write(|file, _| {
+            let stands = exchange::Exchange { marking: None, ..exchange::read(file)? };
+            Ok(exchange::write(file, &stands)?)
+        })?;
+        Ok(())
+    }
+
+    /// Forgets the deletions that the server forgot.
+    fn forget_gone(&mut self, horizon: u64) -> Result<(), ReplicateError> {
+        if exchange::read(&self.file.connection)?.horizon >= horizon {
+            return Ok(());
+        }
+        self.each_known(|file, after, most| known::forget_gone(file, horizon, after, most))?;
+        self.write(|file, _| {
+            let stands = exchange::Exchange { horizon, ..exchange::read(file)? };
+            Ok(exchange::write(file, &stands)?)
+        })?;
+        Ok(())
+    }
+
+    /// Goes through all that is known of rows, in short transactions.
+    fn each_known(
+        &mut self,
+        each: impl Fn(&Connection, Option<&known::At>, u32) -> Result<Option<known::At>, crate::store::StoreError>,
+    ) -> Result<(), ReplicateError> {
+        let mut after = None;
+        loop {
+            let most = self.marking.rows();
+            let (last, worked, commit) = self.write(|file, _| Ok(each(file, after.as_ref(), most)?))?;
+            self.pace(|one| &mut one.marking, most as usize, worked, commit);
+            if last.is_none() {
+                return Ok(());
+            }
+            after = last;
         }
     }
 
@@ -394,6 +464,14 @@ impl<'a, 'f> Replication<'a, 'f> {
             })?;
         }
         Ok(self.done)
+    }
+}
+
+/// Finds how many rows a transaction takes.
+fn size(pace: Pace<'_>) -> Size {
+    match pace {
+        Pace::Measured => Size::new(Some(whimbrel_shared::change::MAX_PAGE_ROWS as u32)),
+        Pace::Given { rows, .. } => Size::fixed(rows),
     }
 }
 

@@ -92,10 +92,13 @@ CREATE TABLE IF NOT EXISTS _whimbrel_boot (
     server_ms INTEGER
 );
 
--- Where the file stands with its space. `version`: the schema for which everything up to the cursor was told. `series`: what cursor and versions count in. `acked`: the highest version that an
--- answer gave. `pushes`: the order of the last push; `answered`: of the last whose answer was settled. `tell_again`: the next walk tells what this file wrote, too. `since`,
--- `until` and `walked`: the walk for what a newer version knows and an older one did not. `anew`: everything is being told
--- anew; `was`: the series before that.
+-- Where the file stands with its space.
+-- `version`: the schema for which everything up to the cursor was told. `series`: what cursor and versions count in.
+-- `acked`: the highest version that an answer gave. `pushes`: the order of the last push; `answered`: of the last whose answer
+-- was settled. `tell_again`: the next walk tells what this file wrote, too. `since`, `until` and `walked`: the walk for what a
+-- newer version knows and an older one did not. `anew`: everything is being told anew; `was`: the series before that;
+-- `marking`: what has to be done to every row of _whimbrel_row before anything lands (1: told from now on shows; 2: counts in no
+-- series). `horizon`: deletions up to this version are forgotten here too.
 CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     one          INTEGER PRIMARY KEY CHECK (one = 1),
     version      INTEGER NOT NULL,
@@ -110,10 +113,13 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     walked       INTEGER NOT NULL,
     anew         INTEGER NOT NULL,
     was          TEXT,
+    marking      INTEGER NOT NULL,
+    horizon      INTEGER NOT NULL,
     exchanged_ms INTEGER
 );
 
-INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, answered, tell_again, walked, anew) VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, answered, tell_again, walked, anew, marking, horizon)
+VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 -- The newest clock that was known when the journal stood at `seq`: an edit after it is later than that clock, and one before
 -- it is not.

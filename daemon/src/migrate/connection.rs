@@ -90,3 +90,11 @@ impl Managed {
         Ok(Self { connection, guard, patience, schema: SchemaReader::default(), journal_mode })
     }
 }
+
+/// A number that is another one once somebody else has committed to the file; our own commits do not change it.
+pub fn data_version(connection: &Connection) -> Result<i64, ApplyError> {
+    connection
+        .prepare_cached("PRAGMA data_version")
+        .and_then(|mut s| s.query_row([], |row| row.get(0)))
+        .map_err(sqlite("looking whether the application wrote"))
+}

@@ -5,8 +5,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    connection::Managed,
-    error::{ApplyError, sqlite},
+    connection::{Managed, data_version},
+    error::ApplyError,
 };
 
 /// Longer than any sleep of SQLite's own busy handler (100 ms, `sqliteDefaultBusyCallback`): whoever waits gets in.
@@ -61,11 +61,7 @@ impl Gap {
             return Ok(false);
         }
         let held = std::mem::take(&mut self.owed);
-        let data_version = managed
-            .connection
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut s| s.query_row([], |row| row.get(0)))
-            .map_err(sqlite("looking whether the application wrote"))?;
+        let data_version = data_version(&managed.connection)?;
         managed.patience.over();
         let moved = self.data_version.replace(data_version).map(|before| before != data_version);
         let gap = self.after(held, moved, Instant::now());

@@ -163,13 +163,18 @@ impl Says {
     }
 }
 
-/// Does what a person wants with the rows of a file. Returns what was done, in words, and how the rows stand after it.
+/// Does what a person wants with the rows of a file, while its schema is the one that its version has. Returns what was done,
+/// in words, and how the rows stand after it.
 pub fn decide(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, deed: &Deed) -> Result<(String, Option<Standing>), Refusal> {
     let says = Says::at(chain, looked.position)?;
     let mut file = open(shared, &site.path)?;
     if !journal::is_there(&file.connection)? {
         return Err(Refusal::new("rows_none", "the file exchanges no rows yet", wait("it begins to with its next exchange")));
     }
+    let Some(ready) = &looked.rows.ready else {
+        let remedy = here("`whimbrel status` says what stands in the way; decide it when that is done");
+        return Err(Refusal::new("rows_not_ready", "the file is not as its version says, or a migration of it is half done", remedy));
+    };
     let key = match deed {
         Deed::DropWaiting { table, key } => Some(waiting(&file, &says, table, key)?),
         Deed::Resolve { .. } | Deed::RetryWaiting => None,
@@ -178,6 +183,9 @@ pub fn decide(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, deed
     let boot = Boot::of_machine(now_ms);
     let terms = Terms::ours(shared.policy.wait_for_app);
     let (done, _) = write(&mut file, terms, |file| {
+        if !ready.holds(&file.connection)? {
+            return Err(ApplyError::Moved("another version began meanwhile".to_owned()));
+        }
         let tables = Tables::open(&file.connection, &says.map, says.rows.synced())?;
         let at = Deciding { connection: &file.connection, tables: &tables, version: says.version, boot: &boot, now_ms };
         Ok(match (deed, &key) {

@@ -6,7 +6,7 @@ use whimbrel_shared::{change::Row, protocol::pull::PullRequest};
 
 use super::{ReplicateError, Replication};
 use crate::{
-    store::exchange::{self, Exchange},
+    store::exchange::{self, Exchange, Marking},
     sync::land::{Told, land, remove_untold},
 };
 
@@ -15,6 +15,8 @@ impl Replication<'_, '_> {
     /// Returns whether anything landed, or everything was told anew.
     pub(super) fn pull(&mut self) -> Result<bool, ReplicateError> {
         let before = self.done.landed;
+        self.mark()?;
+        let (mut last, mut horizon);
         let mut stands = exchange::read(&self.file.connection)?;
         loop {
             let waits = crate::store::quarantine::any_undecided(&self.file.connection)?;
@@ -24,9 +26,13 @@ impl Replication<'_, '_> {
             let began = self.since_boot_ms();
             let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             self.note_time(head.now_ms, began)?;
-            let last = !head.more;
+            (last, horizon) = (!head.more, head.horizon);
             if stands.anew && stands.series.is_none() && stands.was != Some(head.series) {
-                self.write(|file, _| Ok(exchange::forget_versions(file)?))?;
+                self.write(|file, _| {
+                    let stands = Exchange { marking: Some(Marking::NoSeries), ..exchange::read(file)? };
+                    Ok(exchange::write(file, &stands)?)
+                })?;
+                self.mark()?;
             }
             let end = |stands: &mut Exchange, version: Option<u64>| {
                 stands.series = Some(head.series);
@@ -54,7 +60,8 @@ impl Replication<'_, '_> {
             self.after_snapshot(stands.was == stands.series)?;
         }
         self.walk()?;
-        // What waits to be sent waited for that.
+        self.forget_gone(horizon)?;
+        // What waits to be sent waited for everything to be told.
         Ok(stands.anew || self.done.landed > before)
     }
 
@@ -97,21 +104,19 @@ impl Replication<'_, '_> {
     /// page.
     fn land(&mut self, rows: &[Row], told: Told<'_>, end: impl Fn(&mut Exchange, Option<u64>)) -> Result<Exchange, ReplicateError> {
         let (ambient, boot) = (self.means.ambient, self.means.boot);
-        let mut size = self.landing.take().unwrap_or_else(|| self.size());
         let mut rest = rows;
         loop {
-            let (some, left) = rest.split_at(rest.len().min(size.rows() as usize));
+            let (some, left) = rest.split_at(rest.len().min(self.landing.rows() as usize));
             let ((stands, landed), worked, commit) = self.write(|file, tables| {
                 let mut stands = exchange::read(file)?;
                 end(&mut stands, if left.is_empty() { None } else { some.last().map(|row| row.version) });
                 let landed = land(file, tables, some, told, &mut stands, &boot(), ambient.now_ms())?;
                 Ok((stands, landed))
             })?;
-            size.took(some.len() as u64, worked, commit);
+            self.pace(|one| &mut one.landing, some.len(), worked, commit);
             self.done.landed += landed.rows;
             rest = left;
             if rest.is_empty() {
-                self.landing = Some(size);
                 return Ok(stands);
             }
         }

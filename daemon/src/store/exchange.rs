@@ -29,12 +29,29 @@ pub struct Exchange {
     pub tell_again: bool,
     /// Whether everything is being told anew.
     pub anew: bool,
+    /// Deletions up to this version are forgotten here, as they are at the server.
+    pub horizon: u64,
+    /// What has to be done to all that is known of rows before anything lands.
+    pub marking: Option<Marking>,
     /// What versions counted in before that.
     pub was: Option<Series>,
     /// The walk for what a newer version of the schema knows and an older one did not.
     pub walk: Option<Walk>,
     /// When rows were last exchanged, in milliseconds since 1970.
     pub exchanged_ms: Option<i64>,
+}
+
+/// What is done to all that is known of rows, some at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marking {
+    /// Of each it is to be seen whether the server tells it.
+    Untold,
+    /// Versions count in another series: none that is known means anything there.
+    NoSeries,
+}
+
+impl Marking {
+    const ALL: [(Self, i64); 2] = [(Self::Untold, 1), (Self::NoSeries, 2)];
 }
 
 /// A walk through everything up to a cursor.
@@ -52,14 +69,14 @@ pub struct Walk {
 pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
     connection
         .prepare_cached(
-            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered
+            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon
              FROM main._whimbrel_exchange WHERE one = 1",
         )
         .and_then(|mut s| {
             s.query_row([], |row| {
                 let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
                 let (since, until): (Option<u32>, Option<i64>) = (row.get(5)?, row.get(6)?);
-                let at = number(7)?;
+                let (at, marking) = (number(7)?, row.get::<_, i64>(13)?);
                 Ok(Exchange {
                     // What is no series counts in none: everything is told anew.
                     series: row.get::<_, Option<String>>(0)?.and_then(|text| text.parse().ok()),
@@ -67,11 +84,13 @@ pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
                     acked: number(2)?,
                     pushes: number(3)?,
                     answered: number(12)?,
+                    horizon: number(14)?,
                     tell_again: row.get(4)?,
                     walk: since.zip(until).map(|(since, until)| Walk { since, until: until.cast_unsigned(), at }),
                     exchanged_ms: row.get(8)?,
                     version: row.get(9)?,
                     anew: row.get(10)?,
+                    marking: Marking::ALL.iter().find(|(_, number)| *number == marking).map(|(marking, _)| *marking),
                     was: row.get::<_, Option<String>>(11)?.and_then(|text| text.parse().ok()),
                 })
             })
@@ -90,8 +109,8 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO main._whimbrel_exchange
-             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered)
-             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         )
         .and_then(|mut s| {
             s.execute(params![
@@ -108,6 +127,8 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
                 to.anew,
                 to.was.map(|s| s.to_string()),
                 number(to.answered),
+                Marking::ALL.iter().find(|(marking, _)| to.marking == Some(*marking)).map_or(0, |(_, number)| *number),
+                number(to.horizon),
             ])
         })
         .map(|_| ())
@@ -153,24 +174,15 @@ pub fn advance_clock(connection: &Connection, seq: i64, newest: Clock, oldest: O
         .map_err(at(doing))
 }
 
-/// The file is told everything anew: it begins at the beginning, and of each row of `tables` it is seen whether it was told.
-/// What the server had stays known, and what is unsent stays as it is.
-pub fn begin_anew(connection: &Connection, tables: &[u32]) -> Result<(), StoreError> {
-    let doing = "beginning anew with the server";
+/// The file is told everything anew: it begins at the beginning, once what is known is marked ([`super::known::mark`]). What the server had
+/// stays known, and what is unsent stays as it is.
+pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let before = read(connection)?;
     let Exchange { version, pushes, answered, exchanged_ms, .. } = before;
     let was = before.series.or(before.was);
-    write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, was, ..Exchange::default() })?;
-    for table in tables {
-        connection.execute("UPDATE main._whimbrel_row SET version = -version WHERE tab = ?1 AND version > 0", [table]).map_err(at(doing))?;
-    }
-    connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at(doing))
-}
-
-/// Versions count in another series from now on: none that is known means anything there.
-pub fn forget_versions(connection: &Connection) -> Result<(), StoreError> {
-    connection.execute("UPDATE main._whimbrel_row SET version = 0", []).map_err(at("beginning anew with the server"))?;
-    super::outbox::forget_bases(connection)
+    let marking = Some(Marking::Untold);
+    write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, marking, was, ..Exchange::default() })?;
+    connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at("beginning anew with the server"))
 }
 
 #[cfg(test)]
@@ -212,14 +224,25 @@ mod tests {
             tell_again: true,
             anew: false,
             was: None,
+            horizon: 6,
+            marking: Some(Marking::NoSeries),
             walk,
             exchanged_ms: Some(5),
         };
         write(&connection, &at).unwrap();
         assert_eq!(read(&connection).unwrap(), at);
-        begin_anew(&connection, &[1]).unwrap();
-        let anew =
-            Exchange { version: 3, pushes: 4, answered: 3, tell_again: true, anew: true, was: series, exchanged_ms: Some(5), ..Exchange::default() };
+        begin_anew(&connection).unwrap();
+        let anew = Exchange {
+            version: 3,
+            pushes: 4,
+            answered: 3,
+            tell_again: true,
+            anew: true,
+            marking: Some(Marking::Untold),
+            was: series,
+            exchanged_ms: Some(5),
+            ..Exchange::default()
+        };
         assert_eq!(read(&connection).unwrap(), anew);
     }
 }

@@ -10,6 +10,7 @@ pub mod device;
 pub mod exchange;
 pub mod journal;
 pub mod key;
+pub mod known;
 pub mod managed;
 pub mod outbox;
 pub mod quarantine;

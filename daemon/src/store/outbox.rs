@@ -135,7 +135,7 @@ impl Entry {
 /// First byte of what is written here, so that a later form is told apart.
 const FORM: u8 = 1;
 /// The same, of a row that the server deleted.
-const GONE: u8 = 2;
+pub(super) const GONE: u8 = 2;
 const DEEDS: [Deed; 3] = [Deed::Insert, Deed::Edit, Deed::Delete];
 
 fn number_of(deed: Deed) -> i64 {
@@ -352,22 +352,19 @@ pub fn pending(
     Ok(found)
 }
 
-/// No edit saw a version of the server that still counts.
-pub(super) fn forget_bases(connection: &Connection) -> Result<(), StoreError> {
+/// No edit of the next rows after a place, up to `most`, saw a version of the server that still counts. Returns where it ended,
+/// if there may be more.
+pub fn forget_bases(connection: &Connection, after: Option<&Place>, most: usize) -> Result<Option<Place>, StoreError> {
     let mut outbox = Outbox::open(connection)?;
-    let mut after = None;
-    loop {
-        let some = pending(connection, after.as_ref(), 1_000, &|_| None)?;
-        let Some((last, _)) = some.last() else { return Ok(()) };
-        let last = last.clone();
-        for (place, mut entry) in some {
-            for edit in &mut entry.edits {
-                edit.base = None;
-            }
-            outbox.put(place.table, &place.key, Some(&entry))?;
+    let some = pending(connection, after, most, &|_| None)?;
+    let last = some.last().filter(|_| some.len() == most).map(|(place, _)| place.clone());
+    for (place, mut entry) in some {
+        for edit in &mut entry.edits {
+            edit.base = None;
         }
-        after = Some(last);
+        outbox.mark(place.table, &place.key, &entry)?;
     }
+    Ok(last)
 }
 
 /// Whether no row waits to be sent. Cheap.

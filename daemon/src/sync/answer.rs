@@ -1,6 +1,8 @@
 //! What a push's answer means for the file: what was sent and is still the same is known to the server, what stands against
 //! it lands, and what nobody can decide here waits for a person (docs/rows.md has the table).
 
+use std::borrow::Cow;
+
 use rusqlite::Connection;
 use whimbrel_shared::{
     change::{Change, Edit as Sending, Row},
@@ -18,6 +20,7 @@ use super::{
     error::SyncError,
     fold::{Boot, Origin, fold},
     land::{Lander, Told},
+    push::Was,
     renumber,
     shape::Captured,
     tables::{Exchanged, Tables},
@@ -47,6 +50,13 @@ pub struct Settled {
     pub renumbered: u64,
 }
 
+impl Settled {
+    /// Whether all of them were accepted as they were sent, so that nothing landed.
+    pub fn are_plain(&self) -> bool {
+        self.merged + self.open + self.again + self.renumbered == 0
+    }
+}
+
 /// What the answers of one push have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Of {
@@ -59,11 +69,13 @@ pub struct Of {
 }
 
 /// Settles some of the answers to a push, inside the caller's write transaction. The journal
-/// is folded first: what was edited since stays unsent. With an error the transaction is to be rolled back.
+/// is folded first: what was edited since stays unsent. `was`: their rows as they were taken, where nobody wrote to the file
+/// since, and these answers are all that changes anything. With an error the transaction is to be rolled back.
 pub fn settle(
     connection: &Connection,
     tables: &Tables,
     answered: &[Answered<'_>],
+    was: Option<&[Was]>,
     of: Of,
     stands: &mut Exchange,
     boot: &Boot,
@@ -81,8 +93,10 @@ pub fn settle(
         done: Settled::default(),
         renumber: Vec::new(),
     };
-    for one in answered {
-        settling.one(one)?;
+    for (at, one) in answered.iter().enumerate() {
+        // What one lands may change another's row.
+        let was = was.filter(|_| settling.done.are_plain()).map(|was| &was[at]);
+        settling.one(one, was)?;
     }
     let Settling { lander, done: mut settled, renumber, .. } = settling;
     lander.finish(boot, of.newest, stands)?;
@@ -114,12 +128,17 @@ struct Settling<'c, 't> {
 }
 
 impl Settling<'_, '_> {
-    fn one(&mut self, answered: &Answered<'_>) -> Result<(), SyncError> {
+    fn one(&mut self, answered: &Answered<'_>, was: Option<&Was>) -> Result<(), SyncError> {
         let change = answered.change;
         let tables = self.tables;
         let Some(table) = tables.get(change.table) else { return Ok(()) };
-        let (Some(shape), Some(key)) = (table.shape.as_ref(), canonical(&change.key, &table.collations)) else { return Ok(()) };
-        let recorded = self.lander.outbox.recorded(change.table, &key)?;
+        let Some(shape) = table.shape.as_ref() else { return Ok(()) };
+        let key = was.map(|was| was.key.clone());
+        let Some(key) = key.or_else(|| canonical(&change.key, &table.collations)) else { return Ok(()) };
+        let recorded = match was {
+            Some(was) => was.recorded.clone(),
+            None => self.lander.outbox.recorded(change.table, &key)?,
+        };
         // Nothing waits where nothing did, until something of another stands.
         let may_wait = self.lander.quarantine || self.done.merged > 0;
         let waiting = if may_wait { quarantine::get(self.connection, change.table, &key)? } else { None };
@@ -129,9 +148,11 @@ impl Settling<'_, '_> {
             self.done.again += 1;
             return Ok(());
         }
-        let entry = self.lander.outbox.entry(change.table, &key)?;
-        let mut row = Answering { shape, change, key, row: None, recorded, seq: entry.as_ref().map_or(0, Entry::seq), entry };
-        row.row = self.lander.writer(shape).read(&row.key)?;
+        let (entry, now) = match was {
+            Some(was) => (Some(was.entry.clone()), was.row.as_ref().map(Cow::Borrowed)),
+            None => (self.lander.outbox.entry(change.table, &key)?, self.lander.writer(shape).read(&key)?.map(Cow::Owned)),
+        };
+        let mut row = Answering { shape, change, key, row: now, recorded, seq: entry.as_ref().map_or(0, Entry::seq), entry };
         match answered.answer {
             None if self.sure => {
                 self.done.accepted += 1;
@@ -275,7 +296,7 @@ struct Answering<'a> {
     change: &'a Change,
     key: Key,
     /// As it is now.
-    row: Option<Whole>,
+    row: Option<Cow<'a, Whole>>,
     recorded: Option<Recorded>,
     /// What waits of it.
     entry: Option<Entry>,

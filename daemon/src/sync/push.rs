@@ -59,11 +59,26 @@ impl Room {
     }
 }
 
+/// A row as it was when it was taken: what its answer is settled by, where nobody wrote to the file since.
+#[derive(Clone, Debug)]
+pub struct Was {
+    /// Its key.
+    pub key: Key,
+    /// Its values; none: it was gone.
+    pub row: Option<Whole>,
+    /// What was known of it at the server.
+    pub recorded: Option<Recorded>,
+    /// What waited of it, with the clocks that were sent.
+    pub entry: Entry,
+}
+
 /// What was taken from the outbox.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The changes, in the order of their last edits.
     pub changes: Vec<Change>,
+    /// The row of each.
+    pub was: Vec<Was>,
     /// The last row that was looked at: the next one goes on after it.
     pub last: Option<Place>,
     /// Whether rows after it may wait.
@@ -105,13 +120,14 @@ pub fn take(
             taken.last = Some(place);
             continue;
         }
-        if let Some(change) = taking.change(shape, &place, &mut entry, clocks)? {
+        if let Some((change, row, recorded)) = taking.change(shape, &place, &mut entry, clocks)? {
             if !room.take(&change) {
                 taken.more = true;
                 break;
             }
             taking.outbox.mark(place.table, &place.key, &entry)?;
             taken.changes.push(change);
+            taken.was.push(Was { key: place.key.clone(), row, recorded, entry });
         }
         taken.last = Some(place);
     }
@@ -120,6 +136,9 @@ pub fn take(
     }
     Ok(taken)
 }
+
+/// A change, the row as it is, and what is recorded of it.
+type TakenRow = (Change, Option<Whole>, Option<Recorded>);
 
 struct Taking<'c, 't> {
     connection: &'c Connection,
@@ -150,15 +169,17 @@ impl<'t> Taking<'_, 't> {
         Ok(both && !global && quarantine::get(self.connection, place.table, &place.key)?.is_none())
     }
 
-    /// The change of one row; none where there is nothing to say of it now. `entry` gets its clocks.
-    fn change(&mut self, shape: &'t Captured, place: &Place, entry: &mut Entry, clocks: &mut Clocks) -> Result<Option<Change>, SyncError> {
+    /// The change of one row, with the row and what is recorded of it; none where there is nothing to say of it now. `entry`
+    /// gets its clocks.
+    fn change(&mut self, shape: &'t Captured, place: &Place, entry: &mut Entry, clocks: &mut Clocks) -> Result<Option<TakenRow>, SyncError> {
         let row = match self.row(shape, &place.key) {
             // The table is swept once it can be read again; its edits wait for that.
             Err(SyncError::Unreadable { .. }) => return Ok(None),
             other => other?,
         };
-        let recorded = self.outbox.recorded(place.table, &place.key)?;
-        let change = match (entry.deed, row) {
+        // Of a row that was made here the server has nothing.
+        let recorded = if entry.deed == Deed::Insert { None } else { self.outbox.recorded(place.table, &place.key)? };
+        let change = match (entry.deed, &row) {
             (Deed::Delete, None) => {
                 let clock = fix(entry, clocks);
                 let base = entry.edits.iter().filter_map(|e| e.base).min().unwrap_or(0);
@@ -167,12 +188,12 @@ impl<'t> Taking<'_, 't> {
             (Deed::Insert | Deed::Edit, Some(row)) => {
                 let clock = fix(entry, clocks);
                 let seen = recorded.as_ref().filter(|_| entry.deed == Deed::Edit).map_or(0, |r| r.version);
-                let cells = cells(shape, entry, recorded.as_ref(), &row, clock, seen);
+                let cells = cells(shape, entry, recorded.as_ref(), row, clock, seen);
                 if cells.is_empty() && seen != 0 {
-                    self.respelled(shape, place, recorded.as_ref(), &row)?;
+                    self.respelled(shape, place, recorded.as_ref(), row)?;
                     return Ok(None);
                 }
-                Change { table: place.table, key: row.key, edit: Edit::Present { seen, cells } }
+                Change { table: place.table, key: row.key.clone(), edit: Edit::Present { seen, cells } }
             }
             // The journal has not caught up with it: a sweep is under way.
             (Deed::Delete, Some(_)) | (Deed::Insert | Deed::Edit, None) => return Ok(None),
@@ -186,7 +207,7 @@ impl<'t> Taking<'_, 't> {
             )?;
             return Ok(None);
         }
-        Ok(Some(change))
+        Ok(Some((change, row, recorded)))
     }
 
     /// Only the key is spelled otherwise than before: to the server that is the same key, so there is nothing to say.

@@ -51,6 +51,13 @@ pub struct PullHead {
     /// the file has moved, with `since_schema`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub withheld: Vec<u32>,
+    /// Deletions up to this version are forgotten: whoever makes such a row anew makes a new one.
+    #[serde(default, skip_serializing_if = "is_start")]
+    pub horizon: u64,
+}
+
+fn is_start(value: &u64) -> bool {
+    *value == 0
 }
 
 fn is_zero(value: &u32) -> bool {
@@ -75,7 +82,7 @@ mod tests {
     #[test]
     fn the_wire_of_today() {
         let row = Row { table: 1, key: vec![Value::Integer(7)], version: 9, clock: Clock::ZERO, values: Some(vec![(2, Value::Null)]) };
-        let head = PullHead { series: Series { space: 1, epoch: 2 }, now_ms: 5, next: 9, more: true, echoes: 0, withheld: Vec::new() };
+        let head = PullHead { series: Series { space: 1, epoch: 2 }, now_ms: 5, next: 9, more: true, echoes: 0, withheld: Vec::new(), horizon: 0 };
         let page = PullResponse { head, rows: vec![row.clone(), Row { values: None, ..row }] };
         let golden = concat!(
             r#"{"series":"1.2","now_ms":5,"next":9,"more":true,"#,

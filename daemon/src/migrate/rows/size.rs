@@ -16,6 +16,7 @@ const NEWEST: f64 = 0.3;
 /// Finds the size from what the last chunks took.
 #[derive(Clone, Debug)]
 pub struct Size {
+    aim: Duration,
     rows: f64,
     rows_a_second: Option<f64>,
     cap: Option<u32>,
@@ -25,12 +26,17 @@ pub struct Size {
 impl Size {
     /// `cap`: the publisher's `batch`.
     pub fn new(cap: Option<u32>) -> Self {
-        Self { rows: FIRST, rows_a_second: None, cap, fixed: false }
+        Self { aim: TARGET, rows: FIRST, rows_a_second: None, cap, fixed: false }
+    }
+
+    /// What a chunk's work aims at from now on, where that is not about 2 ms.
+    pub fn aim_at(&mut self, aim: Duration) {
+        self.aim = aim;
     }
 
     /// Always as many, however long they take.
     pub fn fixed(rows: u32) -> Self {
-        Self { rows: rows.into(), rows_a_second: None, cap: None, fixed: true }
+        Self { aim: TARGET, rows: rows.into(), rows_a_second: None, cap: None, fixed: true }
     }
 
     /// Rows of the next chunk.
@@ -53,7 +59,7 @@ impl Size {
         // One slow chunk counts at once: the application waits for it.
         let known = known.min(rate * 2.0);
         self.rows_a_second = Some(known);
-        let aim = commit.clamp(TARGET, LONGEST).as_secs_f64();
+        let aim = commit.clamp(self.aim, self.aim.max(LONGEST)).as_secs_f64();
         self.rows = (known * aim).clamp(1.0, self.rows * GROWTH);
     }
 }
