@@ -45,6 +45,8 @@ pub struct Faults {
     pub written: u32,
     /// Another file that exchanges in the middle of an exchange.
     pub others: u32,
+    /// Most milliseconds that an answer is under way: who believes that it took as long as the request, believes in a wrong time.
+    pub slow_ms: u32,
 }
 
 /// A file of the simulation, as far as more than its daemon touches it.
@@ -252,7 +254,7 @@ impl Net {
         for request in late {
             shared.deliver(&request).await;
         }
-        shared.pass(400);
+        shared.pass(shared.faults.slow_ms);
         if shared.comes_between(shared.faults.written) {
             shared.write(self.file);
         }

@@ -122,16 +122,17 @@ impl World {
         let now_ms = Arc::new(AtomicI64::new(BEGIN_MS));
         let endpoints = serve(&folder.path().join("server.db"), &now_ms);
         // Some seeds are calm, some are wild.
-        let mut much = |most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
+        let much = |rng: &mut Rng, most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
         let faults = Faults {
-            dropped: much(200),
-            lost: much(250),
-            doubled: much(250),
-            late: much(150),
-            cut: much(120),
-            killed: much(120),
-            written: much(400),
-            others: much(200),
+            dropped: much(&mut rng, 200),
+            lost: much(&mut rng, 250),
+            doubled: much(&mut rng, 250),
+            late: much(&mut rng, 150),
+            cut: much(&mut rng, 120),
+            killed: much(&mut rng, 120),
+            written: much(&mut rng, 400),
+            others: much(&mut rng, 200),
+            slow_ms: if rng.u8(0..3) == 0 { 30_000 } else { 400 },
         };
         let skewed = rng.bool();
         let mut sides = Vec::new();
@@ -305,6 +306,7 @@ impl World {
         self.shared.tell(|| format!("f{file} exchanges{}", if depth > 0 { " meanwhile" } else { "" }));
         let done = self.exchanged(file, depth, Purpose::Exchange);
         self.shared.tell(|| format!("f{file} ends: {done:?}"));
+        check::refers(self, file);
         self.count(if done.is_ok() { "exchanges" } else { "exchanges cut short" });
         self.files[file].busy.set(false);
         done
