@@ -32,15 +32,18 @@ pub struct Swept {
     pub unreadable: Vec<(String, String)>,
 }
 
-/// Marks the tables that have a UNIQUE index without a probe: rows that it killed are found by comparing.
+/// Marks the tables that have a UNIQUE index without a probe: rows that it killed are found by comparing. A sweep that is under
+/// way begins again, as they may lie behind it.
 pub fn mark_routine(connection: &Connection, now_ms: i64) -> Result<u32, SyncError> {
     let mut marked = 0;
     let under_way = journal::sweeps(connection, &|_| None)?;
     for table in captured(connection)?.iter().filter(|t| !t.unprobed.is_empty()) {
-        if !under_way.iter().any(|s| s.table == table.id) {
-            journal::mark_sweep(connection, table.id, SweepReason::Routine, now_ms)?;
-            marked += 1;
+        match under_way.iter().find(|s| s.table == table.id) {
+            None => journal::mark_sweep(connection, table.id, SweepReason::Routine, now_ms)?,
+            // Its reason stays: it may look for more than this one would.
+            Some(_) => journal::advance_sweep(connection, table.id, Phase::Present, None)?,
         }
+        marked += 1;
     }
     Ok(marked)
 }
