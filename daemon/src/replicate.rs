@@ -400,7 +400,7 @@ impl<'a, 'f> Replication<'a, 'f> {
         let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
         self.each_known(|file, after, most| known::mark(file, marking, &lands, after, most))?;
         let mut forgotten = None;
-        while marking == Marking::NoSeries {
+        while let Marking::NoSeries = marking {
             let most = self.taking.rows() as usize;
             let (last, ..) = self.write(|file, _| Ok(outbox::forget_bases(file, forgotten.as_ref(), most)?))?;
             forgotten = last;

@@ -185,14 +185,6 @@ fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<Str
     Ok(value.map_or_else(|| "NULL".to_owned(), literal))
 }
 
-/// No row of a file refers to nothing, at no time: its application would not have let it.
-pub fn refers(world: &World, file: usize) {
-    let dangling = with_app(world, file, |connection| texts(connection, "PRAGMA foreign_key_check"));
-    if !dangling.is_empty() {
-        lock(&world.shared.ledger).wrong.push(format!("f{file}: rows refer to nothing: {dangling:?}"));
-    }
-}
-
 /// Takes down every token that is in a conflict or in the archive of one file now.
 pub fn keep_of(world: &World, file: usize) {
     let mut kept = Vec::new();

@@ -147,7 +147,6 @@ impl World {
         if now > *from {
             self.shared.tell(|| format!("f{file} is at {now}"));
             check::keep_of(self, file);
-            check::refers(self, file);
         }
         let mut ledger = lock(&self.shared.ledger);
         let wanted = carried(before, (*from, now));
@@ -159,7 +158,7 @@ impl World {
         for (table, column, key, token) in before.iter().filter(|place| !stays.contains(&place.3)) {
             self.count("went with its column");
             // Nobody has it but the server, unless it was never sent.
-            if ledger.taken.contains(token) || ledger.kept.contains(token) {
+            if ledger.taken.contains(token) || ledger.kept.contains(token) || ledger.given_up.contains(token) {
                 ledger.gone.insert(*token);
             } else {
                 ledger.wrong.push(format!("t{token} of {table}.{column} {key} went with its column in f{file}, unsent and not archived"));

@@ -258,8 +258,7 @@ impl World {
             910..922 => self.jump(file),
             922..934 => self.boot(file),
             934..954 => self.copy(file),
-            954..970 => self.restore(file),
-            970..975 => self.clone_to(file)?,
+            954..975 => self.restore(file),
             975..985 => self.back_up_server(),
             985..993 => self.restore_server(),
             _ => self.forget(),
@@ -306,7 +305,6 @@ impl World {
         self.shared.tell(|| format!("f{file} exchanges{}", if depth > 0 { " meanwhile" } else { "" }));
         let done = self.exchanged(file, depth, Purpose::Exchange);
         self.shared.tell(|| format!("f{file} ends: {done:?}"));
-        check::refers(self, file);
         self.count(if done.is_ok() { "exchanges" } else { "exchanges cut short" });
         self.files[file].busy.set(false);
         done
