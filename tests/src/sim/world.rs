@@ -259,8 +259,6 @@ impl World {
             922..934 => self.boot(file),
             934..954 => self.copy(file),
             954..975 => self.restore(file),
-            975..985 => self.back_up_server(),
-            985..993 => self.restore_server(),
             _ => self.forget(),
         }
         Ok(())
