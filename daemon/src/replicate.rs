@@ -316,8 +316,15 @@ impl<'a, 'f> Replication<'a, 'f> {
         let (version, at) = (self.at.version, self.at);
         let stands = exchange::read(&self.file.connection)?;
         if stands.version != version {
+            // The server told the version before nothing of a table with a later `min_schema`, and the cursor passed what was done
+            // to its rows, deletions too: no walk tells those.
+            let before = (at.synced_at)(stands.version);
+            let withheld = at.synced.0.values().any(|t| stands.version < t.min_schema && before.contains(&t.table));
             self.write(|file, _| {
                 names::write(file, at.map, at.synced)?;
+                if exchange::read(file)?.cursor > 0 && withheld {
+                    exchange::begin_anew(file)?;
+                }
                 let mut stands = exchange::read(file)?;
                 if stands.cursor > 0 && stands.version > 0 {
                     // One that was under way told some of what the version before it did not know; this one tells it all.
@@ -393,7 +400,7 @@ impl<'a, 'f> Replication<'a, 'f> {
         let lands: Vec<u32> = self.tables.iter().filter(|(_, t)| t.lands().is_some()).map(|(id, _)| id).collect();
         self.each_known(|file, after, most| known::mark(file, marking, &lands, after, most))?;
         let mut forgotten = None;
-        while marking == Marking::NoSeries {
+        while let Marking::NoSeries = marking {
             let most = self.taking.rows() as usize;
             let (last, ..) = self.write(|file, _| Ok(outbox::forget_bases(file, forgotten.as_ref(), most)?))?;
             forgotten = last;

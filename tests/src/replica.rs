@@ -93,6 +93,11 @@ impl Space {
         assert_eq!(answer.status(), 200, "{}", String::from_utf8_lossy(&answer.body));
     }
 
+    /// The operator's key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// One request with the operator's key.
     pub fn operate(&self, method: &str, path: &str, body: &Value) -> http::Message {
         self.ask(method, path, &format!("X-API-Key: {}\r\n", self.key), body)

@@ -238,3 +238,20 @@ fn a_key_that_is_spelled_otherwise_is_the_same_key_on_both_sides() {
         assert!(verified.tables.iter().all(|table| table.keys && table.differs.is_empty()), "{verified:?}");
     }
 }
+
+#[test]
+fn what_an_older_version_was_not_told_of_a_table_comes_once_the_file_is_at_its_min_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = Mig::up("0002_more", "ALTER TABLE item ADD COLUMN more TEXT").toml("[sync.item]\nmin_schema = \"this\"\n");
+    let space = Space::new(folder.path(), notes().into_iter().chain([more]).collect());
+    let (a, mut b) = (Replica::new(&space, "a", 2), Replica::new(&space, "b", 1));
+    a.write("INSERT INTO note VALUES ('n1', 'one', NULL, 1); INSERT INTO item VALUES (1, 'n1', 'first', 'c1', 'more')");
+    b.write("INSERT INTO item VALUES (5, NULL, 'held', 'c5')");
+    settle(&space, &[&a, &b]);
+    assert_eq!((b.table("SELECT id FROM note"), b.table("SELECT id FROM item")), (vec![r#"Text("n1")"#.to_owned()], vec!["Integer(5)".to_owned()]));
+    b.migrate(&space, 2);
+    settle(&space, &[&a, &b]);
+    let items = "SELECT * FROM item ORDER BY id";
+    assert_eq!(a.table(items), b.table(items));
+    assert_eq!((a.table(items).len(), b.unsent(), b.quarantine().len()), (2, 0, 0));
+}

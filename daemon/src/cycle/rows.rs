@@ -27,10 +27,7 @@ use crate::{
     },
     replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::{StoreError, journal},
-    sync::{
-        boot::Boot,
-        standing::{self, Standing},
-    },
+    sync::standing::{self, Standing},
     transport::{TransportError, server::Server},
 };
 
@@ -190,7 +187,7 @@ fn exchange(
         synced_at: &synced_at,
         holds: &|file| ready.holds(file),
     };
-    let boot = || Boot::of_machine(shared.ambient.now_ms());
+    let boot = || shared.ambient.boot();
     let means = Means { server, handle, ambient: &shared.ambient, boot: &boot, stop, pace: Pace::Measured };
     let did = match purpose {
         Purpose::Exchange => replicate::replicate(&mut file, &at, &means)?,

@@ -408,7 +408,7 @@ impl Runner<'_, '_> {
             if self.file.guard.halt().no_more() {
                 return Err(ApplyError::Cancelled);
             }
-            let noting_ms = noting(job, &self.before).filter(|_| fire);
+            let noting = noting(job, &self.before).filter(|_| fire);
             let (crashed, unit_number, asked) = (self.crashed, at.unit, catch_up.ask(&size));
             let ((chunk, next, left, work), held) = write(self.file, terms, |file| {
                 let begun = Instant::now();
@@ -420,7 +420,7 @@ impl Runner<'_, '_> {
                     true => Touched::default(),
                     false => checkpoint::touched(&file.connection, unit_number, step.table().key.len(), asked)?,
                 };
-                let noted = noted(file, noting_ms)?;
+                let noted = noted(file, noting.as_ref())?;
                 let on = file.guard.on(timeout, false);
                 file.guard.lend(step.lent());
                 let part = Part { position: at.position.as_deref(), rows: size.rows(), failed: &failed };
@@ -589,10 +589,10 @@ fn last_touched(
     migration: &VerifiedMigration,
     all: &[Unit],
     at: &Checkpoint,
-    noting_ms: Option<i64>,
+    noting: Option<(Boot, i64)>,
 ) -> Result<Vec<(usize, FailedItem)>, ApplyError> {
     let mut left = Vec::new();
-    let noted = noted(file, noting_ms)?;
+    let noted = noted(file, noting.as_ref())?;
     let timeout = migration.migration().manifest.timeout.get();
     let done = &all[..at.unit as usize];
     let open = done.iter().rposition(Unit::changes_schema).map_or(0, |schema| schema + 1);
@@ -633,14 +633,14 @@ fn drop_catches(file: &mut Managed, unit: Option<u32>) -> Result<(), ApplyError>
 }
 
 /// When it is, where what is written has to be told from what the application writes.
-fn noting(job: &Job<'_>, before: &Before) -> Option<i64> {
-    before.captured.then(|| job.ambient.now_ms())
+fn noting(job: &Job<'_>, before: &Before) -> Option<(Boot, i64)> {
+    before.captured.then(|| (job.ambient.boot(), job.ambient.now_ms()))
 }
 
 /// From here on our triggers note what we write.
-fn noted(file: &Managed, noting_ms: Option<i64>) -> Result<Option<across::Chunk>, ApplyError> {
-    let begin = |now_ms: i64| across::Chunk::begin(&file.connection, &Boot::of_machine(now_ms), now_ms);
-    Ok(noting_ms.map(begin).transpose()?.flatten())
+fn noted(file: &Managed, noting: Option<&(Boot, i64)>) -> Result<Option<across::Chunk>, ApplyError> {
+    let begin = |(boot, now_ms): &(Boot, i64)| across::Chunk::begin(&file.connection, boot, *now_ms);
+    Ok(noting.map(begin).transpose()?.flatten())
 }
 
 fn has_own_triggers(file: &Managed, table: &Table) -> Result<bool, ApplyError> {

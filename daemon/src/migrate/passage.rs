@@ -22,7 +22,6 @@ use super::{
 use crate::sync::{
     across::{self, Begun, Left, Passage, Way},
     error::SyncError,
-    fold::Boot,
     shape::Mode,
     table::Facts,
 };
@@ -68,7 +67,7 @@ impl Crossing {
         let Some(passage) = passage(job.chain, operation, migration)? else { return Ok(None) };
         let timeout = migration.migration().manifest.timeout.get();
         let now_ms = job.ambient.now_ms();
-        let begun = across::begin(&file.connection, &passage, &Boot::of_machine(now_ms), now_ms, &|sql| vet(file, timeout, sql))?;
+        let begun = across::begin(&file.connection, &passage, &job.ambient.boot(), now_ms, &|sql| vet(file, timeout, sql))?;
         // Our triggers are gone, and that is no change of the migration's.
         file.schema.read(&file.connection).map_err(sqlite("reading the schema"))?;
         Ok(Some(Self { passage, timeout, begun }))

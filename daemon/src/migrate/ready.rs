@@ -236,8 +236,8 @@ fn find(shared: &Shared, site: &Site, file: &mut Managed, chain: &Chain, of: &Of
         }
         // Nobody migrates meanwhile.
         let _lock = LockFile::hold(&site.path, Duration::ZERO, &shared.halt)?;
-        let now_ms = shared.ambient.now_ms();
-        let (made, _) = write(file, Terms::ours(LOOK_PATIENCE), |file| install(&file.connection, &map, &wanted, now_ms))?;
+        let (boot, now_ms) = (shared.ambient.boot(), shared.ambient.now_ms());
+        let (made, _) = write(file, Terms::ours(LOOK_PATIENCE), |file| install(&file.connection, &map, &wanted, &boot, now_ms))?;
         judged = made.into_iter().map(|j| (j.table, j)).collect();
     }
     let unprobed = judged.values().filter_map(|j| j.captured.as_ref()).filter(|c| !c.unprobed.is_empty()).count();
@@ -259,10 +259,10 @@ fn find(shared: &Shared, site: &Site, file: &mut Managed, chain: &Chain, of: &Of
 }
 
 /// Captures what is to be captured. What was captured is folded as it was noted.
-fn install(connection: &Connection, map: &ColumnMap, wanted: &[Wanted], now_ms: i64) -> Result<Vec<Judged>, ApplyError> {
+fn install(connection: &Connection, map: &ColumnMap, wanted: &[Wanted], boot: &Boot, now_ms: i64) -> Result<Vec<Judged>, ApplyError> {
     let lost = capture::check(connection, &mut capture::Seen::default())?;
     if journal::is_there(connection)? && journal::is_whole(connection)? {
-        fold(connection, &Boot::of_machine(now_ms), Origin::App, now_ms, None)?;
+        fold(connection, boot, Origin::App, now_ms, None)?;
     }
     if lost.is_empty() { Ok(capture::install(connection, map, wanted, now_ms)?) } else { Ok(capture::repair(connection, map, wanted, now_ms)?) }
 }

@@ -14,7 +14,7 @@ use crate::{
     store::journal,
     sync::{
         boot::Timeline,
-        fold::{Boot, Origin, fold},
+        fold::{Origin, fold},
         sweep::{mark_routine, sweep},
     },
 };
@@ -42,7 +42,7 @@ pub struct Tended {
 pub fn is_tended(file: &Managed, ambient: &Ambient) -> Result<bool, ApplyError> {
     let folded = journal::extent(&file.connection)?.is_folded() && journal::sweeps(&file.connection, &|_| None)?.is_empty();
     // A clock that was set has to be noted before the application writes again.
-    Ok(folded && !Timeline::was_set(&file.connection, &Boot::of_machine(ambient.now_ms()))?)
+    Ok(folded && !Timeline::was_set(&file.connection, &ambient.boot())?)
 }
 
 /// Folds and sweeps until nothing is left, or for as long as `budget`. `routine`: tables that have to be looked through
@@ -63,7 +63,7 @@ pub fn tend(file: &mut Managed, ambient: &Ambient, wait: Duration, budget: Durat
             if routine {
                 mark_routine(&file.connection, now_ms)?;
             }
-            let folded = fold(&file.connection, &Boot::of_machine(now_ms), Origin::App, now_ms, Some(notes))?;
+            let folded = fold(&file.connection, &ambient.boot(), Origin::App, now_ms, Some(notes))?;
             if folded.more {
                 return Ok(true);
             }

@@ -12,7 +12,7 @@ use crate::{
 
 impl Replication<'_, '_> {
     /// Asks for pages until there are no more, and for what this version of the schema knows and the last one did not.
-    /// Returns whether anything landed.
+    /// Returns whether anything landed, or everything was told anew.
     pub(super) fn pull(&mut self) -> Result<bool, ReplicateError> {
         let before = self.done.landed;
         self.mark()?;
@@ -61,7 +61,8 @@ impl Replication<'_, '_> {
         }
         self.walk()?;
         self.forget_gone(horizon)?;
-        Ok(self.done.landed > before)
+        // What waits to be sent waited for everything to be told.
+        Ok(stands.anew || self.done.landed > before)
     }
 
     /// Everything was told anew. What the server was known to have and did not tell is deleted there, where it still counts

@@ -380,11 +380,17 @@ pub fn oldest(connection: &Connection) -> Result<Option<i64>, StoreError> {
         .map_err(at("reading the outbox"))
 }
 
-/// Up to `most` rows that the server was known to have and did not tell when it told everything, of one table.
+/// Up to `most` rows that the server was known to have and did not tell when it told everything, of one table. What it told and
+/// cannot land yet is in quarantine.
 pub fn untold(connection: &Connection, table: u32, columns: usize, most: usize) -> Result<Vec<Key>, StoreError> {
     let doing = "reading what the server has";
-    let mut statement =
-        connection.prepare_cached("SELECT k1, k2, k3, k4 FROM main._whimbrel_row WHERE tab = ?1 AND version <= 0 LIMIT ?2").map_err(at(doing))?;
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT k1, k2, k3, k4 FROM main._whimbrel_row AS r WHERE tab = ?1 AND version <= 0 AND NOT EXISTS
+                 (SELECT 1 FROM main._whimbrel_quarantine AS q WHERE q.tab = r.tab AND q.k1 = r.k1 AND q.k2 = r.k2 AND q.k3 = r.k3 AND q.k4 = r.k4)
+                 LIMIT ?2",
+        )
+        .map_err(at(doing))?;
     let mut rows = statement.query(params![table, most as i64]).map_err(at(doing))?;
     let mut keys = Vec::new();
     while let Some(row) = rows.next().map_err(at(doing))? {

@@ -4,6 +4,7 @@
 use rusqlite::Connection;
 
 use super::error::SyncError;
+pub use crate::ambient::Boot;
 use crate::store::{
     boot::{self, BootRow},
     outbox::Stamp,
@@ -11,33 +12,6 @@ use crate::store::{
 
 /// A clock that moved by less since the last fold was not set: it drifts, and is steered by the network.
 const SET_MS: u64 = 1_000;
-
-/// The boot in which a fold runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot {
-    /// The kernel's id of it.
-    pub id: String,
-    /// When it began, by the clock on the wall as it is now, in milliseconds since 1970.
-    pub began_ms: i64,
-}
-
-impl Boot {
-    /// This machine's, at `now_ms` on the wall. Without a kernel that tells, every start of the process is a boot.
-    pub fn of_machine(now_ms: i64) -> Self {
-        #[cfg(target_os = "linux")]
-        {
-            let mut since = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: it writes one timespec, and there is one. Time asleep counts.
-            let told = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut since) } == 0;
-            if let (true, Ok(id)) = (told, std::fs::read_to_string("/proc/sys/kernel/random/boot_id")) {
-                return Self { id: id.trim().to_owned(), began_ms: now_ms - since.tv_sec * 1_000 - since.tv_nsec / 1_000_000 };
-            }
-        }
-        static STARTED: std::sync::OnceLock<(std::time::Instant, i64)> = std::sync::OnceLock::new();
-        let (started, at_ms) = STARTED.get_or_init(|| (std::time::Instant::now(), now_ms));
-        Self { id: format!("{}-{at_ms}", std::process::id()), began_ms: now_ms - i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX) }
-    }
-}
 
 /// Puts what the wall said into the time of one clock.
 #[derive(Clone, Copy, Debug)]

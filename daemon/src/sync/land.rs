@@ -314,7 +314,10 @@ impl<'c, 't> Lander<'c, 't> {
         }
         if let Some(known) = recorded.as_ref().filter(|r| row.version <= r.version) {
             if known.untold {
-                self.outbox.record(row.table, key, Some(&Recorded { untold: false, ..known.clone() }))?;
+                let known = Recorded { untold: false, ..known.clone() };
+                self.outbox.record(row.table, key, Some(&known))?;
+                // It may have been told last before the file had all of its columns.
+                return self.columns(table, row, key, Some(known));
             }
             return Ok(Ok(()));
         }

@@ -5,16 +5,22 @@ use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use fastrand::Rng;
 use rusqlite::{Connection, types::ValueRef};
+use whimbrel::store::managed;
 use whimbrel_shared::{sql::quote, value::Value};
 
-use super::stage::{TABLES, Table};
+use super::schema::{Table, tables};
 
 /// An application's connection.
 #[derive(Debug)]
 pub struct App {
     /// The connection.
     pub connection: Connection,
+    /// The version of the file's schema, which it knows.
+    pub version: u32,
 }
+
+/// A token where it is: table and column as the simulator calls them, and the row's key.
+pub type Place = (&'static str, &'static str, String, u32);
 
 /// What a transaction of the application did.
 #[derive(Clone, Debug, Default)]
@@ -56,34 +62,59 @@ impl App {
         let pragmas =
             format!("PRAGMA foreign_keys = ON; PRAGMA trusted_schema = OFF; PRAGMA recursive_triggers = {recursive}; PRAGMA synchronous = OFF");
         connection.execute_batch(&pragmas).expect("settings are made");
-        Self { connection }
+        let mut app = Self { connection, version: 0 };
+        app.look();
+        app
     }
 
-    /// Tokens that are in the file.
-    pub fn tokens(&self) -> BTreeSet<u32> {
+    /// Finds out which version the file is at.
+    pub fn look(&mut self) {
+        let history = managed::history(&self.connection).expect("the history is read");
+        self.version = history.iter().filter(|(_, row)| row.status.is_in_place()).map(|(version, _)| *version).max().unwrap_or(0);
+    }
+
+    /// Every token that is in the file, where it is.
+    pub fn places(&self) -> BTreeSet<Place> {
         let mut found = BTreeSet::new();
-        for table in &TABLES {
-            let mut statement = self.connection.prepare_cached(&format!("SELECT a, b FROM {}", table.name)).expect("it compiles");
+        for table in tables(self.version) {
+            let key = table.key.iter().map(|k| format!("quote({k})")).collect::<Vec<_>>().join(" || ' ' || ");
+            let columns: Vec<&str> = table.holds.iter().map(|c| c.name).collect();
+            let mut statement =
+                self.connection.prepare_cached(&format!("SELECT {key}, {} FROM {}", columns.join(", "), table.name)).expect("it compiles");
             let mut rows = statement.query([]).expect("it runs");
             while let Some(row) = rows.next().expect("it is read") {
-                found.extend((0..2).filter_map(|at| token(row.get_ref(at).expect("a column"))));
+                let key: String = row.get(0).expect("a key");
+                let here = |at: usize| Some((table.is, table.holds[at].is, key.clone(), token(row.get_ref(at + 1).expect("a column"))?));
+                found.extend((0..columns.len()).filter_map(here));
             }
         }
         found
     }
 
+    /// Tokens that are in the file.
+    pub fn tokens(&self) -> BTreeSet<u32> {
+        self.places().into_iter().map(|place| place.3).collect()
+    }
+
     /// One transaction of chance. `wall_ms` is what the clock on the wall says; `next` gives tokens.
     pub fn write(&self, rng: &mut Rng, wall_ms: i64, next: &mut u32) -> Wrote {
-        let statements: Vec<String> = (0..rng.usize(1..4)).map(|_| statement(rng, next)).collect();
+        let statements: Vec<String> = (0..rng.usize(1..4)).map(|_| self.statement(rng, next)).collect();
         let mut sql = String::new();
         for one in statements {
             if rng.u8(..) < 20 {
-                sql += &format!("SAVEPOINT s; {one}; {}; ROLLBACK TO s; RELEASE s;\n", statement(rng, next));
+                sql += &format!("SAVEPOINT s; {one}; {}; ROLLBACK TO s; RELEASE s;\n", self.statement(rng, next));
             } else {
                 sql += &format!("{one};\n");
             }
         }
         self.transaction(&sql, wall_ms)
+    }
+
+    /// A statement of chance.
+    fn statement(&self, rng: &mut Rng, next: &mut u32) -> String {
+        let tables = tables(self.version);
+        let table = &tables[rng.usize(0..tables.len())];
+        statement(rng, next, &tables, table)
     }
 
     /// One transaction. What the file refuses is rolled back.
@@ -131,25 +162,27 @@ fn fresh(rng: &mut Rng, next: &mut u32, typed: bool) -> String {
     }
 }
 
-fn tokens(rng: &mut Rng, next: &mut u32) -> (String, String) {
-    (fresh(rng, next, false), fresh(rng, next, true))
+/// A new token for each column that holds them.
+fn tokens(rng: &mut Rng, next: &mut u32, table: &Table) -> Vec<(&'static str, String)> {
+    table.holds.iter().map(|column| (column.name, fresh(rng, next, column.typed))).collect()
 }
 
 /// A key of a table, as values of SQL.
 fn key(rng: &mut Rng, table: &Table) -> Vec<String> {
-    match table.name {
+    match table.is {
         "doc" => vec![format!("'d{}'", rng.u8(0..6))],
         "part" => vec![format!("'p{}'", rng.u8(0..8))],
+        "memo" => vec![format!("'m{}'", rng.u8(0..6))],
         "tally" => vec![format!("'{}'", if rng.bool() { 'x' } else { 'y' }), rng.u8(0..3).to_string()],
         _ => vec![rng.u8(1..7).to_string()],
     }
 }
 
 /// Values for what is neither key nor token, by column.
-fn others(rng: &mut Rng, table: &Table) -> Vec<(&'static str, String)> {
+fn others(rng: &mut Rng, tables: &[Table], table: &Table) -> Vec<(&'static str, String)> {
     let mut others = Vec::new();
     if let Some((column, parent)) = table.parent {
-        let parent = TABLES.iter().find(|t| t.name == parent).expect("it is one of ours");
+        let parent = tables.iter().find(|t| t.is == parent).expect("it is one of ours");
         others.push((column, if rng.u8(..) < 80 { "NULL".to_owned() } else { key(rng, parent).remove(0) }));
     }
     for column in table.unique {
@@ -167,42 +200,43 @@ fn at(table: &Table, key: &[String]) -> String {
     table.key.iter().zip(key).map(|(column, value)| format!("{} = {value}", quote(column))).collect::<Vec<_>>().join(" AND ")
 }
 
-fn insert(rng: &mut Rng, table: &Table, next: &mut u32, word: &str) -> String {
+fn insert(rng: &mut Rng, next: &mut u32, tables: &[Table], table: &Table, word: &str) -> String {
     let mut columns: Vec<(&str, String)> = table.key.iter().copied().zip(key(rng, table)).collect();
     // SQLite gives the number.
-    if matches!(table.name, "item" | "line") && rng.bool() {
+    if matches!(table.is, "item" | "line") && rng.bool() {
         columns.clear();
     }
-    let (a, b) = tokens(rng, next);
-    columns.extend([("a", a), ("b", b)]);
-    columns.extend(others(rng, table));
+    columns.extend(self::tokens(rng, next, table));
+    columns.extend(others(rng, tables, table));
     let names = columns.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     let values = columns.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(", ");
     format!("INSERT {word} INTO {} ({names}) VALUES ({values})", table.name)
 }
 
-/// A statement of chance.
-fn statement(rng: &mut Rng, next: &mut u32) -> String {
-    let table = &TABLES[rng.usize(0..TABLES.len())];
+/// A statement of chance over one of the tables.
+fn statement(rng: &mut Rng, next: &mut u32, tables: &[Table], table: &Table) -> String {
     let name = table.name;
     let key_of = key(rng, table);
     let at = at(table, &key_of);
+    let is = |(column, value): (&str, String)| format!("{column} = {value}");
     match rng.u8(0..100) {
-        0..24 => insert(rng, table, next, ""),
-        24..29 => insert(rng, table, next, "OR REPLACE"),
-        29..33 => insert(rng, table, next, "OR IGNORE"),
+        0..24 => insert(rng, next, tables, table, ""),
+        24..29 => insert(rng, next, tables, table, "OR REPLACE"),
+        29..33 => insert(rng, next, tables, table, "OR IGNORE"),
         33..41 => {
-            let target = table.key.join(", ");
-            format!("{} ON CONFLICT({target}) DO UPDATE SET a = excluded.a", insert(rng, table, next, ""))
+            let (target, first) = (table.key.join(", "), table.holds[0].name);
+            format!("{} ON CONFLICT({target}) DO UPDATE SET {first} = excluded.{first}", insert(rng, next, tables, table, ""))
         }
-        41..62 => format!("UPDATE {name} SET a = {} WHERE {at}", fresh(rng, next, false)),
-        62..72 => format!("UPDATE {name} SET b = {} WHERE {at}", fresh(rng, next, true)),
+        41..72 => {
+            let column = table.holds[rng.usize(0..table.holds.len())];
+            format!("UPDATE {name} SET {} = {} WHERE {at}", column.name, fresh(rng, next, column.typed))
+        }
         72..76 => {
-            let (a, b) = tokens(rng, next);
-            format!("UPDATE {name} SET a = {a}, b = {b} WHERE {at}")
+            let set = tokens(rng, next, table).into_iter().map(is).collect::<Vec<_>>().join(", ");
+            format!("UPDATE {name} SET {set} WHERE {at}")
         }
         76..82 => {
-            let set = others(rng, table).into_iter().map(|(column, value)| format!("{column} = {value}")).collect::<Vec<_>>().join(", ");
+            let set = others(rng, tables, table).into_iter().map(is).collect::<Vec<_>>().join(", ");
             let word = ["", "OR REPLACE", "OR IGNORE"][rng.usize(0..3)];
             format!("UPDATE {word} {name} SET {set} WHERE {at}")
         }
@@ -213,7 +247,10 @@ fn statement(rng: &mut Rng, next: &mut u32) -> String {
         }
         87..97 => format!("DELETE FROM {name} WHERE {at}"),
         97..98 => format!("DELETE FROM {name}"),
-        98..99 => format!("UPDATE {name} SET b = {}", fresh(rng, next, true)),
-        _ => format!("DELETE FROM {name} WHERE {at}; {}", insert(rng, table, next, "")),
+        98..99 => {
+            let column = table.holds[table.holds.len() - 1];
+            format!("UPDATE {name} SET {} = {}", column.name, fresh(rng, next, column.typed))
+        }
+        _ => format!("DELETE FROM {name} WHERE {at}; {}", insert(rng, next, tables, table, "")),
     }
 }

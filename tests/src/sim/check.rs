@@ -1,26 +1,29 @@
 //! What has to be true: of every exchange as far as that is cheap, and in the end of everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering::Relaxed};
 
 use rusqlite::{Connection, types::ValueRef};
 use sha2::{Digest as _, Sha256};
 use whimbrel::store::{conflict::Detail, outbox};
 use whimbrel_shared::{
     change::{Change, Edit, Row},
+    columns::Column,
     protocol::{conflicts::Kept, sums::SumsResponse},
     sums::TableSums,
     value::Value,
 };
 
 use super::{
-    app::token_of,
+    app::{token, token_of},
     net::{self, lock},
-    stage::{TABLES, Table},
+    schema::{NEWEST, Table},
     world::World,
 };
 
 /// Rounds in which everybody has to come to rest, and persons to decide what only they can.
 const ROUNDS: usize = 40;
+/// A copy of a file sends the new rows that it shares with its original after so long.
+const ORIGINAL_MS: i64 = 31 * 24 * 3_600_000;
 
 /// Everybody exchanges until nobody has anything more to say; what waits for a person is decided.
 pub fn quiet(world: &World) -> Result<(), String> {
@@ -32,6 +35,10 @@ pub fn quiet(world: &World) -> Result<(), String> {
                 world.stage.runtime.block_on(world.shared.deliver(&request));
             }
         }
+    }
+    world.publish_up_to(NEWEST);
+    for file in 0..world.files.len() {
+        world.migrate(file, NEWEST)?;
     }
     let mut last = None;
     for _ in 0..ROUNDS {
@@ -46,7 +53,12 @@ pub fn quiet(world: &World) -> Result<(), String> {
             }
         }
         if moved == 0 && !decide(world)? {
-            return Ok(());
+            if !world.cloned.replace(false) {
+                return Ok(());
+            }
+            // Copies have waited long enough for their originals.
+            keep(world);
+            world.shared.now_ms.fetch_add(ORIGINAL_MS, Relaxed);
         }
     }
     Err(format!("it does not come to rest in {ROUNDS} rounds; the last error was {last:?}; {}", waiting(world)))
@@ -98,8 +110,9 @@ fn literal(value: &Value) -> String {
 }
 
 fn table(world: &World, id: i64) -> Option<&'static Table> {
-    let name = &world.map.table_by_id(u32::try_from(id).ok()?)?.name;
-    TABLES.iter().find(|t| t.name == name)
+    let newest = world.stage.newest();
+    let name = &newest.map.table_by_id(u32::try_from(id).ok()?)?.name;
+    newest.tables.iter().find(|t| t.name == name)
 }
 
 /// A person decides one thing in each file that waits for one. Whether anything was decided.
@@ -116,7 +129,9 @@ fn decide(world: &World) -> Result<bool, String> {
         });
         // A row that waits for its parent waits for somebody else to decide.
         orphans.extend(quarantine.iter().filter(|row| row[3] == "'parent_missing'").map(|row| (file, row.clone())));
-        let quarantine = quarantine.into_iter().filter(|row| row[3] != "'parent_missing'");
+        // The next push asks whose it is.
+        any |= quarantine.iter().any(|row| row[3] == "'undecided'");
+        let quarantine = quarantine.into_iter().filter(|row| !["'parent_missing'", "'undecided'"].contains(&row[3].as_str()));
         let first = open.into_iter().map(|row| (row, true)).chain(quarantine.map(|row| (row, false))).next();
         let Some((row, is_conflict)) = first else { continue };
         let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
@@ -141,8 +156,9 @@ fn decide(world: &World) -> Result<bool, String> {
                 format!("UPDATE {} SET {} WHERE {holds}", table.name, set.join(", "))
             }
             (false, "has_children") => {
-                let child = TABLES.iter().find(|t| t.parent.is_some_and(|(_, parent)| parent == table.name)).ok_or("no table refers to it")?;
-                format!("DELETE FROM {} WHERE {} = {}", child.name, child.parent.expect("it refers").0, row[1])
+                let refers = |t: &'static Table| t.parent.filter(|(_, parent)| *parent == table.is).map(|(column, _)| (t.name, column));
+                let children = world.stage.newest().tables.iter().filter_map(refers);
+                children.map(|(child, column)| format!("DELETE FROM {child} WHERE {column} = {};", row[1])).collect()
             }
             (false, other) => return Err(format!("f{file}: {other} waits: {row:?}")),
         };
@@ -152,6 +168,7 @@ fn decide(world: &World) -> Result<bool, String> {
     if let (false, Some((file, row))) = (any, orphans.into_iter().next()) {
         let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
         let (column, parent) = table.parent.ok_or("a table without parents waits for one")?;
+        let parent = world.stage.newest().tables.iter().find(|t| t.is == parent).ok_or("a parent that is not ours")?.name;
         let refers_to = value_of(world, table, column, &row[4])?;
         world.count("decided");
         world.shared.run(file, &format!("INSERT OR IGNORE INTO {parent}(id) VALUES ({refers_to})"));
@@ -163,22 +180,32 @@ fn decide(world: &World) -> Result<bool, String> {
 /// What a row in quarantine has in a column, in SQL.
 fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<String, String> {
     let waits: Row = serde_json::from_str(row.trim_matches('\'')).map_err(|e| e.to_string())?;
-    let id = world.map.table(table.name).and_then(|t| t.column(column)).ok_or("a column that is not ours")?.id;
+    let id = world.stage.newest().map.table(table.name).and_then(|t| t.column(column)).ok_or("a column that is not ours")?.id;
     let value = waits.values.iter().flatten().find(|(other, _)| *other == id).map(|(_, value)| value);
     Ok(value.map_or_else(|| "NULL".to_owned(), literal))
 }
 
-/// Takes down every token that is in a conflict, in quarantine or in an archive now.
-pub fn keep(world: &World) {
+/// Takes down every token that is in a conflict or in the archive of one file now.
+pub fn keep_of(world: &World, file: usize) {
     let mut kept = Vec::new();
-    for file in 0..world.files.len() {
-        with_app(world, file, |connection| {
-            for detail in column(connection, "SELECT detail FROM _whimbrel_conflict") {
-                let detail: Detail = serde_json::from_str(&detail).expect("a detail");
-                kept.extend(detail.columns.iter().flat_map(|c| [c.arrived.as_ref(), c.there.as_ref()]).flatten().filter_map(token_of));
-            }
-        });
-    }
+    with_app(world, file, |connection| {
+        for detail in column(connection, "SELECT detail FROM _whimbrel_conflict") {
+            let detail: Detail = serde_json::from_str(&detail).expect("a detail");
+            kept.extend(detail.columns.iter().flat_map(|c| [c.arrived.as_ref(), c.there.as_ref()]).flatten().filter_map(token_of));
+        }
+        let mut archive = connection.prepare_cached("SELECT value FROM _whimbrel_archive").expect("it compiles");
+        let mut rows = archive.query([]).expect("it runs");
+        while let Some(row) = rows.next().expect("it is read") {
+            kept.extend(token(row.get_ref(0).expect("a value")));
+        }
+    });
+    lock(&world.shared.ledger).kept.extend(kept);
+}
+
+/// Takes down every token that is in a conflict or an archive anywhere now.
+pub fn keep(world: &World) {
+    (0..world.files.len()).for_each(|file| keep_of(world, file));
+    let mut kept = Vec::new();
     let server = Connection::open(world.server()).expect("the store opens");
     for detail in column(&server, "SELECT detail FROM kept_change") {
         let kept_there: Kept = serde_json::from_str(&detail).expect("a detail");
@@ -231,7 +258,7 @@ fn same_everywhere(world: &World) -> Result<(), String> {
         if !bad.is_empty() {
             return Err(format!("f{file}: {}\n{}", bad.join("; "), waiting(world)));
         }
-        for table in &TABLES {
+        for table in &world.stage.newest().tables {
             let (first, this) = (with_app(world, 0, |c| dump(c, table)), with_app(world, file, |c| dump(c, table)));
             if first != this {
                 let only = |a: &[Vec<String>], b: &[Vec<String>]| a.iter().filter(|row| !b.contains(row)).cloned().collect::<Vec<_>>();
@@ -246,9 +273,11 @@ fn same_everywhere(world: &World) -> Result<(), String> {
 fn sums(world: &World) -> BTreeMap<u32, TableSums> {
     with_app(world, 0, |connection| {
         let of = |table: &Table| {
-            let columns = world.map.table(table.name).expect("it is ours");
+            let columns = world.stage.newest().map.table(table.name).expect("it is ours");
+            let is_key = |c: &Column| table.key.contains(&c.name.as_str());
+            let is_unsaid = |c: &Column| table.unsaid.contains(&c.name.as_str());
             let mut cells: Vec<(u32, &str)> =
-                columns.columns.iter().filter(|c| !table.key.contains(&c.name.as_str())).map(|c| (c.id, c.name.as_str())).collect();
+                columns.columns.iter().filter(|c| !is_key(c) && !is_unsaid(c)).map(|c| (c.id, c.name.as_str())).collect();
             cells.sort_unstable();
             let mut sums = TableSums::new(columns.id, &cells.iter().map(|(id, _)| *id).collect::<Vec<_>>());
             let names = table.key.iter().copied().chain(cells.iter().map(|(_, name)| *name)).collect::<Vec<_>>().join(", ");
@@ -261,22 +290,24 @@ fn sums(world: &World) -> BTreeMap<u32, TableSums> {
             }
             (columns.id, sums)
         };
-        TABLES.iter().map(of).collect()
+        world.stage.newest().tables.iter().map(of).collect()
     })
 }
 
 fn ask_sums(world: &World) -> Result<SumsResponse, String> {
     let file = &world.files[0];
-    let request = net::get(format!("/api/sync/sums?client_id={}&schema=1", file.client_id), &file.token, "application/json");
+    let request = net::get(format!("/api/sync/sums?client_id={}&schema={NEWEST}", file.client_id.get()), &file.token, "application/json");
     let answer = world.stage.runtime.block_on(world.shared.deliver(&request));
     serde_json::from_slice(&answer.body).map_err(|e| format!("{e}: {}", String::from_utf8_lossy(&answer.body)))
 }
 
 fn as_the_server_says(world: &World) -> Result<String, String> {
     let ours = sums(world);
-    for theirs in ask_sums(world)?.tables {
+    for mut theirs in ask_sums(world)?.tables {
+        let held = ours.get(&theirs.table).map(|t| t.columns.as_slice()).unwrap_or_default();
+        theirs.columns.retain(|(id, _)| held.iter().any(|(other, _)| other == id));
         if ours.get(&theirs.table) != Some(&theirs) {
-            let name = world.map.table_by_id(theirs.table).map_or("?", |t| t.name.as_str());
+            let name = world.stage.newest().map.table_by_id(theirs.table).map_or("?", |t| t.name.as_str());
             return Err(format!("the server has other rows of {name} than the files"));
         }
     }
@@ -290,8 +321,11 @@ fn nothing_is_lost(world: &World) -> Result<(), String> {
     let current = lock(&world.shared.sides[0]).app.as_ref().expect("it is open").tokens();
     let mut lost = Vec::new();
     for (token, (file, sql)) in &ledger.written {
-        let accounted =
-            current.contains(token) || ledger.superseded.contains(token) || ledger.kept.contains(token) || ledger.given_up.contains(token);
+        let accounted = current.contains(token)
+            || ledger.superseded.contains(token)
+            || ledger.kept.contains(token)
+            || ledger.given_up.contains(token)
+            || ledger.gone.contains(token);
         if !accounted {
             lost.push(format!("t{token} of f{file}, {}: {sql}", if ledger.taken.contains(token) { "which the server took" } else { "never taken" }));
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use whimbrel_shared::{
     change::{Change, Edit},
+    columns::ColumnMap,
     hlc::Stamp,
     manifest::{Keys, SyncConflict},
     protocol::push::{Answer, PushRequest, PushResponse},
@@ -13,7 +14,10 @@ use whimbrel_shared::{
     value::Value,
 };
 
-use super::app::{Wrote, token_of};
+use super::{
+    app::{Wrote, token_of},
+    schema::SPLIT,
+};
 
 /// One column of the server's row.
 #[derive(Clone, Debug)]
@@ -34,10 +38,20 @@ struct Held {
     origin: Writer,
 }
 
+/// What the server had at some moment.
+#[derive(Clone, Debug)]
+pub struct Then {
+    rows: BTreeMap<(u32, Vec<Value>), Held>,
+    answered: HashSet<String>,
+    taken: BTreeSet<u32>,
+}
+
 /// The accounts.
 #[derive(Debug)]
 pub struct Ledger {
     synced: SyncedTables,
+    /// The column that a later version splits.
+    whole: Option<u32>,
     /// Every token that was in a file after a transaction of an application, and what wrote it.
     pub written: BTreeMap<u32, (usize, String)>,
     /// Tokens that an application took out of its file, or that were overwritten by somebody who had seen them.
@@ -48,6 +62,8 @@ pub struct Ledger {
     pub contested: BTreeMap<u32, String>,
     /// Tokens that were lost to a person who put an old file back.
     pub given_up: BTreeSet<u32>,
+    /// Tokens that a migration took out of a file with their column, sent or archived.
+    pub gone: BTreeSet<u32>,
     /// Tokens in conflicts, quarantines and archives.
     pub kept: BTreeSet<u32>,
     rows: BTreeMap<(u32, Vec<Value>), Held>,
@@ -58,14 +74,16 @@ pub struct Ledger {
 
 impl Ledger {
     /// Nothing was written.
-    pub fn new(synced: SyncedTables) -> Self {
+    pub fn new(synced: SyncedTables, first: &ColumnMap) -> Self {
         Self {
             synced,
+            whole: first.table("line").and_then(|line| Some(line.column("b")?.id)),
             written: BTreeMap::new(),
             superseded: BTreeSet::new(),
             taken: BTreeSet::new(),
             contested: BTreeMap::new(),
             given_up: BTreeSet::new(),
+            gone: BTreeSet::new(),
             kept: BTreeSet::new(),
             rows: BTreeMap::new(),
             answered: HashSet::new(),
@@ -79,6 +97,32 @@ impl Ledger {
             self.written.entry(*token).or_insert_with(|| (file, wrote.sql.clone()));
         }
         self.superseded.extend(&wrote.vanished);
+    }
+
+    /// Versions after `before` up to `until` were published. From the one on in which a column is split, what it held is in
+    /// each part: nobody may change the whole any more.
+    pub fn published(&mut self, (before, until): (u32, u32), map: &ColumnMap) {
+        if !(before < SPLIT && SPLIT <= until) {
+            return;
+        }
+        let Some(line) = map.table("line") else { return };
+        let parts: Vec<u32> = ["head", "tail"].iter().filter_map(|part| Some(line.column(part)?.id)).collect();
+        for ((table, _), held) in &mut self.rows {
+            if let (true, Some(whole)) = (*table == line.id, self.whole.and_then(|id| held.cells.get(&id)).cloned()) {
+                held.cells.extend(parts.iter().map(|id| (*id, whole.clone())));
+            }
+        }
+    }
+
+    /// What the server has now.
+    pub fn then(&self) -> Then {
+        Then { rows: self.rows.clone(), answered: self.answered.clone(), taken: self.taken.clone() }
+    }
+
+    /// The server has again what it had: what it took since is given up, as far as no file brings it back.
+    pub fn went_back(&mut self, to: Then) {
+        self.given_up.extend(self.taken.difference(&to.taken));
+        (self.rows, self.answered, self.taken) = (to.rows, to.answered, to.taken);
     }
 
     fn place(&self, change: &Change) -> (u32, Vec<Value>) {

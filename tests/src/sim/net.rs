@@ -1,8 +1,11 @@
 //! What is between a file's daemon and the server: a network that loses, doubles, delays and cuts, and that sees everything.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -15,7 +18,10 @@ use whimbrel_shared::{
     protocol::push::{PushHead, PushRequest, PushResponse},
 };
 
-use super::{app::App, ledger::Ledger};
+use super::{
+    app::{App, Place},
+    ledger::Ledger,
+};
 
 /// Where the server is said to be.
 pub const URL: &str = "http://simulated";
@@ -39,6 +45,8 @@ pub struct Faults {
     pub written: u32,
     /// Another file that exchanges in the middle of an exchange.
     pub others: u32,
+    /// Most milliseconds that an answer is under way: who believes that it took as long as the request, believes in a wrong time.
+    pub slow_ms: u32,
 }
 
 /// A file of the simulation, as far as more than its daemon touches it.
@@ -54,6 +62,18 @@ pub struct Side {
     pub late: Vec<HttpRequest>,
 }
 
+impl Side {
+    /// The version that the file is at.
+    pub fn version(&self) -> u32 {
+        self.app.as_ref().expect("it is open").version
+    }
+
+    /// Every token that is in the file, where it is.
+    pub fn places(&self) -> BTreeSet<Place> {
+        self.app.as_ref().expect("it is open").places()
+    }
+}
+
 /// What everything in a seed shares.
 pub struct Shared {
     /// Chance.
@@ -67,7 +87,7 @@ pub struct Shared {
     /// How often something may still come in between in this step: an exchange in which somebody writes every time never ends.
     pub between: AtomicU32,
     /// The server.
-    pub endpoints: Endpoints,
+    pub endpoints: Mutex<Endpoints>,
     /// The accounts.
     pub ledger: Mutex<Ledger>,
     /// Hash of everything that was sent.
@@ -148,7 +168,8 @@ impl Shared {
     pub async fn deliver(&self, request: &HttpRequest) -> Answer {
         let path = request.url.strip_prefix(URL).unwrap_or(&request.url);
         let headers: Vec<(&str, &str)> = request.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = self.endpoints.answer(request.method, path, &headers, request.body.clone()).await;
+        let endpoints = lock(&self.endpoints).clone();
+        let answer = endpoints.answer(request.method, path, &headers, request.body.clone()).await;
         {
             let mut wire = lock(&self.wire);
             wire.update(path);
@@ -233,7 +254,7 @@ impl Net {
         for request in late {
             shared.deliver(&request).await;
         }
-        shared.pass(400);
+        shared.pass(shared.faults.slow_ms);
         if shared.comes_between(shared.faults.written) {
             shared.write(self.file);
         }
@@ -262,6 +283,19 @@ pub fn get(path: String, token: &str, accept: &str) -> HttpRequest {
         url: format!("{URL}{path}"),
         headers: vec![("accept", accept.to_owned()), ("authorization", format!("Bearer {token}"))],
         body: Bytes::new(),
+        max_bytes: u64::MAX,
+        progress_timeout: std::time::Duration::from_secs(1),
+    }
+}
+
+/// A request with a body, of who proves itself by a header.
+pub fn post(path: &str, proof: (&'static str, String), body: Bytes) -> HttpRequest {
+    let headers = vec![("content-type", "application/json".to_owned()), proof];
+    HttpRequest {
+        method: "POST",
+        url: format!("{URL}{path}"),
+        headers,
+        body,
         max_bytes: u64::MAX,
         progress_timeout: std::time::Duration::from_secs(1),
     }

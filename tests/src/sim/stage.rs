@@ -1,71 +1,31 @@
-//! What every seed begins with: a server that has published one schema, and five empty files of five devices. Made once per
-//! process; a seed plays on copies.
+//! What every seed begins with: a server that has published the first version, the chain of which it will publish more, and five
+//! empty files of five devices. Made once per process; a seed plays on copies.
 
 use std::{
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use whimbrel::migrate::chain::Chain;
-use whimbrel_shared::{ids::ClientId, row_schema::RowSchema};
+use whimbrel::{migrate::chain::Chain, trust::AcceptError};
+use whimbrel_shared::{
+    columns::ColumnMap,
+    ids::ClientId,
+    protocol::publish::PublishRequest,
+    row_schema::RowSchema,
+    trust::{VerifiedMigration, verify},
+};
 
+use super::schema::{NEWEST, Table, chain, tables};
 use crate::{
-    Mig,
+    engine::Accepted,
     replica::{Replica, Space},
 };
 
 /// Most files of one seed.
 pub const MOST_FILES: usize = 5;
-
-/// One table as the simulator knows it. All have the columns `a` and `b`, which hold tokens.
-#[derive(Debug)]
-pub struct Table {
-    /// Its name.
-    pub name: &'static str,
-    /// The columns of its key.
-    pub key: &'static [&'static str],
-    /// Its unique set, but for the key.
-    pub unique: &'static [&'static str],
-    /// The column that refers to another table.
-    pub parent: Option<(&'static str, &'static str)>,
-    /// Whether upper and lower case of the key are one.
-    pub nocase: bool,
-}
-
-/// The five tables: one for each strategy.
-pub const TABLES: [Table; 5] = [
-    Table { name: "doc", key: &["id"], unique: &["code"], parent: None, nocase: true },
-    Table { name: "part", key: &["id"], unique: &[], parent: Some(("doc", "doc")), nocase: false },
-    Table { name: "item", key: &["id"], unique: &["slot"], parent: None, nocase: false },
-    Table { name: "line", key: &["id"], unique: &[], parent: Some(("item", "item")), nocase: false },
-    Table { name: "tally", key: &["k1", "k2"], unique: &["u", "v"], parent: None, nocase: false },
-];
-
-const UP: &str = "CREATE TABLE doc(id TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, a, b TEXT, code TEXT UNIQUE);
-CREATE TABLE part(id TEXT PRIMARY KEY NOT NULL, doc TEXT COLLATE NOCASE REFERENCES doc(id) ON DELETE CASCADE ON UPDATE CASCADE, a, b TEXT);
-CREATE TABLE item(id INTEGER PRIMARY KEY, a, b TEXT, slot INTEGER UNIQUE);
-CREATE TABLE line(id INTEGER PRIMARY KEY, item INTEGER REFERENCES item(id) ON DELETE SET NULL ON UPDATE CASCADE, a, b TEXT);
-CREATE TABLE tally(k1 TEXT NOT NULL, k2 INTEGER NOT NULL, a, b TEXT, u INTEGER, v INTEGER, PRIMARY KEY(k1, k2), UNIQUE(u, v)) WITHOUT ROWID";
-
-const SETTINGS: &str = r#"
-[sync.doc]
-conflict = "keep-newest"
-keys = "global"
-[sync.part]
-conflict = "merge"
-keys = "global"
-[sync.item]
-conflict = "keep-oldest"
-keys = "renumber"
-[sync.line]
-conflict = "server-wins"
-keys = "renumber"
-[sync.tally]
-conflict = "client-wins"
-keys = "global"
-"#;
 
 /// One of the five devices.
 #[derive(Debug)]
@@ -77,6 +37,20 @@ pub struct Member {
     path: PathBuf,
 }
 
+/// A version of the chain, as whoever is there sees it.
+#[derive(Debug)]
+pub struct Version {
+    /// Its tables, as the simulator knows them.
+    pub tables: Vec<Table>,
+    /// Ids and settings of the tables.
+    pub rows: RowSchema,
+    /// Ids and names.
+    pub map: ColumnMap,
+    body: Vec<u8>,
+    /// The request that publishes it and those before it.
+    pub publish: Bytes,
+}
+
 /// What seeds are played on.
 pub struct Stage {
     /// Runs the server's endpoints.
@@ -85,6 +59,9 @@ pub struct Stage {
     pub chain: Chain,
     /// The devices.
     pub members: Vec<Member>,
+    /// The publisher's key.
+    pub key: String,
+    versions: Vec<Version>,
     server: PathBuf,
     _folder: TempDir,
 }
@@ -105,22 +82,45 @@ impl Stage {
 
     fn new() -> Self {
         let folder = folder();
-        let space = Space::new(folder.path(), vec![Mig::up("0001_init", UP).toml(SETTINGS)]);
+        let space = Space::new(folder.path(), chain(1));
         let member = |n: usize| {
             let replica = Replica::known_as(&space, &format!("f{n}"), 1, ClientId::from_dice(n as u128 + 1));
             Member { client_id: replica.identity.client_id, token: replica.token.clone(), path: replica.path.clone() }
         };
         let members = (0..MOST_FILES).map(member).collect();
-        let chain = space.accepted.chain.clone();
+        let key = space.key().to_owned();
         // Its files are whole once nobody has them open.
         drop(space);
+        let whole = folder.path().join("whole");
+        std::fs::create_dir(&whole).expect("a folder is made");
+        let accepted = Accepted::new(&whole, chain(NEWEST));
+        let request: PublishRequest = serde_json::from_value(accepted.request).expect("a request is read");
+        let version = |n: u32| {
+            let rows = accepted.chain.rows_at(n).expect("ids and settings");
+            let links = request.links[..n as usize].to_vec();
+            let body = links[n as usize - 1].body.clone().into_bytes();
+            let publish = serde_json::to_vec(&PublishRequest { app: request.app.clone(), links }).expect("a request is JSON").into();
+            Version { tables: tables(n), map: rows.map().expect("ids"), rows, body, publish }
+        };
+        let versions = (1..=NEWEST).map(version).collect();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime starts");
-        Self { runtime, chain, members, server: folder.path().join("server.db"), _folder: folder }
+        Self { runtime, chain: accepted.chain, members, key, versions, server: folder.path().join("server.db"), _folder: folder }
     }
 
-    /// Ids and settings of the tables.
-    pub fn rows(&self) -> RowSchema {
-        self.chain.rows_at(1).expect("ids and settings")
+    /// What is known of a version.
+    pub fn at(&self, version: u32) -> &Version {
+        &self.versions[version as usize - 1]
+    }
+
+    /// The newest version.
+    pub fn newest(&self) -> &Version {
+        self.at(NEWEST)
+    }
+
+    /// A migration of the chain, as a device reads it back.
+    pub fn load(&self, version: u32) -> Result<VerifiedMigration, AcceptError> {
+        let entry = self.chain.newest(version).expect("it is in the chain");
+        verify(entry, &self.at(version).body).map_err(AcceptError::from)
     }
 
     /// Copies the server's store and the first `files` files to a folder.

@@ -3,12 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use fastrand::Rng;
@@ -20,49 +20,74 @@ use whimbrel::{
         connection::{Managed, Missing},
         error::ApplyError,
         halt::Halt,
+        recover,
     },
     replicate::{self, At, Means, Pace, ReplicateError, Replicated},
     store::managed,
-    sync::boot::Boot,
     transport::server::{Credential, Server as Door},
 };
 use whimbrel_server::{
     endpoints::Endpoints,
     store::{Store, rows::Forget, sqlite::SqliteStore},
 };
-use whimbrel_shared::{columns::ColumnMap, ids::ClientId, row_schema::RowSchema};
+use whimbrel_shared::ids::ClientId;
 
 use super::{
     Outcome,
     app::App,
+    backup::Backup,
     check,
     ledger::Ledger,
-    net::{Faults, Net, Shared, Side, URL, lock},
+    migrate,
+    net::{self, Faults, Net, Shared, Side, URL, lock},
+    schema::NEWEST,
     stage::{self, MOST_FILES, Stage},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a file is waited for. Nobody holds one for longer than a moment.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// When every seed begins, in milliseconds since 1970.
 const BEGIN_MS: i64 = 1_700_000_000_000;
 const HOUR_MS: i64 = 3_600_000;
 /// What comes in between in one step, at most.
 const BETWEEN: u32 = 12;
 /// Exchanges within exchanges.
-const DEEP: u32 = 2;
+pub const DEEP: u32 = 2;
+
+const AGES: Duration = Duration::from_secs(1_000_000);
+
+/// What an exchange is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Both ways, to the end.
+    Exchange,
+    /// Only what waits to be sent, before a migration.
+    Drain,
+}
 
 /// One file and its daemon.
 pub struct File {
     /// Where it is.
     pub path: PathBuf,
     /// Who it is.
-    pub client_id: ClientId,
+    pub client_id: Cell<ClientId>,
     /// What its device proves itself with.
     pub token: String,
     door: Door,
     ambient: Ambient,
-    busy: Cell<bool>,
-    copies: RefCell<Vec<Vec<u8>>>,
-    recursive: bool,
+    /// Whether its daemon is at work on it.
+    pub busy: Cell<bool>,
+    /// What it was at some moments.
+    pub copies: RefCell<Vec<Vec<u8>>>,
+    /// Whether its application has triggers fire triggers.
+    pub recursive: bool,
+}
+
+/// The endpoints over a store.
+pub fn serve(store: &Path, now_ms: &Arc<AtomicI64>) -> Endpoints {
+    let clock = Arc::clone(now_ms);
+    let store = SqliteStore::open(store).expect("the store opens");
+    Endpoints::new(Box::new(store), move || clock.load(Relaxed))
 }
 
 /// A seed's world.
@@ -73,12 +98,18 @@ pub struct World {
     pub files: Vec<File>,
     /// What seeds are played on.
     pub stage: &'static Stage,
-    /// Ids and names.
-    pub map: ColumnMap,
-    rows: RowSchema,
+    /// The newest version that is published.
+    pub published: Cell<u32>,
     counts: RefCell<BTreeMap<&'static str, u64>>,
+    /// What the server was at some moments.
+    pub backups: RefCell<Vec<Backup>>,
+    /// Whether a file is another's copy.
+    pub cloned: Cell<bool>,
     rows_in_a_bite: u32,
-    folder: TempDir,
+    /// How often the server's store was replaced.
+    pub stores: Cell<u32>,
+    /// Where everything is.
+    pub folder: TempDir,
 }
 
 impl World {
@@ -89,22 +120,19 @@ impl World {
         let files = rng.usize(2..=MOST_FILES);
         stage.copy(files, folder.path());
         let now_ms = Arc::new(AtomicI64::new(BEGIN_MS));
-        let store = SqliteStore::open(&folder.path().join("server.db")).expect("the store opens");
-        let clock = Arc::clone(&now_ms);
-        let endpoints = Endpoints::new(Box::new(store), move || clock.load(Relaxed));
-        let rows = stage.rows();
-        let map = rows.map().expect("ids");
+        let endpoints = serve(&folder.path().join("server.db"), &now_ms);
         // Some seeds are calm, some are wild.
-        let mut much = |most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
+        let much = |rng: &mut Rng, most: u32| if rng.bool() { rng.u32(0..most) } else { 0 };
         let faults = Faults {
-            dropped: much(200),
-            lost: much(250),
-            doubled: much(250),
-            late: much(150),
-            cut: much(120),
-            killed: much(120),
-            written: much(400),
-            others: much(200),
+            dropped: much(&mut rng, 200),
+            lost: much(&mut rng, 250),
+            doubled: much(&mut rng, 250),
+            late: much(&mut rng, 150),
+            cut: much(&mut rng, 120),
+            killed: much(&mut rng, 120),
+            written: much(&mut rng, 400),
+            others: much(&mut rng, 200),
+            slow_ms: if rng.u8(0..3) == 0 { 30_000 } else { 400 },
         };
         let skewed = rng.bool();
         let mut sides = Vec::new();
@@ -116,6 +144,7 @@ impl World {
             let boot = (1, BEGIN_MS - rng.i64(0..HOUR_MS));
             sides.push(Mutex::new(Side { app: Some(app), skew_ms, boot, late: Vec::new() }));
         }
+        let published = rng.u32(1..=NEWEST);
         let rows_in_a_bite = [1, 2, 3, 7, 1_000][rng.usize(0..5)];
         let shared = Arc::new(Shared {
             rng: Mutex::new(rng),
@@ -123,8 +152,8 @@ impl World {
             rough: AtomicBool::new(true),
             faults,
             between: AtomicU32::new(0),
-            endpoints,
-            ledger: Mutex::new(Ledger::new(rows.synced().clone())),
+            endpoints: Mutex::new(endpoints),
+            ledger: Mutex::new(Ledger::new(stage.newest().rows.synced().clone(), &stage.at(1).map)),
             wire: Mutex::new(Sha256::new()),
             sides,
             token: Mutex::new(0),
@@ -134,11 +163,12 @@ impl World {
         let file = |n: usize| {
             let member = &stage.members[n];
             let (clock, dice) = (Arc::clone(&shared), Arc::clone(&shared));
-            let ambient = Ambient::new(move || clock.wall_ms(n), move || lock(&dice.rng).u128(..));
+            let booted = Arc::clone(&shared);
+            let ambient = Ambient::new(move || clock.wall_ms(n), move || lock(&dice.rng).u128(..)).on_boot(move |_| migrate::boot(&booted, n));
             let net = Arc::new(Net { shared: Arc::clone(&shared), file: n });
             File {
                 path: folder.path().join(format!("f{n}.db")),
-                client_id: member.client_id,
+                client_id: Cell::new(member.client_id),
                 token: member.token.clone(),
                 door: Door::new(net, URL.to_owned(), Credential::Device(member.token.clone()), ambient.clone()),
                 ambient,
@@ -148,7 +178,32 @@ impl World {
             }
         };
         let files = (0..files).map(file).collect();
-        Self { shared, files, stage, map, rows, counts: RefCell::default(), rows_in_a_bite, folder }
+        let world = Self {
+            shared,
+            files,
+            stage,
+            published: Cell::new(1),
+            counts: RefCell::default(),
+            backups: RefCell::default(),
+            cloned: Cell::new(false),
+            rows_in_a_bite,
+            stores: Cell::new(0),
+            folder,
+        };
+        world.publish_up_to(published);
+        world
+    }
+
+    /// Publishes versions up to this one.
+    pub fn publish_up_to(&self, version: u32) {
+        if version <= self.published.get() {
+            return;
+        }
+        let request = net::post("/api/migrations", ("x-api-key", self.stage.key.clone()), self.stage.at(version).publish.clone());
+        let answer = self.stage.runtime.block_on(self.shared.deliver(&request));
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        let before = self.published.replace(version);
+        lock(&self.shared.ledger).published((before, version), &self.stage.at(version).map);
     }
 
     /// Plays it to its end.
@@ -163,7 +218,7 @@ impl World {
     fn played(&self) -> Result<Outcome, String> {
         let steps = 10 + self.shared.roll(50);
         for _ in 0..steps {
-            self.step();
+            self.step()?;
             self.sound()?;
         }
         self.shared.rough.store(false, Relaxed);
@@ -184,26 +239,29 @@ impl World {
         *self.counts.borrow_mut().entry(what).or_default() += 1;
     }
 
-    fn step(&self) {
+    fn step(&self) -> Result<(), String> {
         let shared = &self.shared;
         let file = shared.roll(self.files.len() as u32) as usize;
         shared.pass(3_000);
         shared.between.store(BETWEEN, Relaxed);
         match shared.roll(1_000) {
-            0..520 => shared.write(file),
-            520..880 => {
+            0..480 => shared.write(file),
+            480..780 => {
                 let _ = self.exchange(file, 0);
             }
-            880..920 => {
+            780..820 if self.published.get() < NEWEST => self.publish(),
+            780..880 => self.migrate(file, 1 + shared.roll(self.published.get()))?,
+            880..910 => {
                 let ms = i64::from(shared.roll(48)) * HOUR_MS;
                 shared.now_ms.fetch_add(ms, Relaxed);
             }
-            920..935 => self.jump(file),
-            935..950 => self.boot(file),
-            950..970 => self.copy(file),
-            970..985 => self.restore(file),
+            910..922 => self.jump(file),
+            922..934 => self.boot(file),
+            934..954 => self.copy(file),
+            954..975 => self.restore(file),
             _ => self.forget(),
         }
+        Ok(())
     }
 
     /// Somebody sets the clock.
@@ -221,41 +279,6 @@ impl World {
         side.boot = (side.boot.0 + 1, now_ms);
     }
 
-    fn copy(&self, file: usize) {
-        self.shared.tell(|| format!("f{file} copied"));
-        let side = lock(&self.shared.sides[file]);
-        let app = side.app.as_ref().expect("it is open");
-        app.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").expect("nobody else has it open");
-        self.files[file].copies.borrow_mut().push(std::fs::read(&self.files[file].path).expect("the file is read"));
-    }
-
-    /// A person puts an older copy of the file back.
-    fn restore(&self, file: usize) {
-        let copies = self.files[file].copies.borrow();
-        if copies.is_empty() {
-            return;
-        }
-        self.count("restored");
-        let copy = &copies[self.shared.roll(copies.len() as u32) as usize];
-        check::keep(self);
-        let mut side = lock(&self.shared.sides[file]);
-        let app = side.app.take().expect("it is open");
-        let before = app.tokens();
-        drop(app);
-        let path = &self.files[file].path;
-        for beside in ["-wal", "-shm"] {
-            let _ = std::fs::remove_file(format!("{}{beside}", path.display()));
-        }
-        std::fs::write(path, copy).expect("the file is written");
-        let app = App::open(path, self.files[file].recursive);
-        let after = app.tokens();
-        self.shared.tell(|| format!("f{file} restored: -{:?} +{:?}", before.difference(&after), after.difference(&before)));
-        side.app = Some(app);
-        let mut ledger = lock(&self.shared.ledger);
-        let lost: Vec<u32> = before.difference(&after).filter(|t| !ledger.taken.contains(t)).copied().collect();
-        ledger.given_up.extend(lost);
-    }
-
     /// The server forgets deletions that are older than some moment.
     fn forget(&self) {
         self.count("forgotten");
@@ -268,42 +291,47 @@ impl World {
 
     /// Where the server's store is.
     pub fn server(&self) -> PathBuf {
-        self.folder.path().join("server.db")
+        match self.stores.get() {
+            0 => self.folder.path().join("server.db"),
+            n => self.folder.path().join(format!("server{n}.db")),
+        }
     }
 
     /// A file exchanges rows, as far as it gets.
     pub fn exchange(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
         self.files[file].busy.set(true);
         self.shared.tell(|| format!("f{file} exchanges{}", if depth > 0 { " meanwhile" } else { "" }));
-        let done = self.exchanged(file, depth);
+        let done = self.exchanged(file, depth, Purpose::Exchange);
         self.shared.tell(|| format!("f{file} ends: {done:?}"));
         self.count(if done.is_ok() { "exchanges" } else { "exchanges cut short" });
         self.files[file].busy.set(false);
         done
     }
 
-    fn exchanged(&self, file: usize, depth: u32) -> Result<Replicated, ReplicateError> {
+    /// The same, for a purpose.
+    pub fn exchanged(&self, file: usize, depth: u32, purpose: Purpose) -> Result<Replicated, ReplicateError> {
         let shared = &self.shared;
         let one = &self.files[file];
         let mut open = Managed::open(&one.path, Missing::Refuse, PATIENCE, Halt::default()).expect("the file opens");
-        let epoch = managed::identity(&open.connection).expect("an identity").epoch;
+        let identity = managed::identity(&open.connection).expect("an identity");
+        // A migration in which the process died.
+        recover::recover(&mut open, &identity, &self.stage.chain, &one.ambient, migrate::POLICY, false).expect("what died is taken up");
+        let epoch = identity.epoch;
+        let version = lock(&shared.sides[file]).version();
+        let known = self.stage.at(version);
         let synced_at = |version: u32| -> BTreeSet<u32> {
             self.stage.chain.rows_at(version).map(|rows| rows.synced().0.keys().copied().collect()).unwrap_or_default()
         };
         let at = At {
-            client_id: one.client_id,
+            client_id: one.client_id.get(),
             epoch,
-            version: 1,
-            map: &self.map,
-            synced: self.rows.synced(),
+            version,
+            map: &known.map,
+            synced: known.rows.synced(),
             synced_at: &synced_at,
-            holds: &|_| Ok(true),
+            holds: &|file| Ok(managed::intent(file)?.is_none()),
         };
-        let boot = || {
-            let (number, began) = lock(&shared.sides[file]).boot;
-            let skew_ms = lock(&shared.sides[file]).skew_ms;
-            Boot { id: format!("f{file} boot {number}"), began_ms: began + skew_ms }
-        };
+        let boot = || migrate::boot(shared, file);
         let between = || {
             shared.pass(20);
             if shared.goes_wrong(shared.faults.killed) {
@@ -324,6 +352,10 @@ impl World {
         let pace = Pace::Given { rows: self.rows_in_a_bite, between: &between };
         let handle = self.stage.runtime.handle();
         let means = Means { server: &one.door, handle, ambient: &one.ambient, boot: &boot, stop: tokio::sync::watch::channel(false).1, pace };
-        replicate::replicate(&mut open, &at, &means)
+        match purpose {
+            Purpose::Exchange => replicate::replicate(&mut open, &at, &means),
+            // Nothing in a simulation may depend on how long it takes.
+            Purpose::Drain => replicate::drain(&mut open, &at, &means, Instant::now() + AGES).map(|_| Replicated::default()),
+        }
     }
 }

@@ -29,8 +29,8 @@ pub(super) enum Pulled {
     Page(Box<PullResponse>, Vec<UnsaidOf>),
     /// The database has no space yet.
     Unbound,
-    /// It has seen numbers of this space that were never given.
-    Rewound(i64),
+    /// It has seen numbers of this space that were never given; the highest.
+    Rewound(i64, u64),
 }
 
 pub(super) fn pull(
@@ -45,8 +45,10 @@ pub(super) fn pull(
     if asked.series.is_some_and(|s| s != bound.series) || (asked.series.is_none() && asked.cursor > 0) {
         return snapshot("the cursor counts in another series".to_owned());
     }
-    if asked.cursor > bound.seq {
-        return Ok(Pulled::Rewound(bound.space));
+    // What it wrote itself it has an answer for, and need not have been told.
+    let seen = asked.cursor.max(asked.acked);
+    if seen > bound.seq {
+        return Ok(Pulled::Rewound(bound.space, seen));
     }
     let walk = asked.since_schema.is_some();
     if !walk && asked.cursor > 0 && asked.cursor < bound.horizon {
