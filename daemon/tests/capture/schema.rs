@@ -128,7 +128,7 @@ fn trigger(rng: &mut Rng, table: &Table, names: &[&str]) -> String {
     let own = (0..table.key).map(|n| format!("k{n} = NEW.k{n}")).collect::<Vec<_>>().join(" AND ");
     let other = *rng.choice(names).unwrap();
     let when = rng.choice(["INSERT", "UPDATE OF c0", "UPDATE"]).unwrap();
-    let body = match rng.u8(..5) {
+    let mut body = match rng.u8(..5) {
         0 => format!("UPDATE {name} SET c1 = 'T' WHERE {own}"),
         1 => format!("UPDATE {other} SET c2 = 'from' WHERE c2 = 'a'"),
         2 => format!("DELETE FROM {other} WHERE c1 = 'gone'"),
@@ -137,6 +137,12 @@ fn trigger(rng: &mut Rng, table: &Table, names: &[&str]) -> String {
     };
     let (before, after) = ("BEFORE", "AFTER");
     let time = if rng.u8(..5) == 0 { before } else { after };
+    // What becomes of an UPDATE whose row a BEFORE trigger deletes is undefined (<https://sqlite.org/lang_createtrigger.html>); in
+    // an upsert it breaks the file (seeds 45571 and 53856), without capture too (3.40.1).
+    if time == before && when.starts_with("UPDATE") && body.starts_with(&format!("DELETE FROM {name} ")) {
+        let itself = (0..table.key).map(|n| format!("k{n} IS OLD.k{n}")).collect::<Vec<_>>().join(" AND ");
+        body = format!("{body} AND NOT ({itself})");
+    }
     format!("CREATE TRIGGER app_{name} {time} {when} ON {name} WHEN NEW.c1 IS NOT 'T' BEGIN {body}; END")
 }
 

@@ -143,7 +143,7 @@ fn settle(connection: &Connection, rng: &mut Rng, schema: &Schema, replica: &mut
     for _ in 0..1_000 {
         folded(connection, rng, say)?;
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        let swept = sweep::sweep(connection, 30).unwrap();
+        let swept = sweep::sweep(connection, 30).map_err(|e| e.to_string())?;
         connection.execute_batch("COMMIT").unwrap();
         while !replica.on_the_way.is_empty() {
             replica.arrive(connection, 0);

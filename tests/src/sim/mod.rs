@@ -1,7 +1,7 @@
 //! A deterministic simulator of the exchange of rows: two to five real files, the server's own endpoints over its own
 //! store, applications that write, a network that loses, doubles, delays and cuts, processes that die between two
-//! transactions, clocks that are off and jump, files that go back, and a chain of migrations that is published and run in between. One number decides all of it: the same seed gives the same
-//! requests, answers and rows.
+//! transactions, clocks that are off and jump, files that go back, and a chain of migrations that is published and run in
+//! between. One number decides all of it: the same seed gives the same requests, answers and rows.
 //!
 //! What has to be true is checked where it can be ([`ledger`], [`check`]): every value that an application wrote is
 //! accounted for, and in the end everybody has the same.
