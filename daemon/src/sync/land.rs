@@ -566,10 +566,12 @@ pub fn remove_untold(connection: &Connection, tables: &Tables, same_series: bool
                 (Some(entry), _) => Some(Entry { deed: Deed::Insert, ..entry }),
                 (None, _) if recorded.gone => None,
                 (None, Some(shape)) if same_series => {
-                    let row = Row { table: id, key: told(&key), version: recorded.version.max(1), clock: Clock::ZERO, values: None };
+                    let row = Row { table: id, key: told(&key), version: recorded.version + 1, clock: Clock::ZERO, values: None };
                     if let Err(refused) = lander.deleted(shape, &row, &key, None)? {
                         let (code, why) = (refused.code, refused.why);
-                        quarantine::put(connection, &Waiting { key: key.clone(), row, code, why, at_ms: now_ms, tries: 0 })?;
+                        // What is known of it stays: told anew once more, it would be nobody's.
+                        quarantine::put(connection, &Waiting { key, row, code, why, at_ms: now_ms, tries: 0 })?;
+                        continue;
                     }
                     None
                 }
