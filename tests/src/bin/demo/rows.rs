@@ -62,16 +62,20 @@ pub(super) fn show(stage: &Path, server: &Server) {
     say("The publisher knows nothing of these edits, nor the devices of the rename.");
 
     title("9. Mend them: schema first, then rows");
-    wires.iter().for_each(Wire::mend);
-    daemons.iter_mut().for_each(|daemon| daemon.until_settled(LIMIT, 2));
+    wires[1].mend();
+    daemons[1].until_settled(LIMIT, 2);
+    until(LIMIT, "the phone has sent its edits", || {
+        (list(&files[1], "SELECT CAST(unsent + unfolded AS TEXT) FROM _whimbrel_sync") == ["0"]).then_some(())
+    });
+    say("The phone is back first.");
+    wires[0].mend();
+    daemons[0].until_settled(LIMIT, 2);
     for row in both("SELECT id || ' | ' || what || ' | ' || state || ' | ' || coalesce(note, '') FROM task ORDER BY id", 2) {
         say(&format!("    {row}"));
     }
     say("The laptop's title and the phone's state are both there, under the new name. Both had edited the note: the later edit");
-    say("stands, and the other one is kept:");
-    for device in &devices {
-        run(device, &["conflicts", "list", "--all"]);
-    }
+    say("stands, and the laptop keeps its own:");
+    run(&devices[0], &["conflicts", "list", "--all"]);
     run(&devices[0], &["sync", "--verify"]);
     daemons.into_iter().for_each(|daemon| daemon.stop());
 }
