@@ -267,13 +267,14 @@ fn daemon(scores: &mut Scores, idle: Duration) {
 /// How long to wait so that no poll of every five minutes falls into the time after.
 fn over_the_next_poll(idle: Duration) -> Duration {
     const EVERY: Duration = Duration::from_secs(5 * 60);
-    const POLL: Duration = Duration::from_secs(15);
+    // A fleet's polls are spread over a tenth of that.
+    const POLL: Duration = Duration::from_secs(45);
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     let since_the_last = Duration::from_millis(now_ms % EVERY.as_millis() as u64);
     let to_the_next = EVERY - since_the_last;
     if since_the_last < POLL {
         POLL - since_the_last
-    } else if to_the_next < idle + POLL {
+    } else if to_the_next < idle + Duration::from_secs(10) {
         to_the_next + POLL
     } else {
         Duration::ZERO
