@@ -38,6 +38,7 @@ fn play(from: u64, to: u64) -> (BTreeMap<u64, String>, BTreeMap<&'static str, u6
                             }
                         }
                         Err(why) => {
+                            eprintln!("{why}");
                             failed.lock().unwrap().insert(seed, why);
                         }
                     }

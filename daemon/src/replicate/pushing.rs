@@ -127,6 +127,7 @@ impl Replication<'_, '_> {
             order: stands.pushes,
             schema: self.at.version,
             series: stands.series,
+            reached: stands.reached,
         };
         Ok(Some(Next { request: PushRequest { head, changes }, was, since, last, more }))
     }
@@ -152,6 +153,7 @@ impl Replication<'_, '_> {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
                 stands.tell_again |= !of.sure;
+                stands.reach(answer.series, some.iter().filter_map(|a| a.version).max().unwrap_or(0));
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);

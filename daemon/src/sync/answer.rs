@@ -368,10 +368,18 @@ impl Answering<'_> {
         }
     }
 
-    /// The server has what was sent, whatever else it has: where another value comes, that is a change.
+    /// The server has what was sent, whatever else it has: where another value comes, that is a change. Where nothing was recorded, as
+    /// of a new row, it is known from now on that there is something to delete.
     fn took(&mut self) {
-        if let (Sending::Present { cells, .. }, Some(recorded)) = (&self.change.edit, self.recorded.as_mut().filter(|r| !r.gone)) {
-            recorded.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
+        match (&self.change.edit, &mut self.recorded) {
+            (Sending::Present { cells, .. }, recorded) => {
+                let version = recorded.as_ref().map_or(0, |r| r.version);
+                let mut now = recorded.take().filter(|r| !r.gone).unwrap_or(Recorded { version, ..Recorded::default() });
+                now.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
+                *recorded = Some(now);
+            }
+            (Sending::Deleted { .. }, Some(recorded)) => (recorded.gone, recorded.hashes) = (true, Vec::new()),
+            (Sending::Deleted { .. }, None) => {}
         }
     }
 

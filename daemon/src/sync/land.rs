@@ -321,7 +321,7 @@ impl<'c, 't> Lander<'c, 't> {
             }
             return Ok(Ok(()));
         }
-        let entry = if self.unsent { self.outbox.entry(row.table, key)? } else { None };
+        let mut entry = if self.unsent { self.outbox.entry(row.table, key)? } else { None };
         let Some(shape) = table.lands() else {
             return refuse(Code::CannotWrite, "whimbrel cannot write rows of its table in this file");
         };
@@ -339,6 +339,15 @@ impl<'c, 't> Lander<'c, 't> {
                 return Ok(Ok(()));
             }
             return refuse(Code::Undecided, "a row was made here under its key; the next push says whether they are one");
+        }
+        if let (Some(known), Some(entry)) = (&recorded, entry.as_mut().filter(|e| e.deletes_unseen())) {
+            let values = row.values.as_deref().unwrap_or_default();
+            if row.values.is_some() && (known.gone || values.iter().any(|(id, value)| known.hash(*id) != Some(recorded_hash(value)))) {
+                return refuse(Code::Undecided, "a row of its key was deleted here; the next push says whether it is this one");
+            }
+            // It is told as it was when it was deleted.
+            entry.edits.iter_mut().for_each(|edit| edit.base = Some(row.version));
+            self.outbox.put(row.table, key, Some(entry))?;
         }
         let written = match &row.values {
             None => self.deleted(shape, row, key, entry.as_ref())?,

@@ -142,10 +142,9 @@ impl World {
         self.publish_up_to(until);
         let seen = |file: usize| {
             let side = lock(&self.shared.sides[file]);
-            let stands = exchange::read(&side.app.as_ref().expect("it is open").connection).expect("where it stands");
-            (stands.cursor.max(stands.acked), stands.series)
+            exchange::read(&side.app.as_ref().expect("it is open").connection).expect("where it stands").reached
         };
-        let first = (0..self.files.len()).max_by_key(|file| seen(*file).0).expect("there are files");
+        let first = (0..self.files.len()).max_by_key(|file| seen(*file)).expect("there are files");
         let rough = self.shared.rough.swap(false, std::sync::atomic::Ordering::Relaxed);
         let _ = self.exchange(first, super::world::DEEP);
         self.shared.rough.store(rough, std::sync::atomic::Ordering::Relaxed);

@@ -139,7 +139,7 @@ fn decide(world: &World) -> Result<bool, String> {
         let fresh = || {
             let mut token = lock(&world.shared.token);
             *token += 1;
-            1_000 + *token
+            1_000_000 + *token
         };
         any = true;
         world.count("decided");
@@ -183,6 +183,14 @@ fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<Str
     let id = world.stage.newest().map.table(table.name).and_then(|t| t.column(column)).ok_or("a column that is not ours")?.id;
     let value = waits.values.iter().flatten().find(|(other, _)| *other == id).map(|(_, value)| value);
     Ok(value.map_or_else(|| "NULL".to_owned(), literal))
+}
+
+/// No row of a file refers to nothing, at no time: its application would not have let it.
+pub fn refers(world: &World, file: usize) {
+    let dangling = with_app(world, file, |connection| texts(connection, "PRAGMA foreign_key_check"));
+    if !dangling.is_empty() {
+        lock(&world.shared.ledger).wrong.push(format!("f{file}: rows refer to nothing: {dangling:?}"));
+    }
 }
 
 /// Takes down every token that is in a conflict or in the archive of one file now.

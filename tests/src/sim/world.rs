@@ -54,6 +54,9 @@ const BETWEEN: u32 = 12;
 /// Exchanges within exchanges.
 pub const DEEP: u32 = 2;
 
+/// Tokens come after this number: up to it are keys and what is unique.
+const TOKENS: u32 = 10;
+
 const AGES: Duration = Duration::from_secs(1_000_000);
 
 /// What an exchange is for.
@@ -158,7 +161,7 @@ impl World {
             ledger: Mutex::new(Ledger::new(stage.newest().rows.synced().clone(), &stage.at(1).map)),
             wire: Mutex::new(Sha256::new()),
             sides,
-            token: Mutex::new(0),
+            token: Mutex::new(TOKENS),
             pushes: Mutex::default(),
             story: std::env::var_os("WHIMBREL_STORY").map(|_| Mutex::default()),
         });
@@ -340,6 +343,7 @@ impl World {
         let boot = || migrate::boot(shared, file);
         let between = || {
             shared.pass(20);
+            check::refers(self, file);
             if shared.goes_wrong(shared.faults.killed) {
                 self.count("killed");
                 return Err(ApplyError::Cancelled);
