@@ -2,7 +2,10 @@
 //! Every function runs inside the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use whimbrel_shared::{hlc::Clock, protocol::push::{Reached, Series}};
+use whimbrel_shared::{
+    hlc::Clock,
+    protocol::push::{Reached, Series},
+};
 
 use super::{StoreError, at};
 

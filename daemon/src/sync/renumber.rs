@@ -17,7 +17,7 @@ use crate::store::{
     conflict::{self, Conflict, Detail, Kind},
     exchange::Exchange,
     key::Key,
-    outbox::{Deed, Entry, Outbox, Sent},
+    outbox::{Deed, Edit, Entry, Outbox, Sent},
 };
 
 /// Rows that follow one row, at most: what refers to it, what refers to that, and so on.
@@ -119,7 +119,7 @@ fn rekey<'c, 't>(
         canonical(new, &shape.collations()).ok_or_else(|| SyncError::Unreadable { table: shape.name.clone(), why: "a key has a NULL".to_owned() })?;
     if let Some(entry) = entry {
         // It is new under this key: the server never heard of it.
-        let edits = entry.edits.into_iter().map(|e| crate::store::outbox::Edit { base: None, sent: Sent::Never, ..e }).collect();
+        let edits = entry.edits.into_iter().map(|e| Edit { base: None, sent: Sent::Never, ..e }).collect();
         lander.outbox.put(shape.id, &key, Some(&Entry { deed: Deed::Insert, edits }))?;
     }
     let values = |at: &[Value], column: &str| shape.key.iter().position(|k| k.name.eq_ignore_ascii_case(column)).and_then(|n| at.get(n).cloned());
@@ -144,7 +144,8 @@ fn rekey<'c, 't>(
     Ok(())
 }
 
-/// A row of the child follows, if what it refers to was said here and not by the server.
+/// A row of the child follows. What it refers to was said here, since no row of the server lands that refers to one that was made
+/// here; where that was sent already, it is an edit.
 fn follow<'c, 't>(
     lander: &mut Lander<'c, 't>,
     connection: &'c Connection,
@@ -157,12 +158,7 @@ fn follow<'c, 't>(
 ) -> Result<(), SyncError> {
     let Some(key) = canonical(row, &child.collations()) else { return Ok(()) };
     let recorded = lander.outbox.recorded(child.id, &key)?;
-    let entry = lander.outbox.entry(child.id, &key)?;
     let column = |name: &String| child.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name)).map(|c| c.id);
-    let said_here = |name: &String| column(name).is_some_and(|id| entry.iter().flat_map(|e| &e.edits).any(|e| e.columns.contains(&id)));
-    if recorded.is_some() && !foreign.columns.iter().any(said_here) {
-        return Ok(());
-    }
     let mut new = row.to_vec();
     let mut cells = Vec::new();
     for (name, value) in foreign.columns.iter().zip(is) {
@@ -175,6 +171,15 @@ fn follow<'c, 't>(
         lander.with_echo(child)?;
         if let Err(refused) = lander.writer(child).update(&key, None, &cells)? {
             return Err(SyncError::Unreadable { table: child.name.clone(), why: refused.why });
+        }
+        if let Some(recorded) = recorded.as_ref().filter(|r| !r.gone) {
+            let mut entry = lander.outbox.entry(child.id, &key)?.unwrap_or(Entry { deed: Deed::Edit, edits: Vec::new() });
+            let waits = |id: u32| entry.edits.iter().any(|e| e.columns.contains(&id));
+            let columns: Vec<u32> = cells.iter().map(|(id, _)| *id).filter(|id| !waits(*id)).collect();
+            if !columns.is_empty() {
+                entry.edits.push(Edit { base: Some(recorded.version), stamp: lander.stamp()?, sent: Sent::Never, derived: false, columns });
+                lander.outbox.put(child.id, &key, Some(&entry))?;
+            }
         }
     }
     if new != row && recorded.is_none() { rekey(lander, connection, tables, child, &key, &new, left) } else { Ok(()) }

@@ -75,9 +75,7 @@ impl FromStr for Reached {
 
     fn from_str(text: &str) -> Result<Self, BadId> {
         let parts = text.rsplit_once('.').and_then(|(series, number)| Some(Self { series: series.parse().ok()?, number: number.parse().ok()? }));
-        parts
-            .filter(|r| r.to_string() == text)
-            .ok_or_else(|| BadId::new("number of a series", text, "it is a series and a number, such as 3.1.57"))
+        parts.filter(|r| r.to_string() == text).ok_or_else(|| BadId::new("number of a series", text, "it is a series and a number, such as 3.1.57"))
     }
 }
 
@@ -281,7 +279,8 @@ mod tests {
     use crate::change::Edit;
 
     fn push(rows: i64) -> PushRequest {
-        let head = PushHead { push_id: PushId::from_dice(1), client_id: ClientId::from_dice(2), epoch: 1, order: 1, schema: 1, series: None, reached: None };
+        let head =
+            PushHead { push_id: PushId::from_dice(1), client_id: ClientId::from_dice(2), epoch: 1, order: 1, schema: 1, series: None, reached: None };
         let change = |key| Change { table: 1, key: vec![Value::Integer(key)], edit: Edit::Deleted { base: 3, clock: Clock::ZERO } };
         PushRequest { head, changes: (0..rows).map(change).collect() }
     }

@@ -128,8 +128,12 @@ pub(super) fn never_given(bound: &Bound, reached: Option<Reached>, seen: u64) ->
 /// that nobody takes a number given twice for one.
 pub(super) fn begin_anew(tx: &Transaction<'_>, space: i64, reached: Reached) -> Result<(), StoreError> {
     let number = i64::try_from(reached.number).unwrap_or(i64::MAX / 2);
-    tx.prepare_cached("UPDATE space SET epoch = min(max(epoch, ?3), ?4) + 1, seq = max(seq, ?2) WHERE id = ?1")?
-        .execute((space, number, reached.series.epoch, u32::MAX - 1))?;
+    tx.prepare_cached("UPDATE space SET epoch = min(max(epoch, ?3), ?4) + 1, seq = max(seq, ?2) WHERE id = ?1")?.execute((
+        space,
+        number,
+        reached.series.epoch,
+        u32::MAX - 1,
+    ))?;
     Ok(())
 }
 
