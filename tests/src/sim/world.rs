@@ -106,7 +106,8 @@ pub struct World {
     counts: RefCell<BTreeMap<&'static str, u64>>,
     /// What the server was at some moments.
     pub backups: RefCell<Vec<Backup>>,
-    /// Whether files are copied to other devices, and the server's store is put back: `WHIMBREL_WILD=1`. Some seeds fail so.
+    /// Whether files are copied to other devices, and the server's store is put back: in every fifth seed, since what happens then
+    /// excuses much that must not happen otherwise.
     wild: bool,
     /// Whether a file is another's copy.
     pub cloned: Cell<bool>,
@@ -190,7 +191,7 @@ impl World {
             published: Cell::new(1),
             counts: RefCell::default(),
             backups: RefCell::default(),
-            wild: std::env::var_os("WHIMBREL_WILD").is_some(),
+            wild: seed % 5 == 4,
             cloned: Cell::new(false),
             rows_in_a_bite,
             stores: Cell::new(0),
