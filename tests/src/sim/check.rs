@@ -164,8 +164,9 @@ fn decide(world: &World) -> Result<bool, String> {
         };
         world.shared.run(file, &sql);
     }
-    // The parent was never sent and is no more, as where a file went back: somebody makes it anew.
-    if let (false, Some((file, row))) = (any, orphans.into_iter().next()) {
+    // The parent was never sent and is no more, as where a file went back: somebody makes it anew. A copy sends it yet, once it has
+    // waited long enough for its original.
+    if let (false, false, Some((file, row))) = (any, world.cloned.get(), orphans.into_iter().next()) {
         let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
         let (column, parent) = table.parent.ok_or("a table without parents waits for one")?;
         let parent = world.stage.newest().tables.iter().find(|t| t.is == parent).ok_or("a parent that is not ours")?.name;
