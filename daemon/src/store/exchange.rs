@@ -7,7 +7,7 @@ use whimbrel_shared::{
     protocol::push::{Reached, Series},
 };
 
-use super::{StoreError, at};
+use super::{StoreError, at, in_flight};
 
 /// Clocks that are kept while old edits wait. Beyond it the oldest go: an edit from before then gets the clock of its own
 /// time, which may be earlier than one it saw, and never later than it should be.
@@ -203,6 +203,7 @@ pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let marking = Some(Marking::Untold);
     let stands = Exchange { version, pushes, answered, exchanged_ms, reached, tell_again: true, anew: true, marking, was, ..Exchange::default() };
     write(connection, &stands)?;
+    in_flight::forget(connection)?;
     connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at("beginning anew with the server"))
 }
 
