@@ -504,9 +504,9 @@ impl<'c, 't> Lander<'c, 't> {
         Ok(self.outbox.entry(shape.id, &key)?.is_some_and(|e| e.deed == Deed::Insert))
     }
 
-    /// The time of an edit that is made of what is known now.
+    /// The time of an edit that is made of what is known now: later than every clock that the file knows.
     pub(super) fn stamp(&self) -> Result<Stamp, SyncError> {
-        Ok(Stamp { wall_ms: self.now_ms, boot: 0, seq: journal::extent(self.connection)?.last })
+        Ok(Stamp { wall_ms: self.now_ms, boot: 0, seq: journal::extent(self.connection)?.last + 1 })
     }
 
     pub(super) fn writer(&mut self, shape: &'t Captured) -> &mut Writer<'c, 't> {

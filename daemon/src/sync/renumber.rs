@@ -17,7 +17,7 @@ use crate::store::{
     conflict::{self, Conflict, Detail, Kind},
     exchange::Exchange,
     key::Key,
-    outbox::{Deed, Edit, Entry, Outbox, Sent},
+    outbox::{Deed, Edit, Entry, Outbox, Sent, Stamp},
 };
 
 /// Rows that follow one row, at most: what refers to it, what refers to that, and so on.
@@ -172,17 +172,32 @@ fn follow<'c, 't>(
         if let Err(refused) = lander.writer(child).update(&key, None, &cells)? {
             return Err(SyncError::Unreadable { table: child.name.clone(), why: refused.why });
         }
-        if let Some(recorded) = recorded.as_ref().filter(|r| !r.gone) {
-            let mut entry = lander.outbox.entry(child.id, &key)?.unwrap_or(Entry { deed: Deed::Edit, edits: Vec::new() });
-            let waits = |id: u32| entry.edits.iter().any(|e| e.columns.contains(&id));
-            let columns: Vec<u32> = cells.iter().map(|(id, _)| *id).filter(|id| !waits(*id)).collect();
-            if !columns.is_empty() {
-                entry.edits.push(Edit { base: Some(recorded.version), stamp: lander.stamp()?, sent: Sent::Never, derived: false, columns });
-                lander.outbox.put(child.id, &key, Some(&entry))?;
-            }
+        let columns: Vec<u32> = cells.iter().map(|(id, _)| *id).collect();
+        let known = recorded.as_ref().filter(|r| !r.gone);
+        let edit = || Entry { deed: Deed::Edit, edits: Vec::new() };
+        if let Some(mut entry) = lander.outbox.entry(child.id, &key)?.or_else(|| known.map(|_| edit())) {
+            written_after(&mut entry, &columns, known.map(|r| r.version), lander.stamp()?);
+            lander.outbox.put(child.id, &key, Some(&entry))?;
         }
     }
     if new != row && recorded.is_none() { rekey(lander, connection, tables, child, &key, &new, left) } else { Ok(()) }
+}
+
+/// Columns were written anew, after whatever was sent of them.
+fn written_after(entry: &mut Entry, columns: &[u32], known: Option<u64>, stamp: Stamp) {
+    for id in columns {
+        let (base, sent) = match entry.edits.iter_mut().find(|e| e.columns.contains(id)) {
+            // Nobody has the value that it had.
+            Some(edit) if edit.sent == Sent::Never => continue,
+            Some(edit) => {
+                edit.columns.retain(|other| other != id);
+                (edit.base, Sent::EditedSince)
+            }
+            None => (known, Sent::Never),
+        };
+        entry.edits.push(Edit { base, stamp, sent, derived: false, columns: vec![*id] });
+    }
+    entry.edits.retain(|edit| !edit.columns.is_empty());
 }
 
 /// Keys of the child's rows that refer to these values.

@@ -14,9 +14,9 @@ use whimbrel_shared::{
 };
 
 use super::{
-    app::{token, token_of},
+    app::{Place, token, token_of},
     net::{self, lock},
-    schema::{NEWEST, Table},
+    schema::{NEWEST, Table, tables},
     world::World,
 };
 
@@ -348,6 +348,10 @@ fn nothing_is_lost(world: &World) -> Result<(), String> {
             lost.push(format!("t{token} was overwritten unseen in {at}, and no conflict says so"));
         }
     }
+    let unsaid = |place: &Place| tables(NEWEST).iter().any(|t| t.is == place.0 && t.unsaid.contains(&place.1));
+    let there = lock(&world.shared.sides[0]).places();
+    let back = there.intersection(&ledger.removed).filter(|place| !unsaid(place) && !ledger.kept.contains(&place.3));
+    lost.extend(back.map(|(table, column, key, token)| format!("that t{token} of {table}.{column} {key} was taken out")));
     if lost.is_empty() { Ok(()) } else { Err(format!("lost: {}", lost.join("; "))) }
 }
 

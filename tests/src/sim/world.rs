@@ -268,7 +268,7 @@ impl World {
             954..975 => self.restore(file),
             975..981 if self.wild => self.clone_to(file)?,
             981..987 if self.wild => self.back_up_server(),
-            987..992 if self.wild => self.restore_server(),
+            987..992 if self.wild => self.restore_server()?,
             _ => self.forget(),
         }
         Ok(())
