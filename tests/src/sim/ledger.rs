@@ -74,8 +74,8 @@ pub struct Ledger {
     pub kept: BTreeSet<u32>,
     rows: BTreeMap<(u32, Vec<Value>), Held>,
     answered: HashSet<String>,
-    /// Every write that was taken, by its cell and clock, and at which version of which series.
-    writes: BTreeMap<Write, (u32, Option<Series>)>,
+    /// The value of every write that was taken, by its cell and clock, and at which version of which series.
+    writes: BTreeMap<Write, (Value, (u32, Option<Series>))>,
     /// What is wrong.
     pub wrong: Vec<String>,
 }
@@ -167,7 +167,7 @@ impl Ledger {
         }
     }
 
-    /// A write that was taken comes no second time in another push: there it would be one that saw nothing of what others
+    /// A change that was taken comes no second time in another push: there it would be one that saw nothing of what others
     /// wrote after it.
     fn only_once(&mut self, head: &PushHead, change: &Change, answer: Option<&Answer>) {
         let Edit::Present { cells, .. } = &change.edit else { return };
@@ -175,11 +175,15 @@ impl Ledger {
             return;
         }
         let (place, at) = (self.place(change), (head.schema, head.series));
+        let mut new = cells.is_empty();
         for cell in cells {
             let write = (head.client_id, head.epoch, place.clone(), cell.column, cell.clock.bits());
-            if self.writes.insert(write, at) == Some(at) {
-                self.wrong.push(format!("{} {:?}: column {} was sent again in a new push", change.table, change.key, cell.column));
-            }
+            // What refers to a row that got another key has the clock that it had, and another value.
+            let was = self.writes.insert(write, (cell.value.clone(), at));
+            new |= was.is_none_or(|was| was != (cell.value.clone(), at));
+        }
+        if !new {
+            self.wrong.push(format!("{} {:?} was sent again in a new push", change.table, change.key));
         }
     }
 
