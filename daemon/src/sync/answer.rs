@@ -335,7 +335,7 @@ impl Answering<'_> {
                 for edit in &mut entry.edits {
                     // Written again since, the same value is a later write. How the key is spelled went with it.
                     let as_sent = matches!(edit.sent, Sent::As(_));
-                    edit.columns.retain(|id| !(as_sent && same(*id)) && !keys.contains(id));
+                    edit.columns.retain(|id| !(keys.contains(id) || as_sent && same(*id)));
                 }
                 entry.edits.retain(|e| !e.columns.is_empty());
                 if entry.edits.is_empty() && (!was_empty || self.row.is_some()) {
