@@ -455,6 +455,13 @@ pub(crate) async fn a_store_that_was_restored_is_known_by_how_far_a_file_came(st
     (one.cursor, one.acked, one.series) = (0, 0, None);
     assert_eq!(one.pull().await.head.series.epoch, second.epoch + 4, "a series was given twice");
     assert_eq!(one.push(&[note("b", "y", "2")]).await.first, 8, "a number was given twice");
+    // Nobody uses up the numbers of a space by saying so.
+    let now = one.series.unwrap();
+    for absurd in [reached(now, u64::MAX), reached(Series { epoch: u32::MAX, ..now }, 8)] {
+        assert!(matches!(refusal(one.ask(PullRequest { reached: absurd, ..one.asked() }).await), Refusal::SnapshotNeeded(_)));
+        assert!(matches!(refusal(one.ask(PullRequest { cursor: u64::MAX, ..one.asked() }).await), Refusal::SnapshotNeeded(_)));
+    }
+    assert_eq!((one.pull().await.head.series, one.push(&[note("c", "z", "3")]).await.first), (now, 9));
     // How far it came in another space means nothing here.
     let elsewhere = PullRequest { reached: reached(Series { space: first.space + 1, epoch: 90 }, 90), ..one.asked() };
     one.ask(elsewhere).await.unwrap();

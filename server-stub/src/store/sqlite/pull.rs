@@ -46,7 +46,7 @@ pub(super) fn pull(
     let Some(bound) = spaces::bound(tx, device, asked.client_id)? else { return Ok(Pulled::Unbound) };
     // What it wrote itself it has an answer for, and need not have been told.
     let counts = if asked.series.is_none_or(|s| s == bound.series) { asked.cursor.max(asked.acked) } else { 0 };
-    if let Some(reached) = spaces::never_given(&bound, asked.reached, counts) {
+    if let Some(reached) = spaces::never_given(&bound, asked.reached, counts)? {
         return Ok(Pulled::Rewound(bound.space, reached));
     }
     let snapshot = |why: String| Err(Refusal::SnapshotNeeded(why).into());

@@ -50,7 +50,7 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
     }
     let seen = push.request.changes.iter().map(newest_seen).max().unwrap_or(0);
     let counts = if head.series == Some(bound.series) { seen } else { 0 };
-    if let Some(reached) = spaces::never_given(&bound, head.reached, counts) {
+    if let Some(reached) = spaces::never_given(&bound, head.reached, counts)? {
         spaces::begin_anew(tx, bound.space, reached)?;
         let why = format!("the file has seen {reached}, and {}.{} is the last that this store gave: it was restored", bound.series, bound.seq);
         return Ok(Pushed::Rewound(Refusal::SnapshotNeeded(why)));

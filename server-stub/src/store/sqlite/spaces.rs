@@ -117,11 +117,21 @@ pub(super) fn take_numbers(tx: &Transaction<'_>, space: i64, count: usize) -> Re
     Ok(last - count as u64 + 1)
 }
 
+/// Most numbers and series that a restored store is believed to have given since: who says more is wrong, and would use up the
+/// numbers of everybody in the space.
+const MOST_GIVEN: u64 = 1 << 40;
+const MOST_SERIES: u32 = 10_000;
+
 /// How far a file knows the sequence, where this store never gave that number. `seen`: a number of the store's own series.
-pub(super) fn never_given(bound: &Bound, reached: Option<Reached>, seen: u64) -> Option<Reached> {
+/// `SnapshotNeeded` where no store can have given it.
+pub(super) fn never_given(bound: &Bound, reached: Option<Reached>, seen: u64) -> Result<Option<Reached>, StoreError> {
     let seen = Reached { series: bound.series, number: seen };
     let furthest = reached.filter(|r| r.series.space == bound.series.space).map_or(seen, |r| r.max(seen));
-    (furthest > Reached { number: bound.seq, ..seen }).then_some(furthest)
+    if furthest.number.saturating_sub(bound.seq) > MOST_GIVEN || furthest.series.epoch.saturating_sub(bound.series.epoch) > MOST_SERIES {
+        let why = format!("the file says that it has seen {furthest}, and {}.{} is the last that was given here", bound.series, bound.seq);
+        return Err(Refusal::SnapshotNeeded(why).into());
+    }
+    Ok((furthest > Reached { number: bound.seq, ..seen }).then_some(furthest))
 }
 
 /// Somebody has seen a number that was never given: this store went back. The count goes on beyond it as another series, so
