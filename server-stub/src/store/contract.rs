@@ -343,8 +343,15 @@ pub(crate) async fn a_revision_is_kept_beside_what_it_mends_and_given_to_those_t
     let current: Targets = serde_json::from_slice(&store.targets(app("notes")).await.unwrap().unwrap()).unwrap();
     let mended = publish::tests::revision(&slot, 2, "CREATE TABLE IF NOT EXISTS t2(x);");
     let accepted = publish::decide(&current, vec![mended.clone()]).unwrap();
-    let publication =
-        Publication { decided_on: current.version, targets: accepted.targets, latest: 2, links: accepted.new, by: "ci".to_owned(), now_ms: 0 };
+    let publication = Publication {
+        decided_on: current.version,
+        targets: accepted.targets,
+        latest: 2,
+        links: accepted.new,
+        signing: None,
+        by: "ci".to_owned(),
+        now_ms: 0,
+    };
     store.publish(publication).await.unwrap();
     for link in [&slot, &mended] {
         let (digest, body) = store.target(app("notes"), link.target.path()).await.unwrap().unwrap();
@@ -496,6 +503,7 @@ fn publication(before: &[u8], versions: u32) -> Publication {
         targets: accepted.targets,
         latest: accepted.latest,
         links: accepted.new,
+        signing: None,
         by: "ci".to_owned(),
         now_ms: 0,
     }

@@ -37,7 +37,7 @@ impl Stage {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("whimbrel.db");
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()), keep: Keep::default() };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()), keep: Keep::default(), keys: None };
         let server = serve(config).await.unwrap();
         Self { addr: server.addr(), server, store: SqliteStore::open(&path).unwrap(), _folder: folder }
     }

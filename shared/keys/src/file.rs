@@ -62,6 +62,15 @@ impl FileError {
 
 /// Reads a file that nobody but its owner may read. The file that was looked at is the one that is read.
 pub fn read_private(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    read(path, true)
+}
+
+/// Reads a credential that systemd laid down. Who may read it, systemd says by an access list, which looks like a group's right.
+pub fn read_credential(path: &Path) -> Result<Zeroizing<String>, FileError> {
+    read(path, false)
+}
+
+fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, FileError> {
     let system = |source| FileError::System { path: path.to_owned(), source };
     let not_text = || FileError::NotText { path: path.to_owned() };
     // Before it is opened: opening a pipe would wait for its other end.
@@ -70,7 +79,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<String>, FileError> {
     }
     let file = File::open(path).map_err(system)?;
     let found = file.metadata().map_err(system)?;
-    if found.mode() & 0o077 != 0 {
+    if private && found.mode() & 0o077 != 0 {
         return Err(FileError::OpenToOthers { path: path.to_owned(), mode: found.mode() & 0o7777 });
     }
     if !found.is_file() || found.len() > MAX_BYTES {

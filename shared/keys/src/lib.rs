@@ -6,5 +6,5 @@ mod file;
 mod pem;
 
 pub use ed25519::{BadKey, SigningKey, verify};
-pub use file::{FileError, create_private, read_private};
+pub use file::{FileError, create_private, read_credential, read_private};
 pub use pem::{Passphrase, PemError, is_sealed, open, public_from_pem, seal};

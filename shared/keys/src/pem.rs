@@ -9,7 +9,7 @@ use aws_lc_rs::{
     pbkdf2, rand,
 };
 use pkcs8::{
-    EncryptedPrivateKeyInfo, LineEnding, SecretDocument, SubjectPublicKeyInfoRef,
+    EncryptedPrivateKeyInfo, LineEnding, PrivateKeyInfo, SecretDocument, SubjectPublicKeyInfoRef,
     der::{Decode, Document},
     pkcs5::{
         EncryptionScheme,
@@ -106,8 +106,17 @@ pub fn seal(key: &SigningKey, passphrase: &Passphrase) -> Zeroizing<String> {
     document.to_pem(SEALED, LineEnding::LF).expect("the label is ours")
 }
 
-/// The key of a text. `passphrase` is asked for only when the text is encrypted.
-pub fn open(pem: &str, passphrase: impl FnOnce() -> Option<Passphrase>) -> Result<SigningKey, PemError> {
+impl SigningKey {
+    /// The key as text that anybody can read who has it: for a file of mode 0600, or a vault.
+    pub fn to_pem(&self) -> Zeroizing<String> {
+        let document =
+            PrivateKeyInfo::try_from(self.to_pkcs8().as_slice()).and_then(|info| Ok(SecretDocument::try_from(info)?)).expect("our own DER");
+        document.to_pem(OPEN, LineEnding::LF).expect("the label is ours")
+    }
+}
+
+/// The key of a text; `passphrase` opens it where it is encrypted ([`is_sealed`]).
+pub fn open(pem: &str, passphrase: Option<&Passphrase>) -> Result<SigningKey, PemError> {
     let (label, document) = SecretDocument::from_pem(pem.trim()).map_err(|_| PemError::NotAKey)?;
     if label == OPEN {
         return SigningKey::from_pkcs8(document.as_bytes()).map_err(|_| PemError::OtherKind);
@@ -124,8 +133,8 @@ pub fn open(pem: &str, passphrase: impl FnOnce() -> Option<Passphrase>) -> Resul
     if kdf.prf != Pbkdf2Prf::HmacWithSha256 || kdf.iteration_count > MAX_ITERATIONS || kdf.iteration_count == 0 {
         return Err(PemError::OtherCipher);
     }
-    let passphrase = passphrase().ok_or(PemError::NoPassphrase)?;
-    let secret = derive(&passphrase, kdf.salt, kdf.iteration_count);
+    let passphrase = passphrase.ok_or(PemError::NoPassphrase)?;
+    let secret = derive(passphrase, kdf.salt, kdf.iteration_count);
     let cipher = UnboundCipherKey::new(&AES_256, secret.as_slice()).and_then(PaddedBlockDecryptingKey::cbc_pkcs7);
     let opening = cipher.expect("the key has the length of the cipher");
     let mut data = Zeroizing::new(sealed.encrypted_data.to_vec());
@@ -163,13 +172,15 @@ mod tests {
         let key = SigningKey::generate();
         let pem = seal(&key, &words("long and winding").unwrap());
         assert!(is_sealed(&pem));
-        assert_eq!(open(&pem, || words("long and winding")).unwrap().public(), key.public());
+        assert_eq!(open(&pem, words("long and winding").as_ref()).unwrap().public(), key.public());
         for wrong in ["", "Long and winding", "long and winding "] {
-            assert!(matches!(open(&pem, || words(wrong)).unwrap_err(), PemError::WrongPassphrase | PemError::NoPassphrase), "{wrong:?}");
+            assert!(matches!(open(&pem, words(wrong).as_ref()).unwrap_err(), PemError::WrongPassphrase | PemError::NoPassphrase), "{wrong:?}");
         }
+        assert_eq!(open(&key.to_pem(), None).unwrap().public(), key.public());
+        assert!(!is_sealed(&key.to_pem()));
         let mut changed = pem.replace('\n', "\u{0}");
         changed.truncate(80);
-        assert_eq!(open(&changed, || words("x")).unwrap_err(), PemError::NotAKey);
+        assert_eq!(open(&changed, words("x").as_ref()).unwrap_err(), PemError::NotAKey);
     }
 
     #[test]
@@ -177,7 +188,7 @@ mod tests {
         // openssl genpkey -algorithm ed25519 | openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 2048
         let theirs = include_str!("../testdata/openssl.pem");
         let public = include_str!("../testdata/openssl.pub.pem");
-        let key = open(theirs, || words("whimbrel")).unwrap();
+        let key = open(theirs, words("whimbrel").as_ref()).unwrap();
         assert_eq!(Some(key.public()), public_from_pem(public));
         assert_eq!(public_from_pem(theirs), None);
     }

@@ -74,6 +74,9 @@ pub struct TrustResponse {
     /// The newest root; none before one was uploaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<Envelope>,
+    /// What the signed targets say of it ([`crate::tuf::SignedTargets::revert_floor`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert_floor: Option<u32>,
     /// Version and end of what is signed, by role.
     #[serde(default)]
     pub expires: BTreeMap<String, Signed>,

@@ -100,9 +100,28 @@ impl<'de> Deserialize<'de> for SignatureBytes {
 
 /// `{"signatures": […], "signed": {…}}`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct Envelope {
     signatures: Vec<Signature>,
     signed: Value,
+}
+
+/// An envelope as it arrives: it may hold what cannot be signed.
+#[derive(Deserialize)]
+struct Parts {
+    signatures: Vec<Signature>,
+    signed: Value,
+}
+
+impl TryFrom<Parts> for Envelope {
+    type Error = String;
+    fn try_from(Parts { signatures, signed }: Parts) -> Result<Self, String> {
+        if signatures.len() > MAX_SIGNATURES {
+            return Err(format!("it has {} signatures; at most {MAX_SIGNATURES} are looked at", signatures.len()));
+        }
+        canonical(&signed).map_err(|e| e.to_string())?;
+        Ok(Self { signatures, signed })
+    }
 }
 
 impl Envelope {
@@ -128,11 +147,6 @@ impl Envelope {
             return Err(NotADocument::TooLarge { role, size_bytes: bytes.len(), max_bytes: role.max_bytes() });
         }
         let envelope: Self = serde_json::from_slice(bytes).map_err(|e| NotADocument::Unreadable { role, why: e.to_string() })?;
-        if envelope.signatures.len() > MAX_SIGNATURES {
-            let why = format!("it has {} signatures; at most {MAX_SIGNATURES} are looked at", envelope.signatures.len());
-            return Err(NotADocument::Unreadable { role, why });
-        }
-        canonical(&envelope.signed)?;
         let document = envelope.document()?;
         Ok((envelope, document))
     }

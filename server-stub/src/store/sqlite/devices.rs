@@ -7,7 +7,7 @@ use whimbrel_shared::{
     PROTOCOL,
     ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId},
     protocol::{
-        poll::{Order, Plan, PollResponse, RepositoryHead},
+        poll::{Order, Plan, PollResponse, RepositoryHead, SignedHead},
         state::{DatabaseState, MAX_DATABASES, StateRequest},
     },
 };
@@ -212,9 +212,19 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(Devic
     })?;
     let plans = plans.collect::<Result<_, _>>()?;
     let mut repository = BTreeMap::new();
-    let mut query = tx.prepare_cached("SELECT targets_version, targets_digest FROM app WHERE name = ?1")?;
+    let mut query = tx.prepare_cached(
+        "SELECT targets_version, targets_digest,
+                (SELECT max(version) FROM metadata WHERE app = a.name AND role = 'root'),
+                (SELECT CAST(body AS TEXT) FROM metadata WHERE app = a.name AND role = 'timestamp' ORDER BY version DESC LIMIT 1)
+         FROM app a WHERE name = ?1",
+    )?;
     for app in device.apps {
-        let head = query.query_row([app.as_str()], |row| Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)?, signed: None }))?;
+        let head = query.query_row([app.as_str()], |row| {
+            // Before the first signed publish there is a root and nothing below it.
+            let timestamp: Option<String> = row.get(3)?;
+            let signed = timestamp.map(|timestamp| Ok::<_, rusqlite::Error>(SignedHead { root_version: natural(row, 2)?, timestamp })).transpose()?;
+            Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)?, signed })
+        })?;
         repository.insert(app, head);
     }
     let answer = PollResponse { protocol: PROTOCOL, plans, repository };

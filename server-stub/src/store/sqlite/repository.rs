@@ -7,7 +7,7 @@ use whimbrel_shared::{
     protocol::{poll::Order, publish::SeedQueries},
 };
 
-use super::{json, json_or_null, keys, natural, parsed, reports, to_json};
+use super::{json, json_or_null, keys, metadata, natural, parsed, reports, to_json};
 use crate::{
     decide::{plan, publish as chain},
     store::{Publication, Refusal, StoreError},
@@ -71,6 +71,9 @@ pub(super) fn publish(tx: &Transaction<'_>, publication: &Publication) -> Result
          WHERE name = ?1",
         (app.as_str(), &bytes, i64::try_from(publication.targets.version).unwrap_or(i64::MAX), Digest::of(&bytes).to_string(), publication.latest),
     )?;
+    if let Some(signing) = &publication.signing {
+        metadata::save(tx, signing)?;
+    }
     let names: Vec<String> = publication.links.iter().map(|l| l.target.path()).collect();
     let detail = format!("{app}: {}", names.join(", "));
     keys::note(tx, publication.now_ms, &publication.by, "publish", &detail)
