@@ -41,10 +41,12 @@ pub(super) async fn target(
 ) -> Result<Response, ApiError> {
     let app: AppName = answer::id(&app)?;
     reader.may_read(&app)?;
-    // With its digest in the name, as TUF asks for it, or without.
-    let (wanted, plain) = unhashed(&path).map_or((None, path.as_str()), |(digest, path)| (Some(digest), path));
-    let found = state.store.target(app.clone(), plain.to_owned()).await?;
-    match found.filter(|(digest, _)| wanted.is_none_or(|wanted| wanted == *digest)) {
+    // As it is called, or with its digest before that, as TUF asks for it.
+    let mut found = state.store.target(app.clone(), path.clone()).await?;
+    if let Some((wanted, plain)) = unhashed(&path).filter(|_| found.is_none()) {
+        found = state.store.target(app.clone(), plain.to_owned()).await?.filter(|(digest, _)| *digest == wanted);
+    }
+    match found {
         Some((digest, body)) => Ok(forever(answer::bytes_if_changed(&headers, digest, body))),
         None => Err(ApiError::NoTarget { app, path: path.chars().take(300).collect() }),
     }

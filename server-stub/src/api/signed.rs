@@ -117,3 +117,85 @@ async fn renew_one(app: &App, online: &OnlineKeys, name: &AppName) -> Result<Vec
     }
     Ok(alarms)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    use whimbrel_keys::SigningKey;
+    use whimbrel_shared::tuf::{Document, RoleKeys, SignedTargets, Timestamp, root::Roles};
+
+    use super::*;
+    use crate::store::{Store, sqlite::SqliteStore};
+
+    const DAY_MS: i64 = 86_400_000;
+
+    fn sign<D: Document>(document: &D, key: &SigningKey) -> Kept {
+        let mut envelope = Envelope::new(document).unwrap();
+        let signature = key.sign(&envelope.payload());
+        envelope.add(&key.public(), signature);
+        Kept::new(document, envelope.to_bytes())
+    }
+
+    #[test]
+    fn signatures_are_renewed_at_half_of_their_life_and_what_hinders_it_is_an_alarm() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&folder.path().join("whimbrel.db")).unwrap();
+        let online = OnlineKeys::load(&folder.path().join("keys")).unwrap();
+        let name: AppName = "notes".parse().unwrap();
+        let person = SigningKey::from_seed(&[1; 32]);
+        let alone = |key: whimbrel_shared::tuf::PublicKey| RoleKeys { keyids: [key.id()].into(), threshold: 1 };
+        let public = online.public();
+        let keys = [person.public(), public.snapshot, public.timestamp].map(|k| (k.id(), k)).into();
+        let roles = Roles {
+            root: alone(person.public()),
+            targets: alone(person.public()),
+            snapshot: alone(public.snapshot),
+            timestamp: alone(public.timestamp),
+        };
+        let expires = Time::from_ms(1_000 * DAY_MS);
+        let root = Root { app: name.clone(), version: 1, expires, consistent_snapshot: true, keys, roles, plan: None };
+        let targets = SignedTargets { app: name.clone(), version: 1, expires, revert_floor: None, targets: BTreeMap::new() };
+        let clock = Arc::new(AtomicI64::new(0));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let files = vec![sign(&root, &person), sign(&targets, &person)];
+            let signing = Signing { app: name.clone(), decided_on: Default::default(), files, by: None, now_ms: 0 };
+            store.sign(signing.clone()).await.unwrap();
+            assert!(store.sign(signing).await.is_err(), "decided on something that is no more");
+            let hands = clock.clone();
+            let app = App::new(Box::new(store), Box::new(move || hands.load(Relaxed)), Some(online));
+            let at = async |day: i64| {
+                clock.store(day * DAY_MS, Relaxed);
+                let alarms = renew_one(&app, app.online().unwrap(), &name).await.unwrap();
+                let kept = app.store.metadata(name.clone(), Role::Timestamp, None).await.unwrap().unwrap();
+                let (_, timestamp) = Envelope::read::<Timestamp>(&kept.bytes).unwrap();
+                assert_eq!(kept.expires_at_ms, timestamp.expires.as_ms());
+                (timestamp.version, timestamp.expires.as_ms() / DAY_MS, alarms)
+            };
+            let (first, until, alarms) = at(100).await;
+            assert_eq!((until, alarms.len()), (114, 1), "{alarms:?}");
+            assert_eq!(at(106).await, (first, 114, Vec::new()), "it is not due yet");
+            let (second, until, _) = at(107).await;
+            assert_eq!((second > first, until), (true, 121));
+            // Nobody renewed it for nine days: said before it is mended, and mended at once.
+            let (_, until, alarms) = at(116).await;
+            assert!(alarms.iter().any(|a| a.contains("could not be renewed")), "{alarms:?}");
+            assert_eq!(until, 130);
+            // People's documents end too.
+            let (_, _, alarms) = at(950).await;
+            assert_eq!(alarms.iter().filter(|a| a.contains("expires at")).count(), 2, "{alarms:?}");
+            // A server that lost its keys cannot sign, and says so; what there is stays.
+            let other = OnlineKeys::load(&folder.path().join("others")).unwrap();
+            clock.store(960 * DAY_MS, Relaxed);
+            assert!(renew_one(&app, &other, &name).await.unwrap_err().to_string().contains("does not name this server's snapshot key"));
+            for _ in 0..20 {
+                clock.fetch_add(8 * DAY_MS, Relaxed);
+                renew_one(&app, app.online().unwrap(), &name).await.unwrap();
+            }
+            let oldest = app.store.metadata(name.clone(), Role::Timestamp, Some(first)).await.unwrap();
+            assert_eq!(oldest, None, "old ones are not kept for ever");
+            assert!(app.store.metadata(name.clone(), Role::Root, Some(1)).await.unwrap().is_some());
+        });
+    }
+}

@@ -186,12 +186,13 @@ impl Seen {
 
 /// What a signer should know before they sign a root.
 fn changes(round: &Round, root: &whimbrel_shared::tuf::Root) -> Result<Vec<String>, SignError> {
-    use whimbrel_shared::tuf::Role;
+    use whimbrel_shared::tuf::{Role, RoleKeys};
     let before = round.before()?;
     let mut changes = Vec::new();
-    for role in Role::ALL {
-        let new = root.roles.of(role);
-        let old = before.as_ref().map(|b| b.roles.of(role));
+    let none = RoleKeys::default();
+    let roles = Role::ALL.map(|role| (role.word(), root.roles.of(role), before.as_ref().map(|b| b.roles.of(role))));
+    let plan = ("plan", root.plan.as_ref().unwrap_or(&none), before.as_ref().map(|b| b.plan.as_ref().unwrap_or(&none)));
+    for (role, new, old) in roles.into_iter().chain([plan]) {
         let had = |id: &KeyId| old.is_some_and(|old| old.keyids.contains(id));
         changes.extend(new.keyids.iter().filter(|id| !had(id)).map(|id| format!("{role}: key {id} comes")));
         let gone = old.into_iter().flat_map(|old| old.keyids.iter()).filter(|id| !new.keyids.contains(id));
