@@ -163,7 +163,8 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
         (Some((trust, root)), false) if is_new || args.signing.asked() || !trust.expires.contains_key(Role::Targets.word()) => {
             let links = links()?;
             let wanted = args.signing.document(&args.app, standing.targets.as_ref(), &links, &trust);
-            let (round, file) = args.signing.sign(&args.app, &wanted, &root)?;
+            let known = chain::known(standing.targets.as_ref(), &trust);
+            let (round, file) = args.signing.sign(&args.app, &wanted, known, &root)?;
             let seen = Seen::of(&round).map_err(PublishError::from)?;
             if seen.missing > 0 {
                 round.write(&file).map_err(PublishError::from)?;
@@ -202,9 +203,9 @@ impl Signing {
     }
 
     /// Signs with what is at hand. Answers how far that came, and where it goes round.
-    fn sign(&self, app: &AppName, wanted: &SignedTargets, root: &Envelope) -> Result<(Round, PathBuf), PublishError> {
+    fn sign(&self, app: &AppName, wanted: &SignedTargets, known: u64, root: &Envelope) -> Result<(Round, PathBuf), PublishError> {
         let file = self.signing.clone().unwrap_or_else(|| PathBuf::from(format!("{app}.targets.json")));
-        let mut round = chain::round(&file, wanted, root)?;
+        let mut round = chain::round(&file, wanted, known, root)?;
         if self.key.is_empty() && round.missing()? > 0 {
             return Err(PublishError::Unsigned { app: app.clone() });
         }

@@ -6,7 +6,7 @@ use whimbrel_shared::{
     ids::AppName,
     migration::Targets,
     protocol::publish::{PublishLink, TrustResponse},
-    tuf::{Envelope, Role, SignedTargets, Time},
+    tuf::{Envelope, Role, SignedTargets, Time, fresh::next_version},
 };
 
 use super::{
@@ -35,7 +35,14 @@ impl std::str::FromStr for Floor {
     }
 }
 
-/// What is to be signed: what is published, and `links` after it.
+/// The newest version of the targets so far, as far as the server remembers.
+pub fn known(published: Option<&Targets>, trust: &TrustResponse) -> u64 {
+    let signed = trust.expires.get(Role::Targets.word()).map_or(0, |s| s.version);
+    published.map_or(0, |p| p.version).max(signed)
+}
+
+/// What is to be signed: what is published, and `links` after it. Its version counts by the clock: a server that was restored
+/// from a backup has forgotten some, and devices have not.
 pub fn document(
     app: &AppName,
     published: Option<&Targets>,
@@ -47,20 +54,19 @@ pub fn document(
 ) -> SignedTargets {
     let mut targets = published.map_or_else(BTreeMap::new, |p| p.targets.clone());
     targets.extend(links.iter().map(|link| (link.target.path(), link.target.clone())));
-    let signed_before = trust.expires.get(Role::Targets.word()).map_or(0, |s| s.version);
-    let known = published.map_or(0, |p| p.version).max(signed_before);
+    let version = next_version(known(published, trust), now_ms);
     let revert_floor = match floor {
         Floor::AsBefore => trust.revert_floor,
         Floor::None => None,
         Floor::Version(version) => Some(version),
     };
     let expires = Time::from_ms(now_ms.saturating_add(lasts_ms));
-    SignedTargets { app: app.clone(), version: known.saturating_add(1), expires, revert_floor, targets }
+    SignedTargets { app: app.clone(), version, expires, revert_floor, targets }
 }
 
 /// The round of a document: the one in `file`, if it is over the same, else a new one. Whoever comes second signs what the first
-/// has signed, with its end, and not their own copy of it.
-pub fn round(file: &Path, wanted: &SignedTargets, root: &Envelope) -> Result<Round, SignError> {
+/// has signed, with its version and its end, and not their own copy of it. `known`: the newest version that is published.
+pub fn round(file: &Path, wanted: &SignedTargets, known: u64, root: &Envelope) -> Result<Round, SignError> {
     if !file.exists() {
         return Ok(Round::new(Envelope::new(wanted).map_err(|e| SignError::Root(e.into()))?, Some(root.clone())));
     }
@@ -75,8 +81,8 @@ pub fn round(file: &Path, wanted: &SignedTargets, root: &Envelope) -> Result<Rou
     if found.app != wanted.app {
         return stale("it is for another app");
     }
-    if found.version != wanted.version {
-        return stale(&format!("it is version {}, and the next is {}", found.version, wanted.version));
+    if found.version <= known {
+        return stale(&format!("it is version {}, and version {known} is published", found.version));
     }
     if found.revert_floor != wanted.revert_floor {
         return stale("it has another revert floor");
@@ -127,15 +133,18 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("targets.json");
-        let mut first = round(&file, &wanted(&[link(1)], Floor::None, 0), &root).unwrap();
+        let mut first = round(&file, &wanted(&[link(1)], Floor::None, 0), 0, &root).unwrap();
         first.sign(&Hand::Key(key(8))).unwrap();
         assert_eq!(first.missing().unwrap(), 1);
         first.write(&file).unwrap();
-        let mut second = round(&file, &wanted(&[link(1)], Floor::None, 5_000), &root).unwrap();
+        let mut second = round(&file, &wanted(&[link(1)], Floor::None, 5_000), 0, &root).unwrap();
         second.sign(&Hand::Key(key(9))).unwrap();
         assert_eq!(second.missing().unwrap(), 0);
+        assert_eq!(wanted(&[link(1)], Floor::None, 5_000_000).version, 5_000, "by the clock");
+        let published = round(&file, &wanted(&[link(1)], Floor::None, 9_000), 1, &root).unwrap_err();
+        assert!(published.to_string().contains("version 1 is published"), "{published}");
         for (links, floor) in [(vec![link(1), link(2)], Floor::None), (vec![], Floor::None), (vec![link(1)], Floor::Version(1))] {
-            let error = round(&file, &wanted(&links, floor, 0), &root).unwrap_err();
+            let error = round(&file, &wanted(&links, floor, 0), 0, &root).unwrap_err();
             assert!(matches!(error, SignError::Stale { .. }), "{error}");
         }
     }

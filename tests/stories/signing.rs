@@ -1,0 +1,164 @@
+//! Publishers sign: what they type, what they are told, and what never gets out. `docs/signing.md` is the other half: its
+//! commands run as they stand.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use whimbrel_tests::{Mig, Server, bins, migrations};
+
+use crate::{pair, stage};
+
+const PASSPHRASE: &str = "correct horse battery";
+
+struct Publisher<'a> {
+    folder: &'a Path,
+    server: &'a Server,
+}
+
+impl Publisher<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bins::whimbrel());
+        command.args(args).current_dir(self.folder).stdin(Stdio::null());
+        command.env("WHIMBREL_SERVER", self.server.url()).env("WHIMBREL_API_KEY", &self.server.key).env("WHIMBREL_KEY_PASSPHRASE", PASSPHRASE);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("whimbrel starts")
+    }
+
+    #[track_caller]
+    fn does(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, args: &[&str], exit: i32, says: &str) {
+        let output = self.run(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(exit) && said.contains(says), "{args:?}: {output:?}");
+    }
+
+    fn publish(&self, more: &[&str]) -> Output {
+        self.run(&[&["publish", "migrations", "--app", "notes"], more].concat())
+    }
+
+    /// An app whose root one person signs, and one publisher.
+    fn begin(&self) {
+        for key in ["root.pem", "ci.pem"] {
+            self.does(&["keys", "create", key]);
+        }
+        self.does(&["keys", "root", "--app", "notes", "--root-key", "root.pem.pub", "--publisher-key", "ci.pem.pub", "--out", "root.json"]);
+        self.does(&["keys", "sign", "root.json", "--key", "root.pem"]);
+        self.does(&["keys", "upload", "root.json"]);
+    }
+}
+
+fn write(folder: &Path, chain: &[Mig]) {
+    let _ = fs::remove_dir_all(folder.join("migrations"));
+    migrations::write(&folder.join("migrations"), chain);
+}
+
+#[test]
+fn a_device_without_trust_goes_on_while_its_app_becomes_signed() {
+    let stage = stage();
+    let (server, device) = pair(&stage, "");
+    let folder = stage.path().join("publisher");
+    fs::create_dir(&folder).unwrap();
+    let publisher = Publisher { folder: &folder, server: &server };
+    let mut chain = vec![Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")];
+    write(&folder, &chain);
+    assert!(publisher.publish(&[]).status.success(), "unsigned, as long as there is no root");
+    device.once_well();
+    publisher.begin();
+    device.once_well();
+    chain.push(Mig::up("0002_title", "ALTER TABLE notes ADD COLUMN title TEXT;"));
+    write(&folder, &chain);
+    let unsigned = publisher.publish(&[]);
+    assert_eq!(unsigned.status.code(), Some(77), "{unsigned:?}");
+    assert!(String::from_utf8_lossy(&unsigned.stderr).contains("--key"), "{unsigned:?}");
+    assert!(publisher.publish(&["--key", "ci.pem"]).status.success());
+    device.once_well();
+    let history: i64 = whimbrel_tests::device::one(&device.path("notes.db"), "SELECT count(*) FROM _whimbrel_migration WHERE status = 'completed'");
+    assert_eq!(history, 2);
+    // Nothing new is nothing to sign.
+    let again = publisher.publish(&[]);
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stdout).contains("nothing new"), "{again:?}");
+    publisher.refused(&["publish", "migrations", "--app", "other", "--key", "ci.pem"], 1, "has no root");
+}
+
+#[test]
+fn a_key_that_others_could_have_read_or_that_has_no_say_signs_nothing() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let publisher = Publisher { folder: stage.path(), server: &server };
+    publisher.begin();
+    write(stage.path(), &[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
+    let publish = ["publish", "migrations", "--app", "notes", "--key"];
+    let with = |key: &'static str| [&publish[..], &[key]].concat();
+    publisher.refused(&with("root.pem"), 1, "has no say");
+    publisher.refused(&with("gone.pem"), 1, "gone.pem");
+    publisher.refused(&with("env:NOT_SET"), 2, "not set");
+    publisher.refused(&with("exec:exit 9"), 1, "command that signs failed");
+    publisher.refused(&["keys", "create", "ci.pem"], 1, "never overwritten");
+    fs::set_permissions(stage.path().join("ci.pem"), fs::Permissions::from_mode(0o640)).unwrap();
+    publisher.refused(&with("ci.pem"), 77, "chmod 600");
+    fs::set_permissions(stage.path().join("ci.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    let output = publisher.command(&with("ci.pem")).env("WHIMBREL_KEY_PASSPHRASE", "another").output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not open"), "{output:?}");
+    // With no terminal to ask at, nobody waits for an answer.
+    let output = publisher.command(&["keys", "create", "more.pem"]).env_remove("WHIMBREL_KEY_PASSPHRASE").output().unwrap();
+    assert!(output.status.code() == Some(2) || !stage.path().join("more.pem").exists(), "{output:?}");
+    assert_eq!(server.get("/api/trust/notes")["expires"].get("targets"), None, "something was published");
+}
+
+#[test]
+fn no_secret_gets_into_output_logs_files_or_arguments() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let publisher = Publisher { folder: stage.path(), server: &server };
+    publisher.begin();
+    write(stage.path(), &[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
+    let outputs = [
+        publisher.publish(&["--key", "ci.pem", "--json"]),
+        publisher.run(&["keys", "show", "root.json", "--json"]),
+        publisher.run(&["keys", "sign", "root.json", "--key", "ci.pem"]),
+        publisher.command(&["keys", "sign", "root.json", "--key", "env:WHIMBREL_KEY_PASSPHRASE"]).output().unwrap(),
+    ];
+    let seen: Value = serde_json::from_slice(&outputs[0].stdout).unwrap();
+    assert_eq!((&seen["sent"], &seen["signed"]["missing"]), (&Value::from(true), &Value::from(0)));
+    // The server's keys are not encrypted here: their seeds are what must be nowhere else.
+    let mut secrets = vec![PASSPHRASE.to_owned(), server.key.clone()];
+    for name in ["snapshot", "timestamp", "plan"] {
+        let path = stage.path().join(format!("server/keys/{name}.pem"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        secrets.push(fs::read_to_string(&path).unwrap().lines().nth(1).unwrap().to_owned());
+    }
+    let check = |what: &str, bytes: &[u8]| {
+        for secret in &secrets {
+            assert!(!bytes.windows(secret.len()).any(|w| w == secret.as_bytes()), "{what} has a secret");
+        }
+    };
+    for output in &outputs {
+        check("an output", &output.stdout);
+        check("an output", &output.stderr);
+    }
+    let mut folders = vec![stage.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.extend((!path.ends_with("keys")).then_some(path));
+            } else {
+                check(&path.display().to_string(), &fs::read(&path).unwrap());
+            }
+        }
+    }
+}
