@@ -12,7 +12,7 @@ use whimbrel_shared::{
         poll::PollResponse,
         publish::{OnlineKeys, PublishLink, PublishRequest, RootRequest, TrustResponse},
     },
-    tuf::{Document, Envelope, KeyId, PublicKey, RoleKeys, Root, SignedTargets, Time, Timestamp, root::Roles, targets::hashed_path},
+    tuf::{Document, Envelope, KeyId, PublicKey, RoleKeys, Root, SignedTargets, Time, Timestamp, plan, root::Roles, targets::hashed_path},
 };
 
 use crate::support::{Reply, Stage, chain};
@@ -137,7 +137,11 @@ async fn an_idle_poll_carries_the_timestamp_and_is_304() {
     assert_eq!(poll().await.1.repository[&app].signed, None, "a root alone says nothing about migrations");
     let links = chain(1);
     stage.publish_signed(&api_key, links.clone(), Some(signed(&targets(1, &links), &[8, 9]))).await;
+    let state = stage.post("/api/state", &device, crate::support::state(&[(1, 0)])).await;
+    assert_eq!(state.status, 200, "{state:?}");
     let (etag, response) = poll().await;
+    let plans: Vec<_> = response.signed_plans.iter().map(|plan| plan::read(&root(1, &online), plan, whimbrel_keys::verify).unwrap()).collect();
+    assert_eq!((plans.len(), &plans), (1, &response.plans));
     let head = response.repository[&app].signed.clone().unwrap();
     assert_eq!(head.root_version, 1);
     assert_eq!(head.timestamp.as_bytes(), stage.get("/repository/notes/timestamp.json", &device).await.body);

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use sigstore_tuf::TrustedMetadataSet;
 use whimbrel_keys::{SigningKey, verify};
 use whimbrel_shared::{
-    ids::AppName,
+    ids::{AppName, ClientId},
     migration::{Link, TargetEntry},
+    protocol::poll::{Order, Plan},
     tuf::{
         Document, Envelope, Pin, PublicKey, Role, RoleKeys, Root, RootError, SignedTargets, Snapshot, Time, Timestamp,
         fresh::{SnapshotMeta, TimestampMeta},
+        plan::{PlanError, read, unsigned},
         root::{Roles, accept},
     },
 };
@@ -168,6 +170,39 @@ fn a_signature_counts_once_and_only_over_the_same_bytes() {
     let first: String = text.split_once('[').unwrap().1.split_once('}').unwrap().0.to_owned() + "}";
     let (twice, _) = Envelope::read::<SignedTargets>(twice.replace("SIG", &first).as_bytes()).unwrap();
     assert_eq!((twice.signatures().len(), root.signed_by(Role::Targets, &twice, verify).len()), (3, 2));
+}
+
+#[test]
+fn a_plan_is_believed_of_the_plans_key_alone_and_for_its_own_app() {
+    let plan = Plan { client_id: ClientId::from_dice(1), app: app(), plan_seq: 7, order: Order::ApplyUpTo { version: 3 } };
+    let signed_by = |n: u8, plan: &Plan| {
+        let mut envelope = unsigned(plan);
+        let signature = key(n).sign(&envelope.payload());
+        envelope.add(&key(n).public(), signature);
+        envelope
+    };
+    let mut root = first_root();
+    root.plan = Some(role(&[31], 1));
+    root.keys.insert(key(31).public().id(), key(31).public());
+    root.check().unwrap();
+    assert_eq!(read(&root, &signed_by(31, &plan), verify).unwrap(), plan);
+    assert_eq!(signed_by(31, &plan).to_bytes(), signed_by(31, &plan).to_bytes());
+    for other in [1, 11, 21, 22] {
+        assert!(matches!(read(&root, &signed_by(other, &plan), verify), Err(PlanError::NotSigned { signed: 0, .. })), "key {other}");
+    }
+    let foreign = Plan { app: "other".parse().unwrap(), ..plan.clone() };
+    assert!(matches!(read(&root, &signed_by(31, &foreign), verify), Err(PlanError::OtherApp { .. })));
+    // What the key signed as something else is no plan.
+    let mut document = Envelope::new(&targets(1)).unwrap();
+    let signature = key(31).sign(&document.payload());
+    document.add(&key(31).public(), signature);
+    assert!(matches!(read(&root, &document, verify), Err(PlanError::Unreadable(_))));
+    // Another database's plan under this one's name.
+    let text = String::from_utf8(signed_by(31, &plan).to_bytes()).unwrap();
+    let moved = text.replace(&plan.client_id.to_string(), &ClientId::from_dice(2).to_string());
+    assert!(matches!(read(&root, &serde_json::from_str(&moved).unwrap(), verify), Err(PlanError::NotSigned { .. })));
+    root.plan = None;
+    assert!(matches!(read(&root, &signed_by(31, &plan), verify), Err(PlanError::NoKeys { by: 1 })));
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{AppName, ClientId, Digest};
+use crate::{
+    ids::{AppName, ClientId, Digest},
+    tuf::Envelope,
+};
 
 /// What a poll answers. Nothing in it changes while nothing changed, so its hash is the ETag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +16,10 @@ pub struct PollResponse {
     pub protocol: u32,
     /// One per database that the server knows of this device.
     pub plans: Vec<Plan>,
+    /// The same plans, signed ([`crate::tuf::plan`]), of the apps that are. A signature follows from its plan, so these say nothing new, and the ETag
+    /// is that of the answer without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed_plans: Vec<Envelope>,
     /// State of the repository of each app the device is enrolled for.
     pub repository: BTreeMap<AppName, RepositoryHead>,
 }

@@ -135,7 +135,10 @@ impl Envelope {
             Value::Object(members) => signed.extend(members),
             other => return Err(unreadable(format!("{other} is no object"))),
         }
-        let signed = Value::Object(signed);
+        Ok(Self::unsigned(Value::Object(signed))?)
+    }
+
+    pub(super) fn unsigned(signed: Value) -> Result<Self, NotWhole> {
         canonical(&signed)?;
         Ok(Self { signatures: Vec::new(), signed })
     }
@@ -158,14 +161,28 @@ impl Envelope {
 
     /// What it says, as the type of a role.
     pub fn document<D: Document>(&self) -> Result<D, NotADocument> {
-        let word = |name: &str| self.signed.get(name).and_then(Value::as_str).unwrap_or_default();
-        if word("_type") != D::ROLE.word() {
-            return Err(NotADocument::OtherType { role: D::ROLE, found: word("_type").chars().take(40).collect() });
+        let found = |text: &str| text.chars().take(40).collect();
+        if self.type_word() != D::ROLE.word() {
+            return Err(NotADocument::OtherType { role: D::ROLE, found: found(self.type_word()) });
         }
-        if word("spec_version").split('.').next() != Some("1") {
-            return Err(NotADocument::OtherSpec { found: word("spec_version").chars().take(40).collect() });
+        let spec = self.word("spec_version");
+        if spec.split('.').next() != Some("1") {
+            return Err(NotADocument::OtherSpec { found: found(spec) });
         }
-        D::deserialize(&self.signed).map_err(|e| NotADocument::Unreadable { role: D::ROLE, why: e.to_string() })
+        self.content().map_err(|why| NotADocument::Unreadable { role: D::ROLE, why })
+    }
+
+    /// Its `_type`, empty where it has none.
+    pub(super) fn type_word(&self) -> &str {
+        self.word("_type")
+    }
+
+    fn word(&self, name: &str) -> &str {
+        self.signed.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn content<T: DeserializeOwned>(&self) -> Result<T, String> {
+        T::deserialize(&self.signed).map_err(|e| e.to_string())
     }
 
     /// The bytes that are signed.

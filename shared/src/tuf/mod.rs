@@ -7,6 +7,7 @@ pub mod canonical;
 pub mod envelope;
 pub mod fresh;
 pub mod key;
+pub mod plan;
 pub mod role;
 pub mod root;
 pub mod targets;

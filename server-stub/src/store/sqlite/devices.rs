@@ -227,6 +227,6 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(Devic
         })?;
         repository.insert(app, head);
     }
-    let answer = PollResponse { protocol: PROTOCOL, plans, repository };
+    let answer = PollResponse { protocol: PROTOCOL, plans, signed_plans: Vec::new(), repository };
     Ok(Some((device.device_id, answer)))
 }
