@@ -121,6 +121,14 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
 INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, answered, tell_again, walked, anew, marking, horizon)
 VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
+-- The last push as it was sent, in pieces, until its answer is settled: without an answer the same bytes go again. `refused`: how
+-- often the server could not read it.
+CREATE TABLE IF NOT EXISTS _whimbrel_push (
+    piece   INTEGER PRIMARY KEY,
+    body    BLOB NOT NULL,
+    refused INTEGER NOT NULL DEFAULT 0
+);
+
 -- The newest clock that was known when the journal stood at `seq`: an edit after it is later than that clock, and one before
 -- it is not.
 CREATE TABLE IF NOT EXISTS _whimbrel_clock (

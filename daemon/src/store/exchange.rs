@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 use whimbrel_shared::{hlc::Clock, protocol::push::Series};
 
-use super::{StoreError, at};
+use super::{StoreError, at, in_flight};
 
 /// Clocks that are kept while old edits wait. Beyond it the oldest go: an edit from before then gets the clock of its own
 /// time, which may be earlier than one it saw, and never later than it should be.
@@ -182,6 +182,7 @@ pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let was = before.series.or(before.was);
     let marking = Some(Marking::Untold);
     write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, marking, was, ..Exchange::default() })?;
+    in_flight::forget(connection)?;
     connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at("beginning anew with the server"))
 }
 

@@ -7,8 +7,9 @@ use whimbrel_shared::{
     change::{Change, Edit},
     columns::ColumnMap,
     hlc::Stamp,
+    ids::ClientId,
     manifest::{Keys, SyncConflict},
-    protocol::push::{Answer, PushRequest, PushResponse},
+    protocol::push::{Answer, PushHead, PushRequest, PushResponse, Series},
     resolve::Writer,
     synced::{Collation, SyncedTables},
     value::Value,
@@ -37,6 +38,9 @@ struct Held {
     /// Who made it.
     origin: Writer,
 }
+
+/// A write as it goes over the wire: who wrote which column of which row, at what clock.
+type Write = (ClientId, u32, (u32, Vec<Value>), u32, u64);
 
 /// What the server had at some moment.
 #[derive(Clone, Debug)]
@@ -68,6 +72,8 @@ pub struct Ledger {
     pub kept: BTreeSet<u32>,
     rows: BTreeMap<(u32, Vec<Value>), Held>,
     answered: HashSet<String>,
+    /// The value of every write that was taken, by its cell and clock, and at which version of which series.
+    writes: BTreeMap<Write, (Value, (u32, Option<Series>))>,
     /// What is wrong.
     pub wrong: Vec<String>,
 }
@@ -87,6 +93,7 @@ impl Ledger {
             kept: BTreeSet::new(),
             rows: BTreeMap::new(),
             answered: HashSet::new(),
+            writes: BTreeMap::new(),
             wrong: Vec::new(),
         }
     }
@@ -123,6 +130,7 @@ impl Ledger {
     pub fn went_back(&mut self, to: Then) {
         self.given_up.extend(self.taken.difference(&to.taken));
         (self.rows, self.answered, self.taken) = (to.rows, to.answered, to.taken);
+        self.writes.clear();
     }
 
     fn place(&self, change: &Change) -> (u32, Vec<Value>) {
@@ -147,7 +155,28 @@ impl Ledger {
         // What is in the way of a unique value may go later in the same push, so rejected rows are looked at twice, and what
         // was taken the second time has no answer: places do not tell, but no two changes of a push are of one row.
         for (at, one) in (0u64..).zip(&answers) {
+            self.only_once(&request.head, one.change, one.answer);
             self.one(one.change, one.answer, answer.first + at, by, answer.now_ms);
+        }
+    }
+
+    /// A change that was taken comes no second time in another push: there it would be one that saw nothing of what others
+    /// wrote after it.
+    fn only_once(&mut self, head: &PushHead, change: &Change, answer: Option<&Answer>) {
+        let Edit::Present { cells, .. } = &change.edit else { return };
+        if !matches!(answer, None | Some(Answer::Behind)) {
+            return;
+        }
+        let (place, at) = (self.place(change), (head.schema, head.series));
+        let mut new = cells.is_empty();
+        for cell in cells {
+            let write = (head.client_id, head.epoch, place.clone(), cell.column, cell.clock.bits());
+            // What refers to a row that got another key has the clock that it had, and another value.
+            let was = self.writes.insert(write, (cell.value.clone(), at));
+            new |= was.is_none_or(|was| was != (cell.value.clone(), at));
+        }
+        if !new {
+            self.wrong.push(format!("{} {:?} was sent again in a new push", change.table, change.key));
         }
     }
 
