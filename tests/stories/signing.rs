@@ -1,86 +1,29 @@
 //! Publishers sign: what they type, what they are told, and what never gets out. `docs/signing.md` is the other half: its
 //! commands run as they stand.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
-use whimbrel_tests::{Mig, Server, bins, migrations};
+use whimbrel_tests::{
+    Mig, Server,
+    publisher::{PASSPHRASE, Publisher},
+};
 
 use crate::{pair, stage};
-
-const PASSPHRASE: &str = "correct horse battery";
-
-struct Publisher<'a> {
-    folder: &'a Path,
-    server: &'a Server,
-}
-
-impl Publisher<'_> {
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(bins::whimbrel());
-        command.args(args).current_dir(self.folder).stdin(Stdio::null());
-        command.env("WHIMBREL_SERVER", self.server.url()).env("WHIMBREL_API_KEY", &self.server.key).env("WHIMBREL_KEY_PASSPHRASE", PASSPHRASE);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().expect("whimbrel starts")
-    }
-
-    #[track_caller]
-    fn does(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, args: &[&str], exit: i32, says: &str) {
-        let output = self.run(args);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(exit) && said.contains(says), "{args:?}: {output:?}");
-    }
-
-    fn publish(&self, more: &[&str]) -> Output {
-        self.run(&[&["publish", "migrations", "--app", "notes"], more].concat())
-    }
-
-    /// An app whose root one person signs, and one publisher.
-    fn begin(&self) {
-        for key in ["root.pem", "ci.pem"] {
-            self.does(&["keys", "create", key]);
-        }
-        self.does(&["keys", "root", "--app", "notes", "--root-key", "root.pem.pub", "--publisher-key", "ci.pem.pub", "--out", "root.json"]);
-        self.does(&["keys", "sign", "root.json", "--key", "root.pem"]);
-        self.does(&["keys", "upload", "root.json"]);
-    }
-}
-
-fn write(folder: &Path, chain: &[Mig]) {
-    let _ = fs::remove_dir_all(folder.join("migrations"));
-    migrations::write(&folder.join("migrations"), chain);
-}
 
 #[test]
 fn a_device_without_trust_goes_on_while_its_app_becomes_signed() {
     let stage = stage();
     let (server, device) = pair(&stage, "");
-    let folder = stage.path().join("publisher");
-    fs::create_dir(&folder).unwrap();
-    let publisher = Publisher { folder: &folder, server: &server };
+    let publisher = Publisher::new(&stage.path().join("publisher"), &server, "notes");
     let mut chain = vec![Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")];
-    write(&folder, &chain);
+    publisher.write(&chain);
     assert!(publisher.publish(&[]).status.success(), "unsigned, as long as there is no root");
     device.once_well();
     publisher.begin();
     device.once_well();
     chain.push(Mig::up("0002_title", "ALTER TABLE notes ADD COLUMN title TEXT;"));
-    write(&folder, &chain);
+    publisher.write(&chain);
     let unsigned = publisher.publish(&[]);
     assert_eq!(unsigned.status.code(), Some(77), "{unsigned:?}");
     assert!(String::from_utf8_lossy(&unsigned.stderr).contains("--key"), "{unsigned:?}");
@@ -98,9 +41,9 @@ fn a_device_without_trust_goes_on_while_its_app_becomes_signed() {
 fn a_key_that_others_could_have_read_or_that_has_no_say_signs_nothing() {
     let stage = stage();
     let server = Server::start(stage.path());
-    let publisher = Publisher { folder: stage.path(), server: &server };
+    let publisher = Publisher::new(&stage.path().join("publisher"), &server, "notes");
     publisher.begin();
-    write(stage.path(), &[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
+    publisher.write(&[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
     let publish = ["publish", "migrations", "--app", "notes", "--key"];
     let with = |key: &'static str| [&publish[..], &[key]].concat();
     publisher.refused(&with("root.pem"), 1, "has no say");
@@ -108,14 +51,14 @@ fn a_key_that_others_could_have_read_or_that_has_no_say_signs_nothing() {
     publisher.refused(&with("env:NOT_SET"), 2, "not set");
     publisher.refused(&with("exec:exit 9"), 1, "command that signs failed");
     publisher.refused(&["keys", "create", "ci.pem"], 1, "never overwritten");
-    fs::set_permissions(stage.path().join("ci.pem"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(publisher.folder.join("ci.pem"), fs::Permissions::from_mode(0o640)).unwrap();
     publisher.refused(&with("ci.pem"), 77, "chmod 600");
-    fs::set_permissions(stage.path().join("ci.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(publisher.folder.join("ci.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     let output = publisher.command(&with("ci.pem")).env("WHIMBREL_KEY_PASSPHRASE", "another").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("does not open"), "{output:?}");
     // With no terminal to ask at, nobody waits for an answer.
     let output = publisher.command(&["keys", "create", "more.pem"]).env_remove("WHIMBREL_KEY_PASSPHRASE").output().unwrap();
-    assert!(output.status.code() == Some(2) || !stage.path().join("more.pem").exists(), "{output:?}");
+    assert!(output.status.code() == Some(2) && !publisher.folder.join("more.pem").exists(), "{output:?}");
     assert_eq!(server.get("/api/trust/notes")["expires"].get("targets"), None, "something was published");
 }
 
@@ -123,9 +66,9 @@ fn a_key_that_others_could_have_read_or_that_has_no_say_signs_nothing() {
 fn no_secret_gets_into_output_logs_files_or_arguments() {
     let stage = stage();
     let server = Server::start(stage.path());
-    let publisher = Publisher { folder: stage.path(), server: &server };
+    let publisher = Publisher::new(&stage.path().join("publisher"), &server, "notes");
     publisher.begin();
-    write(stage.path(), &[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
+    publisher.write(&[Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")]);
     let outputs = [
         publisher.publish(&["--key", "ci.pem", "--json"]),
         publisher.run(&["keys", "show", "root.json", "--json"]),

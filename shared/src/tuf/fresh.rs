@@ -101,9 +101,12 @@ pub fn next_version(last: u64, now_ms: i64) -> u64 {
     u64::try_from(now_ms / 1000).unwrap_or(0).max(last.saturating_add(1))
 }
 
-/// Whether it is time to sign again: half of its life is over. The other half is for a person to mend what hinders it.
+/// Whether it is time to sign again: half of its life is over, and the other half is for a person to mend what hinders it. Also when it was
+/// signed by a clock that was ahead: what is good for years lets old metadata pass for new as long.
 pub fn due(expires: Time, role: Role, now_ms: i64) -> bool {
-    now_ms >= expires.as_ms().saturating_sub(role.lasts_ms() / 2)
+    const DAY_MS: i64 = 86_400_000;
+    let left_ms = expires.as_ms().saturating_sub(now_ms);
+    left_ms <= role.lasts_ms() / 2 || left_ms > role.lasts_ms().saturating_add(DAY_MS)
 }
 
 #[cfg(test)]
@@ -124,5 +127,7 @@ mod tests {
         let day = 86_400_000;
         assert!(!due(expires, Role::Timestamp, signed + 7 * day - 1));
         assert!(due(expires, Role::Timestamp, signed + 7 * day));
+        assert!(!due(expires, Role::Timestamp, signed - day), "clocks differ a little");
+        assert!(due(expires, Role::Timestamp, signed - day - 1));
     }
 }

@@ -6,12 +6,14 @@ mod show;
 mod sign;
 mod upload;
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use whimbrel_shared::{
     ids::AppName,
     protocol::publish::TrustResponse,
     remedy::here,
-    tuf::{KeyId, Time},
+    tuf::{KeyId, Role, RoleKeys, Time},
 };
 
 use super::{
@@ -136,8 +138,12 @@ pub(super) struct Seen {
     expires: Time,
     #[serde(skip_serializing_if = "Option::is_none")]
     revert_floor: Option<u32>,
-    /// What is different from the root before it.
+    /// What is different from the root that goes round with it.
     changes: Vec<String>,
+    /// Every key that a root gives a say, by role: whoever sends the file round chose what it is compared with, so a key that was smuggled
+    /// in may not be among the changes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    roles: BTreeMap<String, RoleKeys>,
     needs: Vec<Need>,
     /// How many signatures are missing still.
     pub(super) missing: u32,
@@ -145,20 +151,29 @@ pub(super) struct Seen {
 
 impl Seen {
     pub(super) fn of(round: &Round) -> Result<Self, SignError> {
-        let (app, version, expires, revert_floor, changes) = match round.content()? {
+        let (app, version, expires, revert_floor, changes, roles) = match round.content()? {
             Content::Root(root) => {
                 let changes = changes(round, &root)?;
-                (root.app, root.version, root.expires, None, changes)
+                let roles = Role::ALL.map(|role| (role.word().to_owned(), root.roles.of(role).clone()));
+                let plan = root.plan.map(|keys| ("plan".to_owned(), keys));
+                (root.app, root.version, root.expires, None, changes, roles.into_iter().chain(plan).collect())
             }
-            Content::Targets(t) => (t.app, t.version, t.expires, t.revert_floor, Vec::new()),
+            Content::Targets(t) => (t.app, t.version, t.expires, t.revert_floor, Vec::new(), BTreeMap::new()),
         };
-        Ok(Self { title: round.title()?, app, version, expires, revert_floor, changes, needs: round.needs()?, missing: round.missing()? })
+        Ok(Self { title: round.title()?, app, version, expires, revert_floor, changes, roles, needs: round.needs()?, missing: round.missing()? })
     }
 
     pub(super) fn text(&self) -> String {
         let mut text = format!("{}, good until {}\n", self.title, self.expires);
         if let Some(floor) = self.revert_floor {
             text += &format!("  a plan may revert down to version {floor}\n");
+        }
+        for (role, keys) in &self.roles {
+            text += &format!("  {role} is signed by {} of\n", keys.threshold);
+            keys.keyids.iter().for_each(|id| text += &format!("    {id}\n"));
+        }
+        if !self.changes.is_empty() {
+            text += "compared with the root before it:\n";
         }
         for change in &self.changes {
             text += &format!("  {change}\n");
@@ -186,9 +201,11 @@ impl Seen {
 
 /// What a signer should know before they sign a root.
 fn changes(round: &Round, root: &whimbrel_shared::tuf::Root) -> Result<Vec<String>, SignError> {
-    use whimbrel_shared::tuf::{Role, RoleKeys};
     let before = round.before()?;
     let mut changes = Vec::new();
+    if before.is_none() {
+        return Ok(changes);
+    }
     let none = RoleKeys::default();
     let roles = Role::ALL.map(|role| (role.word(), root.roles.of(role), before.as_ref().map(|b| b.roles.of(role))));
     let plan = ("plan", root.plan.as_ref().unwrap_or(&none), before.as_ref().map(|b| b.plan.as_ref().unwrap_or(&none)));

@@ -25,7 +25,7 @@ pub(super) struct Args {
 
 /// Check that enough have signed, and write the bare document
 ///
-/// The bare root is what devices get when they are enrolled (`whimbrel enroll --root`), by another way than from the server.
+/// The bare root is what a device is given when it is enrolled, by another way than from the server.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit codes:
   0  enough have signed

@@ -198,7 +198,7 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(Devic
         return Ok(None);
     };
     let mut query = tx.prepare_cached(
-        "SELECT c.client_id, c.app, a.plan_seq + c.plan_seq, c.plan, a.plan, a.latest
+        "SELECT c.client_id, c.app, max(a.plan_seq, c.plan_seq), c.plan, a.plan, a.latest
          FROM client c JOIN app a ON a.name = c.app WHERE c.device_id = ?1 ORDER BY c.client_id",
     )?;
     let plans = query.query_map([device.device_id.to_string()], |row| {
