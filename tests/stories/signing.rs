@@ -63,6 +63,26 @@ fn a_key_that_others_could_have_read_or_that_has_no_say_signs_nothing() {
 }
 
 #[test]
+fn a_publisher_signs_nothing_on_the_servers_word() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let publisher = Publisher::new(&stage.path().join("publisher"), &server, "notes");
+    let mut chain = vec![Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")];
+    // The text is the publisher's; what is said of it is not.
+    server.publish_unchecked("notes", &chain);
+    publisher.begin();
+    publisher.write(&chain);
+    let publish = ["publish", "migrations", "--app", "notes", "--key", "ci.pem"];
+    publisher.refused(&publish, 1, "0001_notes.r1.json");
+    assert_eq!(server.get("/api/trust/notes")["expires"].get("targets"), None, "it was signed");
+    // A person has looked. From then on the key knows it.
+    publisher.does(&[&publish[..], &["--trust-published"]].concat());
+    chain.push(Mig::up("0002_title", "ALTER TABLE notes ADD COLUMN title TEXT;"));
+    publisher.publish_signed(&chain);
+    assert_eq!(server.get("/api/trust/notes")["alarms"], Value::Array(Vec::new()));
+}
+
+#[test]
 fn no_secret_gets_into_output_logs_files_or_arguments() {
     let stage = stage();
     let server = Server::start(stage.path());

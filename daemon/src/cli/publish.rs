@@ -13,7 +13,7 @@ use whimbrel_shared::{
     migration::Targets,
     protocol::publish::{PublishLink, TrustResponse},
     remedy::here,
-    tuf::{Envelope, Role, SignedTargets},
+    tuf::{Envelope, PublicKey, Role, SignedTargets},
 };
 
 use super::{
@@ -32,8 +32,9 @@ use crate::{
             hand::KeySource,
             passphrase::Passphrases,
             round::Round,
+            vouch::{Known, check_version},
         },
-        upload::{self, UploadError, new_links, standing, upload, upload_signed},
+        upload::{self, UploadError, all_links, new_links, standing, upload, upload_signed},
     },
     transport::{
         http::Reqwest,
@@ -102,6 +103,9 @@ struct Signing {
     /// Sign again what is published, even when nothing is new: before it expires, or after a key was revoked
     #[arg(long)]
     renew: bool,
+    /// Sign what the server says is published, also where this directory does not make it and the key has not signed it before
+    #[arg(long)]
+    trust_published: bool,
     /// How long the signature is good
     #[arg(long, value_name = "TIME", default_value = "730d")]
     expires: Span,
@@ -163,8 +167,15 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
         (Some((trust, root)), false) if is_new || args.signing.asked() || !trust.expires.contains_key(Role::Targets.word()) => {
             let links = links()?;
             let wanted = args.signing.document(&args.app, standing.targets.as_ref(), &links, &trust);
-            let known = chain::known(standing.targets.as_ref(), &trust);
-            let (round, file) = args.signing.sign(&args.app, &wanted, known, &root)?;
+            let version = chain::known(standing.targets.as_ref(), &trust);
+            check_version(version, Ambient::real().now_ms()).map_err(PublishError::from)?;
+            let before = trust.expires.get(Role::Targets.word());
+            let before = before.map(|signed| runtime.block_on(server.signed_targets(&args.app, signed.version))).transpose();
+            let before = before.map_err(|error| sending(error.into()))?;
+            let made = all_links(&args.app, &chain, &rehearsal);
+            let floor = args.signing.floor();
+            let known = Known { published: standing.targets.as_ref(), signed: before.as_ref(), made: &made, floor };
+            let (round, file) = args.signing.sign(&args.app, &wanted, version, &root, &known)?;
             let seen = Seen::of(&round).map_err(PublishError::from)?;
             if seen.missing > 0 {
                 round.write(&file).map_err(PublishError::from)?;
@@ -197,21 +208,33 @@ impl Signing {
         self.renew || self.revert_floor.is_some()
     }
 
+    fn floor(&self) -> Floor {
+        self.revert_floor.unwrap_or(Floor::AsBefore)
+    }
+
     fn document(&self, app: &AppName, published: Option<&Targets>, links: &[PublishLink], trust: &TrustResponse) -> SignedTargets {
         let lasts_ms = i64::try_from(self.expires.as_millis()).unwrap_or(i64::MAX);
-        chain::document(app, published, links, trust, self.revert_floor.unwrap_or(Floor::AsBefore), lasts_ms, Ambient::real().now_ms())
+        chain::document(app, published, links, trust, self.floor(), lasts_ms, Ambient::real().now_ms())
     }
 
     /// Signs with what is at hand. Answers how far that came, and where it goes round.
-    fn sign(&self, app: &AppName, wanted: &SignedTargets, known: u64, root: &Envelope) -> Result<(Round, PathBuf), PublishError> {
+    fn sign(
+        &self,
+        app: &AppName,
+        wanted: &SignedTargets,
+        version: u64,
+        root: &Envelope,
+        known: &Known<'_>,
+    ) -> Result<(Round, PathBuf), PublishError> {
         let file = self.signing.clone().unwrap_or_else(|| PathBuf::from(format!("{app}.targets.json")));
-        let mut round = chain::round(&file, wanted, known, root)?;
+        let mut round = chain::round(&file, wanted, version, root)?;
         if self.key.is_empty() && round.missing()? > 0 {
             return Err(PublishError::Unsigned { app: app.clone() });
         }
         let passphrases = Passphrases::new(self.passphrase_fd);
         for source in &self.key {
-            round.sign(&source.take(&passphrases)?)?;
+            let knows = |key: &PublicKey| if self.trust_published { Ok(()) } else { known.check(key, wanted) };
+            round.sign_if(&source.take(&passphrases)?, knows)?;
         }
         Ok((round, file))
     }

@@ -98,6 +98,11 @@ pub fn new_links(app: &AppName, chain: &Chain, rehearsal: &Rehearsal, standing: 
     Ok(links(chain, rehearsal, app, &standing.found, standing.targets.as_ref())?)
 }
 
+/// The whole directory as links, as if nothing were published; empty where that cannot be, such as after a revision.
+pub fn all_links(app: &AppName, chain: &Chain, rehearsal: &Rehearsal) -> Vec<PublishLink> {
+    links(chain, rehearsal, app, &Found::default(), None).unwrap_or_default()
+}
+
 /// Sends links, unsigned. Gives the names of what is new there now, revisions among them.
 pub async fn upload(server: &Server, app: &AppName, links: Vec<PublishLink>) -> Result<Vec<MigrationName>, UploadError> {
     let mut published = Vec::new();

@@ -22,6 +22,7 @@ use whimbrel_shared::{
         sums::{SumsRequest, SumsResponse},
     },
     status::Event,
+    tuf::{Envelope, Role},
 };
 
 use super::{Http, HttpRequest, HttpResponse, TransportError, retry_after};
@@ -139,6 +140,13 @@ impl Server {
     pub async fn trust(&self, app: &AppName) -> Result<TrustResponse, TransportError> {
         let path = format!("/api/trust/{app}");
         let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_JSON_BYTES as u64).await?;
+        self.read(&path, &response.body)
+    }
+
+    /// `GET /repository/{app}/{version}.targets.json`: signed targets, with nothing verified.
+    pub async fn signed_targets(&self, app: &AppName, version: u64) -> Result<Envelope, TransportError> {
+        let path = format!("/repository/{app}/{}", Role::Targets.file(version));
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_TARGETS_BYTES).await?;
         self.read(&path, &response.body)
     }
 

@@ -123,6 +123,9 @@ impl From<SignError> for CliError {
             | SignError::Write { .. }
             | SignError::Root(_)
             | SignError::Draft(_)
+            | SignError::Strange { .. }
+            | SignError::StrangeFloor { .. }
+            | SignError::FastForward { .. }
             | SignError::Stale { .. } => ExitCode::Failed,
         };
         Self::new(exit, error.to_string(), error.remedy())

@@ -6,6 +6,7 @@ pub mod draft;
 pub mod hand;
 pub mod passphrase;
 pub mod round;
+pub mod vouch;
 
 use std::path::PathBuf;
 
@@ -78,6 +79,28 @@ pub enum SignError {
     /// A change of the root that makes no sense.
     #[error("{0}")]
     Draft(String),
+    /// The server says that something is published which nobody here knows.
+    #[error("the server has {names}, which this directory does not make and the key {key} has never signed; nothing was signed")]
+    Strange {
+        /// What, in part.
+        names: String,
+        /// The key that would sign it.
+        key: KeyId,
+    },
+    /// The server says another floor than the one that was signed.
+    #[error("the server says that a plan may revert {}, and the key {key} has not signed that; nothing was signed", .floor.map_or_else(|| "nothing".to_owned(), |f| format!("down to version {f}")))]
+    StrangeFloor {
+        /// What it says.
+        floor: Option<u32>,
+        /// The key that would sign it.
+        key: KeyId,
+    },
+    /// The server says a version that nothing could follow.
+    #[error("the server says that version {known} is published: what follows it could not be followed; nothing was signed")]
+    FastForward {
+        /// The version.
+        known: u64,
+    },
     /// A file with something else in it than what is to be published.
     #[error("{path} is signed over something else than what would be published now: {why}", path = path.display())]
     Stale {
@@ -103,6 +126,12 @@ impl SignError {
             Self::Write { .. } => here("check the path and its permissions"),
             Self::Root(error) => error.remedy(),
             Self::Draft(_) => here("`whimbrel keys show` says what the root has now"),
+            Self::Strange { .. } => here(
+                "find out who published them, and what they do; a server that was broken into would want them signed. Where they are yours \
+                 (published with other line endings, by an older whimbrel, or mended since), add --trust-published",
+            ),
+            Self::StrangeFloor { .. } => here("say which one is meant: --revert-floor VERSION, or --revert-floor none"),
+            Self::FastForward { .. } => here("do not publish to this server before its operator has found out why"),
             Self::Stale { path, .. } => here(format!("take {} away and sign again from the start", path.display())),
         }
     }

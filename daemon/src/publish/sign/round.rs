@@ -102,11 +102,18 @@ impl Round {
 
     /// Adds a signature. Answers whose it is.
     pub fn sign(&mut self, hand: &Hand) -> Result<KeyId, SignError> {
+        self.sign_if(hand, |_| Ok(()))
+    }
+
+    /// Adds a signature, if `knows` lets the owner of the key sign. A command tells whose key it has by its signature alone; one that is
+    /// refused goes nowhere.
+    pub fn sign_if(&mut self, hand: &Hand, knows: impl FnOnce(&PublicKey) -> Result<(), SignError>) -> Result<KeyId, SignError> {
         let needs = self.needs()?;
         let mut wanted: Vec<PublicKey> = needs.into_iter().flat_map(|need| need.public).collect();
         wanted.sort_by_key(PublicKey::id);
         wanted.dedup();
         let (key, signature) = hand.sign(&self.document.payload(), &wanted, &self.title()?)?;
+        knows(&key)?;
         self.document.add(&key, signature);
         Ok(key.id())
     }
