@@ -188,6 +188,7 @@ impl ApiError {
                 }
                 SignedError::Root(_) => (S::FORBIDDEN, "not-authorised", "not signed by whom it has to be"),
                 SignedError::Floor { .. } => (S::BAD_REQUEST, "bad-floor", "revert floor too high"),
+                SignedError::BelowFloor { .. } => (S::FORBIDDEN, "below-floor", "below the revert floor"),
                 SignedError::OtherServer { .. } => (S::CONFLICT, "other-server", "another server's keys"),
                 SignedError::NoOnlineKeys => (S::CONFLICT, "no-online-keys", "nothing is signed here"),
             },

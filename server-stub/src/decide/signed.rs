@@ -56,6 +56,14 @@ pub(crate) enum SignedError {
         /// The newest version.
         latest: u32,
     },
+    /// A revert that the publisher has not allowed.
+    #[error("a plan may revert {}, as its publisher signed it, and not down to version {version}", .floor.map_or_else(|| "nothing".to_owned(), |f| format!("down to version {f}")))]
+    BelowFloor {
+        /// What was ordered.
+        version: u32,
+        /// The floor.
+        floor: Option<u32>,
+    },
     /// The root names other online keys.
     #[error("root version {root} does not name this server's {role} key {ours} with a threshold of 1")]
     OtherServer {
@@ -86,6 +94,9 @@ impl SignedError {
             Self::Root(error) => error.remedy(),
             Self::OtherChain { .. } | Self::OldVersion { .. } => here("somebody published in between: run `whimbrel publish` again, and sign again"),
             Self::Floor { .. } => here("name a version that is published as the floor"),
+            Self::BelowFloor { .. } => {
+                operator("ask a publisher to sign another floor (`whimbrel publish --revert-floor`), or revert at the device (`whimbrel revert`)")
+            }
             Self::OtherServer { .. } => here("make the root with this server's keys: `whimbrel keys root --server URL`"),
             Self::NoOnlineKeys => operator("start the server with a folder for its keys"),
         }
@@ -147,6 +158,15 @@ pub(crate) fn check_targets(
     match targets.targets.keys().find(|path| !decided.targets.contains_key(*path)) {
         Some(path) => differs(path, "was not sent"),
         None => Ok((envelope, targets)),
+    }
+}
+
+/// Refuses a revert below the floor of the signed targets.
+pub(crate) fn check_revert(targets: &Kept, version: u32) -> Result<(), SignedError> {
+    let floor = Envelope::read::<SignedTargets>(&targets.bytes)?.1.revert_floor;
+    match floor.is_some_and(|floor| version >= floor) {
+        true => Ok(()),
+        false => Err(SignedError::BelowFloor { version, floor }),
     }
 }
 

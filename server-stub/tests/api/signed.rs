@@ -214,6 +214,28 @@ async fn what_the_root_does_not_allow_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_plan_reverts_no_further_than_the_publisher_signed() {
+    let stage = Stage::new().await;
+    let api_key = stage.key(Scope::Publish).await;
+    let operator = stage.key(Scope::Operate).await;
+    let online = stage.online(&api_key).await;
+    stage.root(&api_key, signed(&root(1, &online), &[1])).await;
+    let links = chain(3);
+    let publish = async |version: u64, floor: Option<u32>, links: &[PublishLink], new: &[PublishLink]| {
+        let targets = SignedTargets { revert_floor: floor, ..targets(version, links) };
+        assert_eq!(stage.publish_signed(&api_key, new.to_vec(), Some(signed(&targets, &[8, 9]))).await.status, 200);
+    };
+    let revert = async |version: u32| {
+        stage.put("/api/plan", &operator, json!({"app": "notes", "order": {"order": "revert_down_to", "version": version}})).await
+    };
+    publish(1, None, &links, &links).await;
+    assert!(revert(2).await.problem(403, "below-floor").contains("revert nothing"));
+    publish(2, Some(2), &links, &[]).await;
+    assert!(revert(1).await.problem(403, "below-floor").contains("down to version 2"));
+    assert_eq!(revert(2).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_revoked_publisher_is_an_alarm_until_somebody_signs_again() {
     let stage = Stage::new().await;
     let api_key = stage.key(Scope::Publish).await;

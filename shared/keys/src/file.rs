@@ -1,9 +1,10 @@
 //! Files that only their owner may read.
 
+#[cfg(unix)]
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{File, Metadata, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -79,8 +80,8 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, FileError> {
     }
     let file = File::open(path).map_err(system)?;
     let found = file.metadata().map_err(system)?;
-    if private && found.mode() & 0o077 != 0 {
-        return Err(FileError::OpenToOthers { path: path.to_owned(), mode: found.mode() & 0o7777 });
+    if private && mode(&found) & 0o077 != 0 {
+        return Err(FileError::OpenToOthers { path: path.to_owned(), mode: mode(&found) });
     }
     if !found.is_file() || found.len() > MAX_BYTES {
         return Err(not_text());
@@ -96,8 +97,11 @@ fn read(path: &Path, private: bool) -> Result<Zeroizing<String>, FileError> {
 /// Makes a file with mode 0600, and is sure that it is on the disk. One that is there is never overwritten.
 pub fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
     let system = |source| FileError::System { path: path.to_owned(), source };
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.map_err(|e| match e.kind() {
+    let mut how = OpenOptions::new();
+    how.write(true).create_new(true);
+    #[cfg(unix)]
+    how.mode(0o600);
+    let mut file = how.open(path).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => FileError::Exists { path: path.to_owned() },
         _ => system(e),
     })?;
@@ -107,8 +111,24 @@ pub fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
         let _ = std::fs::remove_file(path);
     }
     written.map_err(system)?;
-    let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|f| f.sync_all()).map_err(system)
+    // Elsewhere a folder is no file that can be synced.
+    #[cfg(unix)]
+    {
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder).and_then(|f| f.sync_all()).map_err(system)?;
+    }
+    Ok(())
+}
+
+/// Who may do what with it. Where there are no modes, the folder's access list decides.
+fn mode(found: &Metadata) -> u32 {
+    #[cfg(unix)]
+    return found.mode() & 0o7777;
+    #[cfg(not(unix))]
+    {
+        let _ = found;
+        0o600
+    }
 }
 
 #[cfg(test)]

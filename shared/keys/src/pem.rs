@@ -109,8 +109,7 @@ pub fn seal(key: &SigningKey, passphrase: &Passphrase) -> Zeroizing<String> {
 impl SigningKey {
     /// The key as text that anybody can read who has it: for a file of mode 0600, or a vault.
     pub fn to_pem(&self) -> Zeroizing<String> {
-        let document =
-            PrivateKeyInfo::try_from(self.to_pkcs8().as_slice()).and_then(|info| Ok(SecretDocument::try_from(info)?)).expect("our own DER");
+        let document = PrivateKeyInfo::try_from(self.to_pkcs8().as_slice()).and_then(SecretDocument::try_from).expect("our own DER");
         document.to_pem(OPEN, LineEnding::LF).expect("the label is ours")
     }
 }

@@ -6,6 +6,8 @@ pub mod draft;
 pub mod hand;
 pub mod passphrase;
 pub mod round;
+#[cfg(unix)]
+mod typed;
 pub mod vouch;
 
 use std::path::PathBuf;

@@ -2,15 +2,16 @@
 //! process of the machine could read.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead, BufReader, Read, Write},
-    os::fd::AsRawFd,
+    fs::File,
+    io::{BufRead, BufReader, Read},
 };
 
 use whimbrel_keys::Passphrase;
 use zeroize::Zeroizing;
 
 use super::SignError;
+#[cfg(unix)]
+use super::typed;
 
 /// The variable that holds it.
 pub const VARIABLE: &str = "WHIMBREL_KEY_PASSPHRASE";
@@ -69,7 +70,7 @@ fn whole(text: Zeroizing<String>) -> Result<Passphrase, SignError> {
     Passphrase::new(text).ok_or_else(|| SignError::NoPassphrase("it is empty".to_owned()))
 }
 
-fn first_line(file: File) -> Result<Zeroizing<String>, SignError> {
+pub(super) fn first_line(file: File) -> Result<Zeroizing<String>, SignError> {
     // One byte after the other would be slow, and more at once would take what the next reader of the pipe needs: a passphrase
     // has its descriptor to itself.
     let mut text = Zeroizing::new(String::with_capacity(LONGEST as usize));
@@ -86,41 +87,11 @@ fn ask(question: &str) -> Result<Passphrase, SignError> {
 
 /// A line that is typed and not shown.
 fn line(question: &str) -> Result<Zeroizing<String>, SignError> {
-    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty");
-    let mut terminal = terminal.map_err(|_| SignError::NoPassphrase("there is no terminal to ask at".to_owned()))?;
-    let silent = Silent::new(terminal.try_clone().map_err(|e| SignError::NoPassphrase(e.to_string()))?);
-    let _ = terminal.write_all(question.as_bytes());
-    let text = first_line(terminal.try_clone().map_err(|e| SignError::NoPassphrase(e.to_string()))?);
-    drop(silent);
-    let _ = terminal.write_all(b"\n");
-    text
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct Silent {
-    terminal: File,
-    before: Option<libc::termios>,
-}
-
-impl Silent {
-    fn new(terminal: File) -> Self {
-        let mut found = std::mem::MaybeUninit::uninit();
-        // SAFETY: the descriptor is open, and tcgetattr writes a whole termios or answers -1.
-        let before = unsafe { (libc::tcgetattr(terminal.as_raw_fd(), found.as_mut_ptr()) == 0).then(|| found.assume_init()) };
-        if let Some(mut settings) = before {
-            settings.c_lflag &= !libc::ECHO;
-            // SAFETY: the descriptor is open, and the settings are those it gave.
-            unsafe { libc::tcsetattr(terminal.as_raw_fd(), libc::TCSAFLUSH, &settings) };
-        }
-        Self { terminal, before }
-    }
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            // SAFETY: the descriptor is open, and the settings are those it had.
-            unsafe { libc::tcsetattr(self.terminal.as_raw_fd(), libc::TCSAFLUSH, before) };
-        }
+    #[cfg(unix)]
+    return typed::line(question);
+    #[cfg(not(unix))]
+    {
+        let _ = question;
+        Err(SignError::NoPassphrase("here nobody is asked".to_owned()))
     }
 }
