@@ -15,6 +15,7 @@ pub mod migrations;
 pub mod net;
 pub mod process;
 pub mod proof;
+pub mod publisher;
 pub mod replica;
 pub mod scores;
 pub mod seed_server;

@@ -33,6 +33,7 @@ mod revise;
 mod rows;
 mod seed_faults;
 mod seed_server;
+mod signing;
 mod together;
 
 use std::time::Duration;

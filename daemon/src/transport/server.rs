@@ -14,7 +14,7 @@ use whimbrel_shared::{
         enroll::{EnrollRequest, EnrollResponse},
         poll::PollResponse,
         problem::Problem,
-        publish::{PublishRequest, PublishResponse},
+        publish::{PublishRequest, PublishResponse, RootRequest, TrustResponse},
         pull::{PullHead, PullRequest},
         push::PushResponse,
         report::{SeedStatus, StatusRequest, StatusResponse},
@@ -22,6 +22,7 @@ use whimbrel_shared::{
         sums::{SumsRequest, SumsResponse},
     },
     status::Event,
+    tuf::{Envelope, Role},
 };
 
 use super::{Http, HttpRequest, HttpResponse, TransportError, retry_after};
@@ -133,6 +134,25 @@ impl Server {
     /// `POST /api/migrations`: a publisher's new links.
     pub async fn publish(&self, request: &PublishRequest) -> Result<PublishResponse, TransportError> {
         self.post("/api/migrations", request).await
+    }
+
+    /// `GET /api/trust/{app}`: the server's own keys, and what is signed of the app.
+    pub async fn trust(&self, app: &AppName) -> Result<TrustResponse, TransportError> {
+        let path = format!("/api/trust/{app}");
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_JSON_BYTES as u64).await?;
+        self.read(&path, &response.body)
+    }
+
+    /// `GET /repository/{app}/{version}.targets.json`: signed targets, with nothing verified.
+    pub async fn signed_targets(&self, app: &AppName, version: u64) -> Result<Envelope, TransportError> {
+        let path = format!("/repository/{app}/{}", Role::Targets.file(version));
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_TARGETS_BYTES).await?;
+        self.read(&path, &response.body)
+    }
+
+    /// `POST /api/roots`: the next root of an app.
+    pub async fn upload_root(&self, request: &RootRequest) -> Result<TrustResponse, TransportError> {
+        self.post("/api/roots", request).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, etag: Option<&str>, max_bytes: u64) -> Result<Fresh<T>, TransportError> {

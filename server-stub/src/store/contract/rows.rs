@@ -49,7 +49,7 @@ pub(super) async fn publish_links(store: &dyn Store, links: Vec<PublishLink>) {
     let current = before.map_or_else(|| publish::nothing_published(&app("notes")), |bytes| serde_json::from_slice(&bytes).unwrap());
     let accepted = publish::decide(&current, links).unwrap();
     let (targets, latest, links) = (accepted.targets, accepted.latest, accepted.new);
-    let publication = Publication { decided_on: current.version, targets, latest, links, by: "ci".to_owned(), now_ms: 0 };
+    let publication = Publication { decided_on: current.version, targets, latest, links, signing: None, by: "ci".to_owned(), now_ms: 0 };
     store.publish(publication).await.unwrap();
 }
 

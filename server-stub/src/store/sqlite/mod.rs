@@ -6,6 +6,7 @@ mod fleet;
 mod keys;
 mod lane;
 mod lifting;
+mod metadata;
 mod pull;
 mod push;
 mod record;
@@ -42,11 +43,13 @@ use whimbrel_shared::{
         sums::{SumsRequest, SumsResponse},
     },
     status::Event,
+    tuf::Role,
 };
 
 use super::{
     AuditResponse, ClientRef, ClientsPage, Deed, Device, Enrolled, Enrolment, HistoryResponse, Key, KeyInfo, NewKey, NewToken, Page, PlanResponse,
     Publication, Refusal, Store, StoreError, TokenInfo, rows,
+    signed::{Kept, Repository, Signing},
 };
 use lane::Lane;
 use pull::Pulled;
@@ -160,6 +163,18 @@ impl Store for SqliteStore {
     }
     fn publish(&self, publication: Publication) -> Deed<'_, ()> {
         self.write(move |tx| repository::publish(tx, &publication))
+    }
+    fn repository(&self, app: AppName) -> Deed<'_, Option<Repository>> {
+        self.read(move |tx| metadata::repository(tx, &app))
+    }
+    fn metadata(&self, app: AppName, role: Role, version: Option<u64>) -> Deed<'_, Option<Kept>> {
+        self.read(move |tx| metadata::metadata(tx, &app, role, version))
+    }
+    fn signed_apps(&self) -> Deed<'_, Vec<AppName>> {
+        self.read(metadata::signed_apps)
+    }
+    fn sign(&self, signing: Signing) -> Deed<'_, ()> {
+        self.write(move |tx| metadata::save(tx, &signing))
     }
     fn migrations(&self, app: AppName) -> Deed<'_, Option<Vec<PublishedMigration>>> {
         self.read(move |tx| fleet::migrations(tx, &app))
