@@ -20,6 +20,9 @@ pub mod scores;
 pub mod seed_server;
 pub mod server;
 pub mod sim;
+pub mod tuf_client;
+pub mod tuf_place;
+pub mod tuf_repository;
 pub mod wait;
 pub mod wire;
 

@@ -34,6 +34,7 @@ mod rows;
 mod seed_faults;
 mod seed_server;
 mod together;
+mod tuf_client;
 
 use std::time::Duration;
 

@@ -1,9 +1,15 @@
-//! What may run. For now `trust = "none"`: the chain must be whole, bytes must be those of their entry, and what was
-//! accepted once never changes; nobody's signature is asked for. Everything that runs comes through here, so that the
-//! signatures (DESIGN 6) have one place to stand.
+//! What may run. The chain must be whole, bytes must be those of their entry, and what was accepted once never changes;
+//! where a root is pinned, the publisher has signed all of it (`catch_up`), and that is verified again from stored bytes
+//! before anything runs (`proof`). With `trust = "none"` nobody's signature is asked for.
+
+pub mod catch_up;
+pub mod clock;
+pub mod floors;
+mod proof;
+pub mod tuf;
 
 use whimbrel_shared::{
-    ids::AppName,
+    ids::{AppName, Digest},
     migration::{TargetEntry, Targets},
     remedy::{Remedy, here},
     trust::{TrustError, VerifiedMigration, check_chain, verify},
@@ -33,6 +39,18 @@ pub enum AcceptError {
         /// Which.
         revision: u32,
     },
+    /// It was accepted, and its signatures cannot be shown.
+    #[error("version {version} revision {revision} of {app} cannot be shown to be signed: {why}")]
+    Unproven {
+        /// The app.
+        app: AppName,
+        /// Which.
+        version: u32,
+        /// Which.
+        revision: u32,
+        /// What is missing.
+        why: String,
+    },
 }
 
 impl AcceptError {
@@ -41,7 +59,7 @@ impl AcceptError {
         match self {
             Self::Trust(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
-            Self::Missing { .. } => here("connect to the server once, so that it is fetched again"),
+            Self::Missing { .. } | Self::Unproven { .. } => here("connect to the server once, so that it is fetched again"),
         }
     }
 }
@@ -89,9 +107,29 @@ pub fn accept(store: &mut DeviceStore, app: &AppName, fetched: &[(TargetEntry, V
     Ok(())
 }
 
+/// Accepts one fetched target of a signed listing, with the proof that lists it: both, or neither.
+pub fn accept_proven(
+    store: &mut DeviceStore,
+    app: &AppName,
+    entry: &TargetEntry,
+    body: &[u8],
+    proof: Digest,
+    now_ms: i64,
+) -> Result<(), AcceptError> {
+    verify(entry, body)?;
+    store.atomically(|store| {
+        store.accept(app, &StoredTarget { entry: entry.clone(), body: body.to_vec(), accepted_at_ms: now_ms })?;
+        store.prove(app, entry, proof)
+    })?;
+    Ok(())
+}
+
 /// Reads an accepted migration back, and verifies its bytes again: what lies on a disk is not what was accepted until
 /// it is shown to be (DESIGN 4, invariant 4).
 pub fn load(store: &DeviceStore, app: &AppName, version: u32, revision: u32) -> Result<VerifiedMigration, AcceptError> {
     let stored = store.target(app, version, revision)?.ok_or_else(|| AcceptError::Missing { app: app.clone(), version, revision })?;
+    if proof::is_required(store, app)? {
+        return Ok(verify(&proof::entry(store, app, &stored.entry)?, &stored.body)?);
+    }
     Ok(verify(&stored.entry, &stored.body)?)
 }
