@@ -96,7 +96,7 @@ pub async fn upload(
     let links = links(chain, rehearsal, app, &standing.found, standing.targets.as_ref())?;
     let mut published = Vec::new();
     for part in parts(links) {
-        let response = server.publish(&PublishRequest { app: app.clone(), links: part }).await?;
+        let response = server.publish(&PublishRequest { app: app.clone(), links: part, signed: None }).await?;
         published.extend(response.published);
     }
     Ok(published)

@@ -76,7 +76,7 @@ impl Stage {
     }
 
     pub(crate) async fn publish_to(&self, app: &str, links: Vec<PublishLink>, key: &str) -> Reply {
-        let request = PublishRequest { app: app.parse().unwrap(), links };
+        let request = PublishRequest { app: app.parse().unwrap(), links, signed: None };
         let body = serde_json::to_value(request).unwrap();
         self.post("/api/migrations", key, body).await
     }

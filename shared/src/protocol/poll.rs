@@ -24,6 +24,19 @@ pub struct RepositoryHead {
     pub version: u64,
     /// Digest of the bytes of `GET /repository/{app}/targets.json`.
     pub digest: Digest,
+    /// What is signed of it; none while nobody has uploaded a root for the app.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed: Option<SignedHead>,
+}
+
+/// Where the signed repository of an app stands. With it an idle device needs no request but the poll: it has the root of that
+/// version, and the timestamp says that nothing is new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedHead {
+    /// Newest root: `GET /repository/{app}/{root_version}.root.json`.
+    pub root_version: u64,
+    /// The bytes of `GET /repository/{app}/timestamp.json`.
+    pub timestamp: String,
 }
 
 /// What the server allows one database.

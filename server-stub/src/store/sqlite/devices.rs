@@ -214,7 +214,7 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(Devic
     let mut repository = BTreeMap::new();
     let mut query = tx.prepare_cached("SELECT targets_version, targets_digest FROM app WHERE name = ?1")?;
     for app in device.apps {
-        let head = query.query_row([app.as_str()], |row| Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)? }))?;
+        let head = query.query_row([app.as_str()], |row| Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)?, signed: None }))?;
         repository.insert(app, head);
     }
     let answer = PollResponse { protocol: PROTOCOL, plans, repository };
