@@ -36,6 +36,9 @@ struct State {
     endless: u64,
 }
 
+/// What answers requests that are not for a file: a body, or none where it is not there.
+pub type Api = Arc<dyn Fn(&Message) -> Option<Vec<u8>> + Send + Sync>;
+
 /// The place. Metadata and targets lie below [`TufPlace::url`].
 pub struct TufPlace {
     state: Arc<Mutex<State>>,
@@ -47,6 +50,11 @@ pub struct TufPlace {
 impl TufPlace {
     /// Serves what a repository has now.
     pub fn start(repository: &TufRepository) -> Self {
+        Self::with_api(repository, Arc::new(|_| None))
+    }
+
+    /// As [`TufPlace::start`], and answers what is below `/api/`. The repository lies below `/repository/APP/` as well.
+    pub fn with_api(repository: &TufRepository, api: Api) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = socket.local_addr().expect("a bound socket has an address");
         let state = Arc::new(Mutex::new(State { files: repository.files.clone(), asked: Vec::new(), misdeeds: BTreeMap::new(), endless: 0 }));
@@ -57,10 +65,10 @@ impl TufPlace {
                 if stopped.load(Ordering::Relaxed) {
                     return;
                 }
-                let inner = inner.clone();
+                let (inner, api) = (inner.clone(), api.clone());
                 std::thread::spawn(move || {
                     // A client that went away is its own matter.
-                    let _ = serve(&inner, stream);
+                    let _ = serve(&inner, &api, stream);
                 });
             }
         });
@@ -119,11 +127,22 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn serve(state: &Mutex<State>, mut stream: TcpStream) -> std::io::Result<()> {
+fn serve(state: &Mutex<State>, api: &Api, mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let request = Message::read(&mut stream, false)?;
     let path = request.first.split(' ').nth(1).unwrap_or_default().trim_start_matches('/').to_owned();
+    if path.starts_with("api/") {
+        return match api(&request) {
+            Some(body) => answer(&mut stream, 200, &body),
+            None => answer(&mut stream, 404, b""),
+        };
+    }
+    // `repository/APP/FILE` is FILE here: a place has one repository.
+    let path = match path.strip_prefix("repository/").and_then(|rest| rest.split_once('/')) {
+        Some((_, file)) => file.to_owned(),
+        None => path,
+    };
     let (misdeed, file) = {
         let mut state = lock(state);
         state.asked.push(path.clone());

@@ -8,6 +8,12 @@ pub mod floors;
 mod proof;
 pub mod tuf;
 
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
 use whimbrel_shared::{
     ids::{AppName, Digest},
     migration::{TargetEntry, Targets},
@@ -15,6 +21,7 @@ use whimbrel_shared::{
     trust::{TrustError, VerifiedMigration, check_chain, verify},
 };
 
+use self::tuf::TufError;
 use crate::store::{
     StoreError,
     device::{DeviceStore, StoredTarget},
@@ -94,6 +101,12 @@ pub fn judge(accepted: &[TargetEntry], offered: &Targets) -> Result<Vec<TargetEn
         .collect())
 }
 
+/// Whether the newest proof of what was accepted is whole, as far as its digest says; true where there is none yet.
+pub fn proof_is_whole(store: &DeviceStore, app: &AppName) -> Result<bool, StoreError> {
+    let (Some(newest), Some(anchor)) = (store.newest_proof(app)?, store.kept(app)?.anchor) else { return Ok(true) };
+    Ok(store.proof(app, newest)?.is_some_and(|proof| proof.id(&anchor) == newest))
+}
+
 /// Accepts fetched targets: all in one transaction, or none.
 pub fn accept(store: &mut DeviceStore, app: &AppName, fetched: &[(TargetEntry, Vec<u8>)], now_ms: i64) -> Result<(), AcceptError> {
     for (entry, body) in fetched {
@@ -105,6 +118,70 @@ pub fn accept(store: &mut DeviceStore, app: &AppName, fetched: &[(TargetEntry, V
         })
     })?;
     Ok(())
+}
+
+/// Why a root was not pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// The file.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no root that its own keys have signed.
+    #[error("it is no root that its own keys have signed: {0}")]
+    NoRoot(#[from] TufError),
+    /// It is another app's.
+    #[error("it is the root of {found}, and not of {app}")]
+    OtherApp {
+        /// The app that it names.
+        found: String,
+        /// The app that it was given for.
+        app: AppName,
+    },
+    /// `device.db` failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PinError {
+    /// What can be done.
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Unreadable { .. } => here("name a file that is there and that whimbrel may read"),
+            Self::NoRoot(_) | Self::OtherApp { .. } => here("take the root.json that the publisher of this app gave"),
+            Self::Store(error) => error.remedy(),
+        }
+    }
+}
+
+/// Reads a root from a file. Nobody knows yet whether it is the right one.
+pub fn read_root(path: &Path) -> Result<Vec<u8>, PinError> {
+    let unreadable = |source| PinError::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(tuf::MAX_ROOT_BYTES + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    tuf::root_version(&bytes)?;
+    Ok(bytes)
+}
+
+/// Pins a root, unless it is pinned already. What was verified under another one is verified anew; floors stay.
+pub fn pin(store: &DeviceStore, app: &AppName, root: &[u8], now_ms: i64) -> Result<(), PinError> {
+    let (_, named) = tuf::root_version(root)?;
+    if let Some(found) = named.filter(|named| named != app.as_str()) {
+        return Err(PinError::OtherApp { found, app: app.clone() });
+    }
+    if store.kept(app)?.anchor.as_deref() != Some(root) {
+        store.pin(app, root, now_ms)?;
+    }
+    Ok(())
+}
+
+/// As [`pin`], from a file.
+pub fn pin_file(store: &DeviceStore, app: &AppName, path: &Path, now_ms: i64) -> Result<(), PinError> {
+    pin(store, app, &read_root(path)?, now_ms)
 }
 
 /// Accepts one fetched target of a signed listing, with the proof that lists it: both, or neither.
