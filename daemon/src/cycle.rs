@@ -71,7 +71,7 @@ pub struct ServerState {
     /// Alarms about what the server offers.
     pub alarms: Vec<HealthItem>,
     /// What is wrong with what is trusted, by app.
-    pub trust: BTreeMap<AppName, HealthItem>,
+    pub trust: BTreeMap<AppName, Vec<HealthItem>>,
     /// Whether the server has only the seed's two endpoints.
     pub seed: bool,
     /// Before when it asked not to be asked again.

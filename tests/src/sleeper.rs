@@ -126,7 +126,7 @@ impl Sleeper {
         let (core, mut codes) = (self.core(), Vec::new());
         let mut put = |items: &mut dyn Iterator<Item = &HealthItem>| codes.extend(items.map(|item| item.code.clone()));
         put(&mut core.server.alarms.iter());
-        put(&mut core.server.trust.values());
+        put(&mut core.server.trust.values().flatten());
         let accepted_ms = core.shared.store().newest_accepted_ms().expect("device.db can be read");
         put(&mut core.clock_suspect(accepted_ms).iter());
         put(&mut core.sites.values().flat_map(|site| &site.health));
@@ -161,7 +161,9 @@ impl Sleeper {
 
     /// Does something to the tables of `device.db`, as a bad disk would.
     pub fn harm(&self, sql: &str) {
-        let harmed = Connection::open(self.device_db()).expect("device.db opens").execute(sql, []).expect("it is SQL");
-        assert!(harmed > 0, "nothing was harmed by {sql}");
+        let file = Connection::open(self.device_db()).expect("device.db opens");
+        for statement in sql.split(';') {
+            assert!(file.execute(statement, []).expect("it is SQL") > 0, "nothing was harmed by {statement}");
+        }
     }
 }

@@ -79,7 +79,7 @@ impl TufClient {
                 let path = into.join(
                     name.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect::<String>(),
                 );
-                if fs::read(&path).is_ok_and(|bytes| tuf::is_target(&bytes, &target)) {
+                if fs::read(&path).is_ok_and(|bytes| client.is_target(name, &target, &bytes)) {
                     continue;
                 }
                 fs::write(&path, client.download(name, &target).await?)?;

@@ -137,20 +137,23 @@ fn a_damaged_trust_store_is_shown_takes_nothing_new_and_is_rebuilt_at_its_floors
         "UPDATE trust_file SET body = substr(body, 1, 100)",
         "DELETE FROM trust_file WHERE name <> 'root.json'",
         "UPDATE trust_floor SET version = 1",
-        "UPDATE trust_proof SET accepted_at_ms = accepted_at_ms + 1",
+        "DELETE FROM trust_file;DELETE FROM trust_floor",
+        "UPDATE trust_proof SET accepted_at_ms = 253402300799000",
+        "UPDATE trust_floor SET version = 253402300799000 WHERE role = 'accepted'",
     ] {
         device.stop();
         device.harm(harm);
         // Out of reach: it is shown all the same.
         server.place.misbehave("2.root.json", Misdeed::Status(500));
         device.cycle();
-        assert_eq!(device.codes(), ["trust_damaged"], "{harm}");
+        assert_eq!(device.codes(), ["repository", "trust_damaged"], "{harm}");
+        assert_eq!(device.exchange_error(), None, "rows go on travelling");
         server.place.behave();
         // The hour of somebody who kept old metadata.
         let new = std::mem::replace(&mut server.repository.files, old.clone());
         server.place.serve(&server.repository);
         device.cycle();
-        assert_eq!(device.codes(), ["rollback"], "{harm}");
+        assert_eq!(device.codes(), ["rollback", "trust_damaged"], "{harm}");
         server.repository.files = new;
         server.place.serve(&server.repository);
         device.cycle();

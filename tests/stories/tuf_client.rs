@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
+use whimbrel::store::trust::ACCEPTED;
 use whimbrel_tests::{
     tuf_client::{TufClient, word},
     tuf_place::{Misdeed, TufPlace},
@@ -54,7 +55,7 @@ impl Stage {
     /// The floors, as `device.db` has them.
     fn floors(&self) -> BTreeMap<String, u64> {
         let kept = self.client.store().unwrap().kept(&self.client.kept_as()).unwrap();
-        kept.floors.into_iter().map(|floor| (floor.role, floor.version)).collect()
+        kept.floors.into_iter().filter(|floor| floor.role != ACCEPTED).map(|floor| (floor.role, floor.version)).collect()
     }
 
     /// What is not as it was kept.

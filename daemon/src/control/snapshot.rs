@@ -80,7 +80,7 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
 /// What concerns the whole device.
 fn device_health(core: &Core, url: Option<&str>, accepted_ms: Option<i64>) -> Vec<HealthItem> {
     let mut health = core.server.alarms.clone();
-    health.extend(core.server.trust.values().cloned());
+    health.extend(core.server.trust.values().flatten().cloned());
     match core.config.trust {
         crate::config::Trust::Tuf => health.extend(core.clock_suspect(accepted_ms)),
         crate::config::Trust::None => health.push(item(

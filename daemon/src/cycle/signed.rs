@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// The code of damage.
+const DAMAGED: &str = "trust_damaged";
+
 impl Core {
     /// The clock is behind what it cannot be behind. `accepted_ms`: [`crate::store::device::DeviceStore::newest_accepted_ms`].
     pub fn clock_suspect(&self, accepted_ms: Option<i64>) -> Option<HealthItem> {
@@ -76,18 +79,26 @@ impl Core {
         let remedy = here(
             "connect to the server: it is built anew from the pinned root, at the versions that were verified before. If it stays, look at the disk",
         );
-        if self.server.trust.get(app).is_none_or(|shown| shown.code != "trust_damaged") {
-            tracing::error!(app = %app, "{message}");
-        }
-        self.server.trust.insert(app.clone(), item("trust_damaged", Severity::Error, message, remedy));
+        self.show(app, item(DAMAGED, Severity::Error, message, remedy));
     }
 
     fn disbelieve(&mut self, app: &AppName, disbelief: &Disbelief) {
-        let shown = item(disbelief.code(), Severity::Error, format!("{app}: {disbelief}"), disbelief.remedy());
-        if self.server.trust.get(app) != Some(&shown) {
-            tracing::error!(app = %app, "{disbelief}");
+        let severity = if matches!(disbelief, Disbelief::Tuf { source: TufError::Transport(_), .. }) { Severity::Warning } else { Severity::Error };
+        self.show(app, item(disbelief.code(), severity, format!("{app}: {disbelief}"), disbelief.remedy()));
+    }
+
+    /// Shows what is wrong, in place of what was wrong before; damage stays beside it until it is healed.
+    fn show(&mut self, app: &AppName, shown: HealthItem) {
+        let items = self.server.trust.entry(app.clone()).or_default();
+        if items.iter().any(|known| known.code == shown.code && known.message == shown.message) {
+            return;
         }
-        self.server.trust.insert(app.clone(), shown);
+        match shown.severity {
+            Severity::Error => tracing::error!(app = %app, "{}", shown.message),
+            Severity::Warning | Severity::Info => tracing::warn!(app = %app, "{}", shown.message),
+        }
+        items.retain(|known| (known.code == DAMAGED) != (shown.code == DAMAGED));
+        items.push(shown);
     }
 
     /// Accepts what the publishers have signed and we have not, and takes back what they no longer list. The timestamp that is
@@ -126,7 +137,10 @@ impl Core {
                     self.server.trust.remove(&app);
                     self.shared.store().set_setting(&settings::targets(&app), Some(&head))?;
                 }
-                Err(NotTaken::Disbelief(Disbelief::Tuf { source: TufError::Transport(error), .. })) => first_error = first_error.and(Err(error)),
+                Err(NotTaken::Disbelief(Disbelief::Tuf { source: TufError::Transport(error), .. })) if is_about_the_server(&error) => {
+                    first_error = first_error.and(Err(error));
+                }
+                // A repository that fails keeps no rows from travelling.
                 Err(NotTaken::Disbelief(disbelief)) => self.disbelieve(&app, &disbelief),
                 Err(NotTaken::Accept(error)) => self.alarm(&app, &error),
             }
@@ -182,6 +196,11 @@ impl Core {
 async fn fetched(caught: &Caught, path: &str) -> Result<Vec<u8>, TufError> {
     let target = caught.client.listed(path).ok_or_else(|| TufError::NotThere { what: path.to_owned() })?;
     caught.client.download(path, &target).await
+}
+
+/// Whether nothing else can be had from the server either.
+fn is_about_the_server(error: &TransportError) -> bool {
+    matches!(error, TransportError::Unreachable { .. } | TransportError::AskedToWait { .. }) || error.retry_after().is_some()
 }
 
 /// Why nothing, or not all, was taken.

@@ -34,9 +34,14 @@ pub struct Kept {
     pub files: Files,
     /// Floors whose rows are whole.
     pub floors: Vec<Floor>,
+    /// A proof, read only where neither files nor floors are there: then it is all that tells how far the app had come.
+    pub last_word: Option<Proof>,
     /// What is not as it was written, one sentence each.
     pub damage: Vec<String>,
 }
+
+/// The role under which the moment of the last accepting stands among the floors, in milliseconds since 1970.
+pub const ACCEPTED: &str = "accepted";
 
 /// A whole set of metadata, as it was current at a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +173,10 @@ impl DeviceStore {
             Ok(())
         })();
         or_damage("the floors", read, &mut damage)?;
+        if kept.files.is_empty() && kept.floors.is_empty() && damage.is_empty() {
+            let some = self.proof_ids(app, "SELECT proof FROM trust_proof WHERE app = ?1 ORDER BY accepted_at_ms DESC LIMIT 1")?;
+            kept.last_word = some.first().map(|id| self.proof(app, *id)).transpose()?.flatten();
+        }
         kept.damage = damage;
         Ok(kept)
     }
@@ -268,19 +277,34 @@ impl DeviceStore {
             .map_err(at("reading a proof"))
     }
 
-    /// Name of the newest proof of `app`.
-    pub fn newest_proof(&self, app: &AppName) -> Result<Option<Digest>, StoreError> {
-        let name = self
-            .connection
-            .prepare_cached("SELECT proof FROM trust_proof WHERE app = ?1 ORDER BY accepted_at_ms DESC, targets_version DESC, timestamp_version DESC")
-            .and_then(|mut s| s.query_row([app.as_str()], |row| row.get::<_, String>(0)).optional())
-            .map_err(at("reading the proofs"))?;
-        Ok(name.and_then(|name| name.parse().ok()))
+    /// Names of the proofs that speak for targets which are still listed.
+    pub fn live_proofs(&self, app: &AppName) -> Result<Vec<Digest>, StoreError> {
+        self.proof_ids(app, "SELECT DISTINCT proof FROM target_proof WHERE app = ?1 AND withdrawn_at_ms IS NULL")
     }
 
-    /// When metadata of any app was accepted last, in milliseconds since 1970.
+    fn proof_ids(&self, app: &AppName, sql: &str) -> Result<Vec<Digest>, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(at("reading the proofs"))?;
+        let names = statement.query_map([app.as_str()], |row| row.get::<_, String>(0)).map_err(at("reading the proofs"))?;
+        names.map(|name| parse("trust_proof", &name.map_err(at("reading the proofs"))?)).collect()
+    }
+
+    /// When metadata of any app was accepted last, in milliseconds since 1970, as far as rows are whole.
     pub fn newest_accepted_ms(&self) -> Result<Option<i64>, StoreError> {
-        self.connection.query_row("SELECT max(accepted_at_ms) FROM trust_proof", [], |row| row.get(0)).map_err(at("reading the proofs"))
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT app, version, signers, anchor, digest FROM trust_floor WHERE role = ?1")
+            .map_err(at("reading when something was accepted"))?;
+        let rows = statement
+            .query_map([ACCEPTED], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?))
+            })
+            .map_err(at("reading when something was accepted"))?;
+        // A row that is damaged says so elsewhere: a time that nobody wrote must not make everything expire.
+        let whole = rows.filter_map(Result::ok).filter_map(|(app, ms, signers, anchor, digest)| {
+            let app = app.parse().ok()?;
+            (floor_digest(&app, ACCEPTED, ms, &signers, &anchor) == digest).then_some(ms)
+        });
+        Ok(whole.max())
     }
 
     /// Says which proof speaks for a target; it is listed.

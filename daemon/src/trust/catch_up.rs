@@ -20,7 +20,7 @@ use crate::{
     store::{
         StoreError,
         device::DeviceStore,
-        trust::{Files, Floor, Kept},
+        trust::{ACCEPTED, Files, Floor, Kept},
     },
     transport::repository::Mirror,
 };
@@ -130,7 +130,7 @@ impl Standing {
     /// Judges what is kept. A floor and its file have to say the same version; whichever of the two copies can be read
     /// counts, the higher one where they differ.
     pub fn of(app: &AppName, kept: Kept) -> Result<Self, Disbelief> {
-        let Kept { anchor, files, mut floors, mut damage } = kept;
+        let Kept { anchor, files, mut floors, last_word, mut damage } = kept;
         let Some(anchor) = anchor else {
             return Err(if damage.is_empty() { Disbelief::NoRoot { app: app.clone() } } else { Disbelief::Damaged { app: app.clone(), damage } });
         };
@@ -155,6 +155,17 @@ impl Standing {
                     }
                 }
             }
+        }
+        if let Some(proof) = last_word {
+            damage.push("metadata and floors are gone; a proof of what was accepted is there".to_owned());
+            let proven = Files::from([
+                ("timestamp.json".to_owned(), proof.timestamp),
+                ("snapshot.json".to_owned(), proof.snapshot),
+                ("targets.json".to_owned(), proof.targets),
+            ]);
+            let floor = |(role, said): (String, floors::Seen)| Floor { role, version: said.version, signers: said.signers, anchor: pinned };
+            floors.extend(tuf::said(&proven).into_iter().map(floor));
+            floors.push(Floor { role: "root".to_owned(), version: proof.versions[0], signers: Vec::new(), anchor: pinned });
         }
         let files = if damage.is_empty() { files } else { Files::new() };
         Ok(Self { anchor, files, floors, damage })
@@ -279,15 +290,25 @@ pub fn keep(store: &mut DeviceStore, app: &AppName, caught: &Caught, judged: Opt
     if damaged && caught.outcome.is_err() {
         return Ok(());
     }
-    let unchanged = !damaged && caught.files == caught.before.files && caught.floors == caught.before.floors;
+    let bare = |floors: &[Floor]| floors.iter().filter(|floor| floor.role != ACCEPTED).cloned().collect::<Vec<_>>();
+    let unchanged = !damaged && caught.files == caught.before.files && bare(&caught.floors) == bare(&caught.before.floors);
     if unchanged && judged.is_none() {
         return Ok(());
     }
+    let mut floors = caught.floors.clone();
+    let before = caught.before.floors.iter().find(|floor| floor.role == ACCEPTED);
+    floors.extend(match &caught.outcome {
+        Ok(verified) => {
+            let version = verified.proof.accepted_at_ms.max(before.map_or(0, |floor| floor.version.cast_signed())).cast_unsigned();
+            Some(Floor { role: ACCEPTED.to_owned(), version, signers: Vec::new(), anchor: Digest::of(&caught.before.anchor) })
+        }
+        Err(_) => before.cloned(),
+    });
     store.atomically(|store| {
         if damaged {
             store.clear_trusted(app)?;
         }
-        store.keep_trusted(app, &caught.before.files, &caught.files, &caught.floors)?;
+        store.keep_trusted(app, &caught.before.files, &caught.files, &floors)?;
         let (Ok(verified), Some(judged)) = (&caught.outcome, judged) else { return Ok(()) };
         let proof = verified.proof.id(&caught.before.anchor);
         store.put_proof(app, proof, &verified.proof)?;

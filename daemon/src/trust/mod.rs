@@ -101,10 +101,15 @@ pub fn judge(accepted: &[TargetEntry], offered: &Targets) -> Result<Vec<TargetEn
         .collect())
 }
 
-/// Whether the newest proof of what was accepted is whole, as far as its digest says; true where there is none yet.
+/// Whether the proofs of what was accepted are whole, as far as their digests say; true where there is none yet.
 pub fn proof_is_whole(store: &DeviceStore, app: &AppName) -> Result<bool, StoreError> {
-    let (Some(newest), Some(anchor)) = (store.newest_proof(app)?, store.kept(app)?.anchor) else { return Ok(true) };
-    Ok(store.proof(app, newest)?.is_some_and(|proof| proof.id(&anchor) == newest))
+    let Some(anchor) = store.kept(app)?.anchor else { return Ok(true) };
+    for id in store.live_proofs(app)? {
+        if store.proof(app, id)?.is_none_or(|proof| proof.id(&anchor) != id) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Accepts fetched targets: all in one transaction, or none.

@@ -222,6 +222,16 @@ impl Client {
         Ok(self.updater.download_target(target, path).await?)
     }
 
+    /// Whether bytes that lie here already are those of a target, by whichever digests it has.
+    pub fn is_target(&self, path: &str, target: &TargetFile, bytes: &[u8]) -> bool {
+        // The library verifies what a store has; nothing else of it does so without a network.
+        let name = format!("targets/{path}");
+        self.draft.files().insert(name.clone(), bytes.to_vec());
+        let found = self.updater.find_cached_target(target, path).is_some();
+        self.draft.files().remove(&name);
+        found
+    }
+
     /// A target of the current top-level targets.
     pub fn listed(&self, path: &str) -> Option<TargetFile> {
         self.updater.trusted().targets_role("targets").and_then(|targets| targets.target(path)).cloned()
@@ -331,12 +341,6 @@ pub fn root_version(bytes: &[u8]) -> Result<(u64, Option<String>), TufError> {
     let trusted = TrustedMetadataSet::from_root(bytes)?;
     let app = trusted.root().extra.get("app").and_then(|app| app.as_str()).map(str::to_owned);
     Ok((trusted.root().version, app))
-}
-
-/// Whether bytes are those of a target.
-pub fn is_target(bytes: &[u8], target: &TargetFile) -> bool {
-    let hashed = target.hashes.get("sha256").is_some_and(|hash| *hash == whimbrel_shared::ids::Digest::of(bytes).to_string());
-    bytes.len() as u64 == target.length && hashed
 }
 
 fn unique(signatures: &[Signature]) -> Vec<String> {
