@@ -32,12 +32,16 @@ fn chain() -> Vec<Mig> {
             "0001_init",
             "CREATE TABLE newest(id TEXT PRIMARY KEY NOT NULL, one TEXT, two TEXT, three TEXT);
              CREATE TABLE merged(id TEXT PRIMARY KEY NOT NULL, one TEXT, two TEXT, three TEXT);
+             CREATE TABLE oldest(id TEXT PRIMARY KEY NOT NULL, one TEXT, two TEXT, three TEXT);
+             CREATE TABLE first(id TEXT PRIMARY KEY NOT NULL, one TEXT, two TEXT, three TEXT);
+             CREATE TABLE last(id TEXT PRIMARY KEY NOT NULL, one TEXT, two TEXT, three TEXT);
              CREATE TABLE numbered(id INTEGER PRIMARY KEY, one TEXT);
              CREATE TABLE parent(id TEXT PRIMARY KEY NOT NULL, name TEXT);
              CREATE TABLE child(id TEXT PRIMARY KEY NOT NULL, parent TEXT NOT NULL REFERENCES parent(id) ON DELETE CASCADE, body BLOB)",
         )
         .toml(
-            "[sync.newest]\nconflict = 'keep-newest'\n[sync.merged]\nconflict = 'merge'\n[sync.numbered]\nkeys = 'renumber'\n[sync.parent]\n[sync.child]\n",
+            "[sync.newest]\nconflict = 'keep-newest'\n[sync.merged]\nconflict = 'merge'\n[sync.oldest]\nconflict = 'keep-oldest'\n\
+             [sync.first]\nconflict = 'server-wins'\n[sync.last]\nconflict = 'client-wins'\n[sync.numbered]\nkeys = 'renumber'\n[sync.parent]\n[sync.child]\n",
         ),
     ]
 }
@@ -225,7 +229,7 @@ fn what_the_application_writes_at_any_moment_of_an_exchange_is_not_lost_under_wh
 
 #[test]
 fn a_push_whose_answer_is_lost_is_sent_again_with_what_was_edited_since_and_nothing_is_doubled() {
-    for table in ["newest", "merged"] {
+    for table in ["newest", "merged", "oldest", "first", "last"] {
         // Whether another device reads, and edits, what arrived of the first push.
         for between in [false, true] {
             let (two, mut round) = (Two::new(), 0);
@@ -253,13 +257,17 @@ fn a_push_whose_answer_is_lost_is_sent_again_with_what_was_edited_since_and_noth
                     two.settle();
                     return false;
                 };
-                let mut third = Vec::new();
+                let (mut third, mut fourth) = (Vec::new(), Vec::new());
                 if between {
                     b.sync(&two.space);
                     // What it does not know of cannot be lost; what is deleted under it is another story.
                     let rows = format!("id LIKE '{round} %' AND id NOT LIKE '% gone'");
                     third = b.table(&format!("SELECT id FROM {table} WHERE {rows}"));
-                    b.write(&format!("UPDATE {table} SET three = 'of b' WHERE {rows}"));
+                    // Who saw what arrived, and wrote after it, stands whatever comes a second time.
+                    let seen = format!("id LIKE '{round} % still' AND one = 'first'");
+                    fourth = b.table(&format!("SELECT id FROM {table} WHERE {seen}"));
+                    b.write(&format!("UPDATE {table} SET three = 'of b' WHERE {rows}; UPDATE {table} SET one = 'of b' WHERE {seen}"));
+                    b.sync(&two.space);
                 }
                 two.settle();
                 let mut expected = Vec::new();
@@ -267,6 +275,7 @@ fn a_push_whose_answer_is_lost_is_sent_again_with_what_was_edited_since_and_noth
                     for (since, one, second) in [("other", "first", "second"), ("same", "second", "x"), ("still", "first", "x")] {
                         let id = format!(r#"Text("{round} {deed} {since}")"#);
                         let of_b = if third.contains(&id) { r#"Text("of b")"# } else { "Null" };
+                        let one = if fourth.contains(&id) { "of b" } else { one };
                         expected.push(format!(r#"{id} Text("{one}") Text("{second}") {of_b}"#));
                     }
                 }

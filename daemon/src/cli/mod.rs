@@ -62,7 +62,7 @@ use self::{
 /// What stands in the help of every command.
 const GLOBAL: &str = "Options of every command";
 
-/// Carries schema migrations to SQLite databases on machines that are often offline
+/// Carries schema migrations and rows to SQLite on machines that are often offline
 ///
 /// The daemon (`whimbrel run`, usually started by systemd) does the work; the other commands ask it, over a socket in its
 /// state directory. Data goes to stdout, everything else to stderr.

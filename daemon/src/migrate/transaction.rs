@@ -40,6 +40,16 @@ pub fn write<T>(
     terms: Terms,
     mut work: impl FnMut(&mut Managed) -> Result<T, ApplyError>,
 ) -> Result<(T, Duration), ApplyError> {
+    let mut value = None;
+    let held = run(managed, terms, &mut |managed| {
+        value = Some(work(managed)?);
+        Ok(())
+    })?;
+    Ok((value.expect("what is committed was worked through"), held))
+}
+
+/// [`write`], once for every kind of work: compiled for each, it was four kilobytes every time.
+fn run(managed: &mut Managed, terms: Terms, work: &mut dyn FnMut(&mut Managed) -> Result<(), ApplyError>) -> Result<Duration, ApplyError> {
     let begun = Instant::now();
     // After a COMMIT that a reader kept waiting: begin only when there is no reader.
     let mut alone = false;
@@ -78,8 +88,8 @@ pub fn write<T>(
             JournalMode::Rollback => COMMIT_PATIENCE,
         });
 
-        let value = match work(managed) {
-            Ok(value) => value,
+        match work(managed) {
+            Ok(()) => {}
             // A spill into the file met a reader: the same as a COMMIT that does.
             Err(error) if error.is_busy() && !alone && managed.journal_mode == JournalMode::Rollback => {
                 roll_back(managed);
@@ -90,7 +100,7 @@ pub fn write<T>(
                 roll_back(managed);
                 return Err(error);
             }
-        };
+        }
         // An interrupt or a full disk may have ended the transaction; what came after it would have run alone.
         if managed.connection.is_autocommit() {
             roll_back(managed);
@@ -99,7 +109,7 @@ pub fn write<T>(
         match managed.connection.execute_batch("COMMIT") {
             Ok(()) => {
                 managed.patience.over();
-                return Ok((value, locked.elapsed()));
+                return Ok(locked.elapsed());
             }
             Err(error) if is_busy(&error) => {
                 roll_back(managed);

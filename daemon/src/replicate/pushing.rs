@@ -5,14 +5,18 @@ use std::{collections::HashSet, time::Instant};
 use whimbrel_shared::{
     ids::PushId,
     packed,
-    protocol::push::{PushHead, PushRequest, PushResponse},
+    protocol::{
+        problem::PUSH_DIFFERS,
+        push::{PushHead, PushRequest, PushResponse},
+    },
 };
 
 use super::{ReplicateError, Replication, synchronous};
 use crate::{
     migrate::connection::{JournalMode, data_version},
     store::{
-        exchange, journal,
+        exchange::{self, Exchange},
+        in_flight, journal,
         outbox::{self, Place},
         quarantine,
     },
@@ -31,12 +35,14 @@ const PUSHES: usize = 1_000;
 /// A push that is ready to be sent.
 struct Next {
     request: PushRequest,
-    /// The row of each change, as it was.
+    /// The same as it goes over the wire, and as the file keeps it until it is answered.
+    body: Vec<u8>,
+    /// The row of each change, as it was; empty where it was sent before.
     was: Vec<Was>,
     /// What the file's data version was before the first of them was looked at.
     since: Option<i64>,
     /// The last row that was looked at.
-    last: Place,
+    last: Option<Place>,
     /// Whether rows after it may wait.
     more: bool,
 }
@@ -51,25 +57,48 @@ impl Replication<'_, '_> {
         }
         self.sure = !stands.tell_again;
         let mut any = false;
+        let mut unanswered = self.unanswered(&stands)?;
         let mut after = None;
         for _ in 0..PUSHES {
             if self.until.is_some_and(|until| Instant::now() >= until) {
                 break;
             }
-            let Some(next) = self.next_push(after.as_ref())? else { break };
+            let next = match unanswered.take() {
+                Some(next) => Some(next),
+                None => self.next_push(after.as_ref())?,
+            };
+            let Some(mut next) = next else { break };
             any = true;
             self.done.pushed += next.request.changes.len() as u64;
-            let body = packed::pack_changes(&next.request.head, &next.request.changes);
             let asked = self.since_boot_ms();
-            let answer = self.ask(self.means.server.push(body.into()))?;
+            let answer = self.ask(self.means.server.push(std::mem::take(&mut next.body).into()));
+            if let Err(ReplicateError::Server(error)) = &answer {
+                self.refused_push(error)?;
+            }
+            let answer = answer?;
             self.settle(&next, &answer)?;
             self.note_time(answer.now_ms, asked)?;
             if !next.more {
                 break;
             }
-            after = Some(next.last);
+            after = next.last;
         }
         Ok(any)
+    }
+
+    /// The last push, where no answer to it was settled as a whole. The server may have taken it, and others may have seen it
+    /// there: in a new push its edits would be new ones, that never saw what those others wrote. So it goes again as it was.
+    fn unanswered(&self, stands: &Exchange) -> Result<Option<Next>, ReplicateError> {
+        if stands.answered == stands.pushes {
+            return Ok(None);
+        }
+        let body = in_flight::read(&self.file.connection)?;
+        let Ok((head, changes)) = packed::unpack_changes::<PushHead>(&body) else { return Ok(None) };
+        let own = (head.client_id, head.epoch, head.order, head.schema) == (self.at.client_id, self.epoch, stands.pushes, self.at.version);
+        // The first of all pushes counts in no series.
+        let counts = head.series.is_none() || head.series == stands.series;
+        let next = Next { request: PushRequest { head, changes }, body, was: Vec::new(), since: None, last: None, more: true };
+        Ok((own && counts).then_some(next))
     }
 
     /// The next push: rows that wait after a place, until it is full. Its order is on disk before it is sent.
@@ -106,32 +135,57 @@ impl Replication<'_, '_> {
                 break;
             }
         }
-        let (false, Some(last)) = (changes.is_empty(), at) else { return Ok(None) };
-        let wal = self.file.journal_mode == JournalMode::Wal;
-        if wal {
-            synchronous(&self.file.connection, "FULL")?;
+        if changes.is_empty() {
+            return Ok(None);
         }
-        let (stands, ..) = self.write(|file, _| {
-            let mut stands = exchange::read(file)?;
-            stands.pushes += 1;
-            exchange::write(file, &stands)?;
-            Ok(stands)
-        })?;
-        if wal {
-            synchronous(&self.file.connection, "NORMAL")?;
-        }
+        let stands = exchange::read(&self.file.connection)?;
         let head = PushHead {
             push_id: PushId::from_dice(ambient.dice()),
             client_id: self.at.client_id,
             epoch: self.epoch,
-            order: stands.pushes,
+            order: stands.pushes + 1,
             schema: self.at.version,
             series: stands.series,
+            reached: stands.reached,
         };
-        Ok(Some(Next { request: PushRequest { head, changes }, was, since, last, more }))
+        let body = packed::pack_changes(&head, &changes);
+        self.keep(&head, &body)?;
+        Ok(Some(Next { request: PushRequest { head, changes }, body, was, since, last: at, more }))
     }
 
-    /// Settles an answer in short transactions. One that is cut off leaves rows that are sent again.
+    /// Puts a push on disk, before it is sent: with its last piece its order is there, and it is synced.
+    fn keep(&mut self, head: &PushHead, body: &[u8]) -> Result<(), ReplicateError> {
+        let wal = self.file.journal_mode == JournalMode::Wal;
+        let pieces = body.len().div_ceil(in_flight::PIECE);
+        for (at, piece) in body.chunks(in_flight::PIECE).enumerate() {
+            let is_last = at + 1 == pieces;
+            if wal && is_last {
+                synchronous(&self.file.connection, "FULL")?;
+            }
+            self.write(|file, _| {
+                in_flight::put(file, at, piece)?;
+                if is_last {
+                    exchange::write(file, &Exchange { pushes: head.order, ..exchange::read(file)? })?;
+                }
+                Ok(())
+            })?;
+        }
+        if wal {
+            synchronous(&self.file.connection, "NORMAL")?;
+        }
+        Ok(())
+    }
+
+    /// What a refusal means for the push that is kept: it may stand in the way of all others.
+    fn refused_push(&mut self, error: &TransportError) -> Result<(), ReplicateError> {
+        match (error.problem(), error.status()) {
+            (Some(PUSH_DIFFERS), _) => self.write(|file, _| Ok(in_flight::forget(file)?)).map(|_| ()),
+            (_, Some(400 | 413 | 422)) => self.write(|file, _| Ok(in_flight::refused(file)?)).map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Settles an answer in short transactions. One that is cut off leaves a push that is sent again.
     fn settle(&mut self, next: &Next, answer: &PushResponse) -> Result<(), ReplicateError> {
         let request = &next.request;
         let not_this = |e: whimbrel_shared::protocol::push::BadAnswer| TransportError::NotUnderstood {
@@ -152,11 +206,13 @@ impl Replication<'_, '_> {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
                 stands.tell_again |= !of.sure;
+                stands.reach(answer.series, some.iter().filter_map(|a| a.version).max().unwrap_or(0));
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);
                     stands.acked = stands.acked.max(highest);
                     stands.answered = request.head.order;
+                    in_flight::forget(file)?;
                 }
                 // Where all of it was accepted and nobody wrote to the file since, the rows are as they were taken.
                 let as_taken = answer.answers.is_empty() && next.since == Some(data_version(file)?) && quarantine::count(file)? == 0;

@@ -329,7 +329,7 @@ pub fn forget_captured(connection: &Connection, table: u32) -> Result<(), StoreE
 
 /// Whether what the triggers need is whole: the journal, its keys, and what bounds it.
 pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
-    const NEEDED: [&str; 17] = [
+    const NEEDED: [&str; 18] = [
         "_whimbrel_journal",
         "_whimbrel_journal_bound",
         "_whimbrel_folded",
@@ -339,6 +339,7 @@ pub fn is_whole(connection: &Connection) -> Result<bool, StoreError> {
         "_whimbrel_outbox",
         "_whimbrel_boot",
         "_whimbrel_exchange",
+        "_whimbrel_push",
         "_whimbrel_clock",
         "_whimbrel_quarantine",
         "_whimbrel_conflict",

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod conflict;
 pub mod device;
 pub mod exchange;
+pub mod in_flight;
 pub mod journal;
 pub mod key;
 pub mod known;

@@ -333,8 +333,9 @@ impl Answering<'_> {
                 let keys: Vec<u32> = self.shape.key.iter().map(|k| k.id).collect();
                 let was_empty = entry.edits.iter().all(|e| e.columns.is_empty());
                 for edit in &mut entry.edits {
-                    // How the key is spelled went with it.
-                    edit.columns.retain(|id| !same(*id) && !keys.contains(id));
+                    // Written again since, the same value is a later write. How the key is spelled went with it.
+                    let as_sent = matches!(edit.sent, Sent::As(_));
+                    edit.columns.retain(|id| !(keys.contains(id) || as_sent && same(*id)));
                 }
                 entry.edits.retain(|e| !e.columns.is_empty());
                 if entry.edits.is_empty() && (!was_empty || self.row.is_some()) {
@@ -368,10 +369,19 @@ impl Answering<'_> {
         }
     }
 
-    /// The server has what was sent, whatever else it has: where another value comes, that is a change.
+    /// The server has what was sent, whatever else it has: where another value comes, that is a change. Where nothing was recorded, as
+    /// of a new row, it is known from now on that there is something to delete.
     fn took(&mut self) {
-        if let (Sending::Present { cells, .. }, Some(recorded)) = (&self.change.edit, self.recorded.as_mut().filter(|r| !r.gone)) {
-            recorded.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
+        match (&self.change.edit, &mut self.recorded) {
+            (Sending::Present { cells, .. }, recorded) => {
+                let version = recorded.as_ref().map_or(0, |r| r.version);
+                let mut now = recorded.take().filter(|r| !r.gone).unwrap_or(Recorded { version, ..Recorded::default() });
+                now.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
+                *recorded = Some(now);
+            }
+            // A row that comes after it is made anew, and not changed where it is not any more.
+            (Sending::Deleted { .. }, Some(recorded)) => (recorded.gone, recorded.hashes) = (true, Vec::new()),
+            (Sending::Deleted { .. }, None) => {}
         }
     }
 

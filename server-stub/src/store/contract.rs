@@ -49,6 +49,7 @@ macro_rules! suite {
             a_conflict_is_kept_with_both_sides,
             a_clock_that_is_ahead_gets_the_servers_time,
             a_store_that_was_restored_counts_anew,
+            a_store_that_was_restored_is_known_by_how_far_a_file_came,
             who_pulls_while_others_push_misses_nothing,
             a_row_of_an_older_version_is_told_with_what_newer_ones_compute_from_it,
             an_older_clients_edit_of_what_a_newer_one_wrote_is_a_conflict_and_both_sides_are_kept,

@@ -13,10 +13,27 @@ const COLUMNS: [u32; 3] = [1, 2, 3];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { who: usize, column: u32, value: i64, wall_ms: i64 },
-    Delete { who: usize, wall_ms: i64 },
-    Push { who: usize, answer_lost: bool },
-    Pull { who: usize },
+    Write {
+        who: usize,
+        column: u32,
+        value: i64,
+        wall_ms: i64,
+    },
+    Delete {
+        who: usize,
+        wall_ms: i64,
+    },
+    Push {
+        who: usize,
+        answer_lost: bool,
+    },
+    Pull {
+        who: usize,
+    },
+    /// What was sent last is not known any more: a migration came between, or the file was restored.
+    Forget {
+        who: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -25,7 +42,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (who.clone(), 1u32..4, 0i64..4, 0i64..60).prop_map(|(who, column, value, wall_ms)| Step::Write { who, column, value, wall_ms }),
         1 => (who.clone(), 0i64..60).prop_map(|(who, wall_ms)| Step::Delete { who, wall_ms }),
         4 => (who.clone(), prop::bool::weighted(0.2)).prop_map(|(who, answer_lost)| Step::Push { who, answer_lost }),
-        3 => who.prop_map(|who| Step::Pull { who }),
+        3 => who.clone().prop_map(|who| Step::Pull { who }),
+        1 => who.prop_map(|who| Step::Forget { who }),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -65,6 +83,17 @@ struct Client {
     deleted: Option<(u64, Clock, Vec<u64>)>,
     knows: BTreeMap<u32, u64>,
     knows_dead: Option<u64>,
+    /// What was sent and not answered: it is sent again as it was.
+    unanswered: Option<Answered>,
+}
+
+/// A change with its answer, and what was so when it was given.
+#[derive(Clone)]
+struct Answered {
+    change: Change,
+    outcome: Outcome,
+    server: Option<State>,
+    truth: Truth,
 }
 
 struct World {
@@ -156,6 +185,13 @@ impl World {
     }
 
     fn push(&mut self, who: usize, answer_lost: bool) {
+        if let Some(before) = self.clients[who].unanswered.clone() {
+            // The server has the answer still.
+            if answer_lost {
+                return;
+            }
+            self.answered(who, before);
+        }
         let Some(change) = self.change(who) else { return };
         self.version += 1;
         let whole = matches!(&change.edit, Edit::Present { cells, .. } if cells.len() == COLUMNS.len());
@@ -171,8 +207,11 @@ impl World {
             self.truth = expected;
         }
         self.same(&change);
-        if !answer_lost {
-            self.answered(who, resolved.outcome);
+        let answered = Answered { change, outcome: resolved.outcome, server: self.server.clone(), truth: self.truth.clone() };
+        if answer_lost {
+            self.clients[who].unanswered = Some(answered);
+        } else {
+            self.answered(who, answered);
         }
     }
 
@@ -264,12 +303,22 @@ impl World {
         assert_eq!(found, expected, "after {change:?} by {:?}", self.strategy);
     }
 
-    fn answered(&mut self, who: usize, outcome: Outcome) {
-        let server = self.server.clone();
-        let truth = self.truth.clone();
+    fn answered(&mut self, who: usize, Answered { change, outcome, server, truth }: Answered) {
         let client = &mut self.clients[who];
-        let dirty = std::mem::take(&mut client.dirty);
-        client.deleted = None;
+        client.unanswered = None;
+        let mut dirty = BTreeMap::new();
+        match &change.edit {
+            Edit::Present { cells, .. } => {
+                for cell in cells {
+                    // What was edited since has another clock, and stays unsent.
+                    if let Some(sent) = client.dirty.get(&cell.column).filter(|now| now.1 == cell.clock) {
+                        dirty.insert(cell.column, *sent);
+                        client.dirty.remove(&cell.column);
+                    }
+                }
+            }
+            Edit::Deleted { clock, .. } => client.deleted = client.deleted.take().filter(|(_, now, _)| now != clock),
+        }
         let learn = |client: &mut Client, columns: &[u32]| {
             if let Truth::Alive(_, cells) = &truth {
                 // What stands of it: an equal value of another is another write.
@@ -288,13 +337,15 @@ impl World {
                 }
             }
             Outcome::Merged { stands: None } => {
-                client.row = None;
+                client.row = client.row.take().filter(|_| !client.dirty.is_empty());
                 client.land(server.as_ref(), &truth);
             }
             // The next pull brings the row; a daemon lands what stands with the answer, and asks for the rest.
             Outcome::Merged { stands: Some(_) } => client.land(server.as_ref(), &truth),
             Outcome::KeyTaken => {
+                // Somebody decided to give it up.
                 client.row = None;
+                client.dirty.clear();
                 client.land(server.as_ref(), &truth);
             }
             Outcome::SendWhole { seen } => {
@@ -303,14 +354,20 @@ impl World {
                     Truth::Dead(_, f) => Some(f.id),
                     Truth::Never | Truth::Alive(..) => None,
                 };
-                let clock = dirty.values().map(|d| d.1).max().unwrap();
                 client.knows.clear();
-                client.dirty = COLUMNS.iter().map(|c| (*c, (seen, dirty.get(c).map_or(clock, |d| d.1), dead))).collect();
+                if client.row.is_some() {
+                    dirty.append(&mut client.dirty);
+                    let clock = dirty.values().map(|d| d.1).max().unwrap();
+                    client.dirty = COLUMNS.iter().map(|c| (*c, (seen, dirty.get(c).map_or(clock, |d| d.1), dead))).collect();
+                }
             }
         }
     }
 
     fn pull(&mut self, who: usize) {
+        if let Some(before) = self.clients[who].unanswered.clone() {
+            self.answered(who, before);
+        }
         let (server, truth) = (self.server.clone(), self.truth.clone());
         let client = &mut self.clients[who];
         if server.as_ref().is_some_and(|s| s.version > client.seen) {
@@ -377,6 +434,7 @@ proptest! {
                 Step::Delete { who, wall_ms } => world.delete(who, wall_ms),
                 Step::Push { who, answer_lost } => world.push(who, answer_lost),
                 Step::Pull { who } => world.pull(who),
+                Step::Forget { who } => world.clients[who].unanswered = None,
             }
         }
         // Two rounds bring everything up (a row may have to be sent whole), a third brings it down.
@@ -415,6 +473,7 @@ proptest! {
                 }
                 Step::Push { who, answer_lost } => world.push(who, answer_lost),
                 Step::Pull { who } => world.pull(who),
+                Step::Forget { who } => world.clients[who].unanswered = None,
                 Step::Delete { .. } => {}
             }
         }

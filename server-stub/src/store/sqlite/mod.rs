@@ -220,9 +220,9 @@ impl Store for SqliteStore {
                     Ok(*page)
                 }
                 Pulled::Unbound => Err(StoreError::Damaged("a database that was bound is not".to_owned())),
-                Pulled::Rewound(space, seen) => {
-                    self.write(move |tx| spaces::begin_anew(tx, space, seen)).await?;
-                    let why = format!("the file has seen version {seen}, which this store never gave: it was restored");
+                Pulled::Rewound(space, reached) => {
+                    self.write(move |tx| spaces::begin_anew(tx, space, reached)).await?;
+                    let why = format!("the file has seen {reached}, which this store never gave: it was restored");
                     Err(Refusal::SnapshotNeeded(why).into())
                 }
             }
