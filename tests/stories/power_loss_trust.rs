@@ -28,7 +28,7 @@ use crate::tuf_client::NOW;
 /// What the daemon writes at once.
 enum Deed {
     Keep(Box<Caught>, Judged),
-    Accept(TargetEntry, Vec<u8>, Digest),
+    Accept(Box<TargetEntry>, Vec<u8>, Digest),
 }
 
 impl Deed {
@@ -105,7 +105,7 @@ fn life() -> Life {
             .map(|entry| {
                 let target = caught.client.listed(&entry.path()).unwrap();
                 let body = runtime.block_on(caught.client.download(&entry.path(), &target)).unwrap();
-                Deed::Accept(entry.clone(), body, caught.proof().unwrap())
+                Deed::Accept(Box::new(entry.clone()), body, caught.proof().unwrap())
             })
             .collect();
         for deed in std::iter::once(Deed::Keep(Box::new(caught), judged)).chain(bodies) {
