@@ -1,7 +1,7 @@
 //! The Update Framework (<https://theupdateframework.github.io/specification/>), as `sigstore-tuf` verifies it. The only file
 //! that names that library.
 //!
-//! The library writes through to a store and swallows what the store says; so it gets a [`Draft`], which cannot fail, and
+//! The library writes through to a store and swallows what the store says; so it gets a draft, which cannot fail, and
 //! whoever refreshed commits what came of it in one transaction, or nothing.
 
 use std::{
