@@ -17,6 +17,7 @@ use tokio::{
     time::Instant,
 };
 use whimbrel_shared::{
+    ids::AppName,
     protocol::state::HealthItem,
     remedy::{Remedy, here},
 };
@@ -29,7 +30,7 @@ use self::{
 use crate::control::server::{Door, serve};
 use crate::{
     ambient::{Ambient, pulses},
-    config::Config,
+    config::{Config, Trust},
     control::{
         protocol::{DaemonView, Snapshot, Summary},
         server::{Desk, View},
@@ -39,10 +40,11 @@ use crate::{
     migrate::{apply::Policy, backup::Shelf, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
-        device::{DeviceStore, make_private_dir},
+        device::{DeviceStore, Signatures, make_private_dir},
         is_disk_full,
     },
     transport::{TransportError, http::Reqwest},
+    trust,
     wake::{
         bell::{Bell, Rings, Why},
         cron, network, pace,
@@ -83,6 +85,14 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// A root that the configuration names.
+    #[error("the root of {app}: {source}")]
+    Root {
+        /// Whose.
+        app: AppName,
+        /// What is wrong with it.
+        source: trust::PinError,
+    },
     /// The scheduler.
     #[error("the schedule cannot be started: {0}")]
     Schedule(String),
@@ -98,6 +108,7 @@ impl DaemonError {
                 here("a socket's path may have at most 107 bytes: set `socket` to a shorter one")
             }
             Self::Io { .. } => here("let the daemon's user write there"),
+            Self::Root { source, .. } => source.remedy(),
             Self::Schedule(_) => here("correct `schedule.poll` in the configuration"),
         }
     }
@@ -187,6 +198,10 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
     let Some(store) = open_store(&config.state_dir, once, stop).await? else {
         return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
     };
+    let store = store.with_signatures(match config.trust {
+        Trust::None => Signatures::Ignored,
+        Trust::Tuf => Signatures::Required,
+    });
     let ambient = Ambient::real();
     let shared = Shared {
         store: Arc::new(Mutex::new(store)),
@@ -203,7 +218,15 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
         shelf: Shelf { dir: config.backup.dir.clone(), keep: config.backup.keep },
     };
     let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
-    tracing::warn!("trust = \"none\": whatever the server says is run");
+    match config.trust {
+        Trust::None => tracing::warn!("trust = \"none\": whatever the server says is run"),
+        Trust::Tuf => {
+            for (app, file) in &config.roots {
+                let pinned = trust::pin_file(&shared.store(), app, file, ambient.now_ms());
+                pinned.map_err(|source| DaemonError::Root { app: app.clone(), source })?;
+            }
+        }
+    }
 
     let bell = Bell::default();
     let daemon = DaemonView {

@@ -20,7 +20,12 @@ pub mod replica;
 pub mod scores;
 pub mod seed_server;
 pub mod server;
+pub mod signed_server;
 pub mod sim;
+pub mod sleeper;
+pub mod tuf_client;
+pub mod tuf_place;
+pub mod tuf_repository;
 pub mod wait;
 pub mod wire;
 

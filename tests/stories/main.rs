@@ -26,6 +26,7 @@ mod person;
 mod person_rows;
 mod power_loss;
 mod power_loss_reports;
+mod power_loss_trust;
 mod races;
 mod rebuild;
 mod rebuild_online;
@@ -33,8 +34,10 @@ mod revise;
 mod rows;
 mod seed_faults;
 mod seed_server;
+mod signed;
 mod signing;
 mod together;
+mod tuf_client;
 
 use std::time::Duration;
 

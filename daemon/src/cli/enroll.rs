@@ -34,7 +34,7 @@ const TOKEN_VARIABLE: &str = "WHIMBREL_TOKEN";
 #[command(after_help = "Exit codes:
   0   enrolled
   1   the server refused the token
-  2   no token, or a wrong address
+  2   no token, a wrong address, or a root that cannot be pinned
   75  the server did not answer
   77  not permitted
   78  the configuration cannot be used, or names another server
@@ -50,6 +50,9 @@ pub struct Args {
     /// A file with the enrolment token; - is stdin
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The publisher's root.json: only what is signed under it runs on this device (trust = "tuf")
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
 }
 
 /// What `--json` prints.
@@ -65,7 +68,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let token = token(&args, std::env::var(TOKEN_VARIABLE).ok())?;
     let config = out.config()?;
     telemetry::start(telemetry::COMMAND);
-    let enrolled = block_on(enroll(&config, &args.url, &token))?.map_err(from_enroll)?;
+    let enrolled = block_on(enroll(&config, &args.url, &token, args.root.as_deref()))?.map_err(from_enroll)?;
     if out.is_json() {
         return out.json(ENROLL_SCHEMA, &Printed { device_id: enrolled.device_id, app: &enrolled.app, server: &enrolled.server });
     }
@@ -110,6 +113,7 @@ fn from_enroll(error: EnrollError) -> CliError {
     let exit = match &error {
         EnrollError::BadUrl { .. } => ExitCode::Usage,
         EnrollError::OtherServer { .. } => ExitCode::Configuration,
+        EnrollError::Root(_) => ExitCode::Usage,
         EnrollError::Transport(error) => transport_exit(error),
         EnrollError::Store(error) => store_exit(error),
     };
@@ -122,7 +126,8 @@ mod tests {
 
     #[test]
     fn the_token_comes_from_a_flag_a_file_or_the_environment() {
-        let args = |token: Option<&str>, file: Option<PathBuf>| Args { url: String::new(), token: token.map(str::to_owned), token_file: file };
+        let args =
+            |token: Option<&str>, file: Option<PathBuf>| Args { url: String::new(), token: token.map(str::to_owned), token_file: file, root: None };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "from-file\n").unwrap();

@@ -16,6 +16,7 @@ pub mod managed;
 pub mod outbox;
 pub mod quarantine;
 pub mod settings;
+pub mod trust;
 mod words;
 
 /// Why one of our own stores could not be used.

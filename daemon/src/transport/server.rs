@@ -25,7 +25,7 @@ use whimbrel_shared::{
     tuf::{Envelope, Role},
 };
 
-use super::{Http, HttpRequest, HttpResponse, TransportError, retry_after};
+use super::{Http, HttpRequest, HttpResponse, TransportError, repository::Mirror, retry_after};
 use crate::ambient::Ambient;
 
 /// Largest targets metadata that is read (DESIGN 6).
@@ -58,6 +58,17 @@ pub enum Credential {
     ApiKey(String),
 }
 
+impl Credential {
+    /// Adds the header that shows it.
+    pub(super) fn give(&self, headers: &mut Vec<(&'static str, String)>) {
+        match self {
+            Self::None => {}
+            Self::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
+            Self::ApiKey(key) => headers.push(("x-api-key", key.clone())),
+        }
+    }
+}
+
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Server({})", self.url)
@@ -77,6 +88,12 @@ impl Server {
     /// The server at `url`, without a slash at its end.
     pub fn new(http: Arc<dyn Http>, url: String, credential: Credential, ambient: Ambient) -> Self {
         Self { http, url, credential, ambient }
+    }
+
+    /// Where it serves the repository of `app`.
+    pub fn repository(&self, app: &AppName) -> Mirror {
+        let base = format!("{}/repository/{app}", self.url);
+        Mirror::new(self.http.clone(), &base, &format!("{base}/targets"), self.credential.clone())
     }
 
     /// Its address.
@@ -211,11 +228,7 @@ impl Server {
         if !body.is_empty() {
             headers.push(("content-type", form.to_owned()));
         }
-        match &self.credential {
-            Credential::None => {}
-            Credential::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
-            Credential::ApiKey(key) => headers.push(("x-api-key", key.clone())),
-        }
+        self.credential.give(&mut headers);
         if let Some(etag) = etag {
             headers.push(("if-none-match", etag.to_owned()));
         }
@@ -257,6 +270,6 @@ fn query(path: &str, asked: &impl Serialize) -> String {
 }
 
 /// A file name as a path segment.
-fn percent(name: &str) -> String {
+pub(super) fn percent(name: &str) -> String {
     name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
