@@ -5,7 +5,8 @@ use std::{fs, os::unix::fs::PermissionsExt};
 
 use serde_json::Value;
 use whimbrel_tests::{
-    Mig, Server,
+    Device, Mig, Server,
+    device::one,
     publisher::{PASSPHRASE, Publisher},
 };
 
@@ -29,12 +30,43 @@ fn a_device_without_trust_goes_on_while_its_app_becomes_signed() {
     assert!(String::from_utf8_lossy(&unsigned.stderr).contains("--key"), "{unsigned:?}");
     assert!(publisher.publish(&["--key", "ci.pem"]).status.success());
     device.once_well();
-    let history: i64 = whimbrel_tests::device::one(&device.path("notes.db"), "SELECT count(*) FROM _whimbrel_migration WHERE status = 'completed'");
+    let history: i64 = one(&device.path("notes.db"), "SELECT count(*) FROM _whimbrel_migration WHERE status = 'completed'");
     assert_eq!(history, 2);
     // Nothing new is nothing to sign.
     let again = publisher.publish(&[]);
     assert!(again.status.success() && String::from_utf8_lossy(&again.stdout).contains("nothing new"), "{again:?}");
     publisher.refused(&["publish", "migrations", "--app", "other", "--key", "ci.pem"], 1, "has no root");
+}
+
+#[test]
+fn what_is_signed_at_the_command_line_runs_on_a_device_that_believes_nothing_else() {
+    let stage = stage();
+    let server = Server::start(stage.path());
+    let publisher = Publisher::new(&stage.path().join("publisher"), &server, "notes");
+    let root = publisher.begin();
+    let mut chain = vec![Mig::up("0001_notes", "CREATE TABLE notes(id INTEGER PRIMARY KEY);")];
+    publisher.publish_signed(&chain);
+    server.plan_all("notes");
+    let device = Device::new(stage.path(), "device", &server.url())
+        .database("notes.db", "notes")
+        .table(&format!("[roots]\nnotes = {:?}", root.display().to_string()))
+        .believing_signatures();
+    device.make("notes.db", "");
+    device.enroll(&server.token("notes"));
+    device.once_well();
+    // Another key signs from now on, by the word of the root's. The device finds the new root in the place of the one that it
+    // pinned, as when a package brings it.
+    publisher.does(&["keys", "create", "ci2.pem"]);
+    publisher.root(&["--remove", "ci.pem.pub", "--publisher-key", "ci2.pem.pub"], &["root.pem"]);
+    chain.push(Mig::up("0002_title", "ALTER TABLE notes ADD COLUMN title TEXT;"));
+    publisher.write(&chain);
+    let publish = ["publish", "migrations", "--app", "notes", "--trust-published", "--key"];
+    publisher.refused(&[&publish[..], &["ci.pem"]].concat(), 1, "has no say");
+    publisher.does(&[&publish[..], &["ci2.pem"]].concat());
+    let summary = device.once_well();
+    assert!(!summary.said().contains("ERROR"), "{summary}");
+    let history: i64 = one(&device.path("notes.db"), "SELECT count(*) FROM _whimbrel_migration WHERE status = 'completed'");
+    assert_eq!(history, 2, "{summary}");
 }
 
 #[test]

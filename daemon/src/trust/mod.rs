@@ -172,16 +172,20 @@ pub fn read_root(path: &Path) -> Result<Vec<u8>, PinError> {
     Ok(bytes)
 }
 
-/// Pins a root, unless it is pinned already. What was verified under another one is verified anew; floors stay.
+/// Pins a root, unless it is pinned already, or belongs to the line of roots that begins at the pinned one: a package may bring a
+/// newer root of it, and what was accepted runs without a network. What was verified under another root is verified anew;
+/// floors stay.
 pub fn pin(store: &DeviceStore, app: &AppName, root: &[u8], now_ms: i64) -> Result<(), PinError> {
     let (_, named) = tuf::root_version(root)?;
     if let Some(found) = named.filter(|named| named != app.as_str()) {
         return Err(PinError::OtherApp { found, app: app.clone() });
     }
-    if store.kept(app)?.anchor.as_deref() != Some(root) {
-        store.pin(app, root, now_ms)?;
+    let kept = store.kept(app)?;
+    let stays = |anchor: &[u8]| anchor == root || kept.damage.is_empty() && tuf::continues(anchor, &kept.files, root);
+    if kept.anchor.as_deref().is_some_and(stays) {
+        return Ok(());
     }
-    Ok(())
+    Ok(store.pin(app, root, now_ms)?)
 }
 
 /// As [`pin`], from a file.

@@ -308,6 +308,21 @@ pub fn verify_again(anchor: &[u8], files: &Files, proof: &Proof) -> Result<Listi
     Listing::of(trusted.update_targets(&proof.targets, now)?)
 }
 
+/// Whether `offered` belongs to the line of roots that begins at `anchor`: it is one of those that were verified (in `files`), or
+/// the next one, which they have signed.
+pub fn continues(anchor: &[u8], files: &Files, offered: &[u8]) -> bool {
+    let Ok(mut trusted) = TrustedMetadataSet::from_root(anchor) else { return false };
+    let mut root = Some(anchor);
+    while let Some(bytes) = root {
+        if bytes == offered {
+            return true;
+        }
+        let next = format!("root_history/{}.root.json", trusted.root().version + 1);
+        root = files.get(&next).map(Vec::as_slice).filter(|bytes| trusted.update_root(bytes).is_ok());
+    }
+    trusted.update_root(offered).is_ok()
+}
+
 /// Version and signers of each role that has a floor, as the files say it, verified or not; a file that cannot be read is
 /// left out.
 pub fn said(files: &Files) -> BTreeMap<String, Seen> {
