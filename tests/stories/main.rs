@@ -12,6 +12,7 @@ mod convergence;
 mod corpus;
 mod decide;
 mod documents;
+mod doors;
 mod examples;
 mod failing_disk;
 mod half_open;

@@ -9,6 +9,7 @@ mod publish;
 mod repository;
 mod seed;
 pub(crate) mod sync;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,12 +26,15 @@ use tracing::debug;
 use crate::{limit::Failures, problem::ApiError, seen::Seen, store::Store};
 
 /// Every endpoint, for those who ask for one that is not there.
-pub(crate) const ENDPOINTS: [&str; 20] = [
+pub(crate) const ENDPOINTS: [&str; 23] = [
     "GET /healthz",
     "GET /readyz",
     "POST /api/enroll",
     "GET /api/poll",
     "POST /api/state",
+    "POST /api/token",
+    "GET /api/devices",
+    "POST /api/devices/{id}/revoke",
     "GET /api/migrations/pending",
     "POST /api/migrations/status",
     "GET /repository/{app}/targets.json",
@@ -57,7 +61,9 @@ const PUBLISH: Duration = Duration::from_secs(300);
 pub(crate) struct App {
     pub(crate) store: Box<dyn Store>,
     pub(crate) seen: Seen,
-    pub(crate) failures: Failures,
+    pub(crate) failed_enrolments: Failures,
+    /// Secrets that nobody has.
+    pub(crate) failed_secrets: Failures,
     /// Turns for pushes: who gets none comes again.
     pub(crate) pushes: tokio::sync::Semaphore,
     pub(crate) clock: Clock,
@@ -68,7 +74,14 @@ pub(crate) type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
 impl App {
     pub(crate) fn new(store: Box<dyn Store>, clock: Clock) -> Self {
-        Self { store, seen: Default::default(), failures: Default::default(), pushes: tokio::sync::Semaphore::new(sync::PUSHES), clock }
+        Self {
+            store,
+            seen: Default::default(),
+            failed_enrolments: Default::default(),
+            failed_secrets: Default::default(),
+            pushes: tokio::sync::Semaphore::new(sync::PUSHES),
+            clock,
+        }
     }
 
     /// Milliseconds since 1970.
@@ -88,6 +101,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/enroll", post(devices::enroll))
         .route("/api/poll", get(devices::poll))
         .route("/api/state", post(devices::state))
+        .route("/api/token", post(tokens::rotate))
+        .route("/api/devices", get(tokens::devices))
+        .route("/api/devices/{id}/revoke", post(tokens::revoke))
         .route("/api/migrations/pending", get(seed::pending))
         .route("/api/migrations/status", post(seed::status))
         .route("/repository/{app}/targets.json", get(repository::targets))

@@ -84,7 +84,7 @@ pub(crate) async fn a_token_enrols_as_many_devices_as_it_has_uses(store: &dyn St
         assert_eq!(enrolled.device_id, DeviceId::from_dice(device));
     }
     assert_eq!(refused(ask(3, 1, 0)).await, Refusal::EnrolmentUsedUp);
-    assert_eq!(store.device(secret(3)).await.unwrap(), None);
+    assert_eq!(store.device(secret(3), 0).await.unwrap(), None);
 
     store.revoke_token(id, 5).await.unwrap();
     store.revoke_token(id, 6).await.unwrap();
@@ -100,8 +100,8 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
     // Its token got lost on the way: the next one is what counts.
     let again = store.enroll(ask(2, b"it")).await.unwrap();
     assert_eq!((again.clone(), again.device_id), (first, DeviceId::from_dice(1)));
-    assert_eq!(store.device(secret(1)).await.unwrap(), None);
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    assert_eq!(store.device(secret(1), 0).await.unwrap(), None);
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
     let other = store.enroll(ask(3, b"something else")).await;
     assert_eq!(other, Err(Refusal::EnrolmentDiffers(EnrolmentId::from_dice(9)).into()));
     // A device with an id of its own is another device, and the only use is spent.
@@ -110,7 +110,7 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
     store.save_state(DeviceId::from_dice(1), state(&[])).await.unwrap();
     // It has its answer: nobody becomes this device any more.
     assert_eq!(store.enroll(ask(5, b"it")).await, Err(Refusal::EnrolmentUsedUp.into()));
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
     let late = store.enroll(Enrolment { now_ms: 1_000, ..ask(5, b"it") }).await;
     assert_eq!(late, Err(Refusal::EnrolmentExpired.into()));
 
@@ -121,7 +121,7 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
         let ask = Enrolment { id: Some((EnrolmentId::from_dice(11), Digest::of(b"tasks"))), ..enrolment(fresh, 50, known) };
         assert_eq!(store.enroll(ask).await.unwrap().device_id, DeviceId::from_dice(1));
     }
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().apps, [app("notes"), app("tasks")].into());
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().apps, [app("notes"), app("tasks")].into());
 }
 
 pub(crate) async fn a_device_with_two_apps_keeps_its_token(store: &dyn Store) {
@@ -135,10 +135,10 @@ pub(crate) async fn a_device_with_two_apps_keeps_its_token(store: &dyn Store) {
         let again = store.enroll(enrolment(7, 50, known(1, 1))).await.unwrap();
         assert_eq!(again.device_id, DeviceId::from_dice(1));
     }
-    let device = store.device(secret(1)).await.unwrap().unwrap();
+    let device = store.device(secret(1), 0).await.unwrap().unwrap();
     assert_eq!(device.apps, ["notes", "tasks"].map(app).into());
-    assert_eq!(store.device(secret(7)).await.unwrap(), None);
-    let (_, poll) = store.poll(secret(1)).await.unwrap().unwrap();
+    assert_eq!(store.device(secret(7), 0).await.unwrap(), None);
+    let (_, poll) = store.poll(secret(1), 0).await.unwrap().unwrap();
     assert!(poll.repository.contains_key(&app("tasks")));
 }
 
@@ -296,7 +296,7 @@ pub(crate) async fn a_plan_sequence_grows_with_every_change_and_only_then(store:
     let state = state(&[(1, 2)]);
     store.save_state(DeviceId::from_dice(1), state).await.unwrap();
     let plan = async || -> Plan {
-        let (_, poll) = store.poll(secret(1)).await.unwrap().unwrap();
+        let (_, poll) = store.poll(secret(1), 0).await.unwrap().unwrap();
         poll.plans[0].clone()
     };
     let set = async |client: Option<u128>, order| {

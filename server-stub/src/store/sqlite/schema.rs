@@ -5,10 +5,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{secrets::now_ms, store::StoreError};
 
 /// In order; a released one never changes.
-const SCHEMAS: [&str; 3] = [
+const SCHEMAS: [&str; 4] = [
     include_str!("../../../schema/sqlite/001_init.sql"),
     include_str!("../../../schema/sqlite/002_rows.sql"),
     include_str!("../../../schema/sqlite/003_lift.sql"),
+    include_str!("../../../schema/sqlite/005_device_tokens.sql"),
 ];
 
 /// Applies what is missing, each with its row, all in one transaction. A store that knows more than we do is refused.
