@@ -63,6 +63,9 @@ impl EnrollError {
         match self {
             Self::BadUrl { .. } => here("give the address that the operator gave, such as https://updates.example.com"),
             Self::OtherServer { .. } => here("correct one of the two"),
+            Self::Transport(TransportError::Refused { problem, .. }) if problem.kind == "/problems/unknown-device" => {
+                here("the server does not know this device's token: `whimbrel enroll URL --as-new` makes it another device for the server")
+            }
             Self::Transport(TransportError::Refused { status: 401 | 403, .. }) => {
                 here("ask the operator for a new enrolment token (`whimbrel-server token create`)")
             }

@@ -20,6 +20,7 @@ pub mod scores;
 pub mod seed_server;
 pub mod server;
 pub mod sim;
+pub mod tls;
 pub mod wait;
 pub mod wire;
 

@@ -23,6 +23,7 @@ mod many;
 mod mistakes;
 mod offline;
 mod online;
+mod parsers;
 mod person;
 mod person_rows;
 mod power_loss;
@@ -35,6 +36,8 @@ mod rows;
 mod seed_faults;
 mod seed_server;
 mod together;
+mod tokens;
+mod transport;
 
 use std::time::Duration;
 

@@ -145,7 +145,7 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
     if missing == Missing::Refuse && is_missing(&site.path) {
         return Err(item("no_file", Severity::Info, format!("{} is not there yet", site.path.display()), wait("it is looked for again by itself")));
     }
-    if site.path.exists() {
+    if std::fs::symlink_metadata(&site.path).is_ok() {
         match files::may_open(&site.path) {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return Err(not_ours(&why)),
