@@ -17,8 +17,8 @@ use whimbrel_shared::{
     migration::{Migration, SeedMigration, Targets},
     packed,
     protocol::{
-        enroll::EnrollResponse, poll::PollResponse, problem::Problem, publish::PublishRequest, pull::PullHead, push::PushResponse, report::StatusRequest,
-        state::StateRequest, sums::SumsResponse, token::TokenResponse,
+        enroll::EnrollResponse, poll::PollResponse, problem::Problem, publish::PublishRequest, pull::PullHead, push::PushResponse,
+        report::StatusRequest, state::StateRequest, sums::SumsResponse, token::TokenResponse,
     },
     row_schema::RowSchema,
 };
