@@ -26,7 +26,7 @@ pub fn way(url: &str) -> Result<Way, String> {
         _ if host.is_empty() => Err("it names no host".to_owned()),
         "https" => Ok(Way::Https),
         "http" => {
-            let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
+            let loopback = host == "localhost" || host.parse::<core::net::IpAddr>().is_ok_and(|a| a.is_loopback());
             Ok(if loopback { Way::Loopback } else { Way::Plain })
         }
         _ => Err("it begins with https:// (or http:// for this machine)".to_owned()),

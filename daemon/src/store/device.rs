@@ -473,7 +473,7 @@ mod tests {
     fn only_the_owner_can_read_the_store() {
         use std::os::unix::fs::PermissionsExt;
         let (dir, _store) = store();
-        let mode = |p: PathBuf| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        let mode = |p: PathBuf| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(dir.path().join("state")), 0o700);
         assert_eq!(mode(dir.path().join("state/device.db")), 0o600);
     }
