@@ -1,9 +1,13 @@
-//! How the binary is linked: small. The daemon sits on other people's machines.
+//! When the binary was built, and how it is linked: small. The daemon sits on other people's machines.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    tell_the_time();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     if variable("CARGO_CFG_TARGET_OS") != "linux" || variable("CARGO_CFG_TARGET_ENV") != "gnu" {
         return;
@@ -13,6 +17,15 @@ fn main() {
     if variable("CARGO_ENCODED_RUSTFLAGS").contains("force-unwind-tables=no") {
         println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", no_unwind_tables().display());
     }
+}
+
+/// No clock of a device that the binary runs on can honestly be earlier (src/trust/clock.rs).
+fn tell_the_time() {
+    println!("cargo:rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    println!("cargo:rerun-if-changed=Cargo.toml");
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.trim().parse::<u64>().ok());
+    let seconds = given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
+    println!("cargo:rustc-env=WHIMBREL_BUILT_SECONDS={seconds}");
 }
 
 /// The flag alone leaves them in: the standard library brings its own and debug information, and for a module that has both the

@@ -12,6 +12,7 @@ mod items;
 mod requests;
 mod rows;
 mod seed;
+mod signed;
 mod sites;
 mod token;
 
@@ -70,6 +71,8 @@ pub struct ServerState {
     pub state: &'static str,
     /// Alarms about what the server offers.
     pub alarms: Vec<HealthItem>,
+    /// What is wrong with what is trusted, by app.
+    pub trust: BTreeMap<AppName, Vec<HealthItem>>,
     /// Whether the server has only the seed's two endpoints.
     pub seed: bool,
     /// Before when it asked not to be asked again.

@@ -18,6 +18,7 @@ use tokio::{
 };
 use whimbrel_shared::{
     address::{Way, way},
+    ids::AppName,
     protocol::state::HealthItem,
     remedy::{Remedy, here},
 };
@@ -30,7 +31,7 @@ use self::{
 use crate::control::server::{Door, serve};
 use crate::{
     ambient::{Ambient, pulses},
-    config::Config,
+    config::{Config, Trust},
     control::{
         protocol::{DaemonView, Snapshot, Summary},
         server::{Desk, View},
@@ -40,7 +41,7 @@ use crate::{
     migrate::{apply::Policy, backup::Shelf, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
-        device::DeviceStore,
+        device::{DeviceStore, Signatures},
         is_disk_full,
         private::{self, make_private_dir, make_private_file},
         settings,
@@ -49,6 +50,7 @@ use crate::{
         TransportError,
         http::{Reqwest, Route},
     },
+    trust,
     wake::{
         bell::{Bell, Rings, Why},
         cron, network, pace,
@@ -89,6 +91,14 @@ pub enum DaemonError {
         /// Why.
         source: std::io::Error,
     },
+    /// A root that the configuration names.
+    #[error("the root of {app}: {source}")]
+    Root {
+        /// Whose.
+        app: AppName,
+        /// What is wrong with it.
+        source: trust::PinError,
+    },
     /// The scheduler.
     #[error("the schedule cannot be started: {0}")]
     Schedule(String),
@@ -104,6 +114,7 @@ impl DaemonError {
                 here("a socket's path may have at most 107 bytes: set `socket` to a shorter one")
             }
             Self::Io { source, .. } => private::remedy_of(source).unwrap_or_else(|| here("let the daemon's user write there")),
+            Self::Root { source, .. } => source.remedy(),
             Self::Schedule(_) => here("correct `schedule.poll` in the configuration"),
         }
     }
@@ -193,6 +204,10 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
     let Some(store) = open_store(&config.state_dir, once, stop).await? else {
         return Ok(Run::Ended(Ended { summary: Summary::default(), exchange: Ok(()) }));
     };
+    let store = store.with_signatures(match config.trust {
+        Trust::None => Signatures::Ignored,
+        Trust::Tuf => Signatures::Required,
+    });
     let ambient = Ambient::real();
     let shared = Shared {
         store: Arc::new(Mutex::new(store)),
@@ -218,7 +233,15 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
     if let Some(url) = server.filter(|url| way(url) == Ok(Way::Plain)) {
         tracing::warn!("insecure_transport: {url} is plain http to another machine; everybody on the way can read and change what is sent");
     }
-    tracing::warn!("trust = \"none\": whatever the server says is run");
+    match config.trust {
+        Trust::None => tracing::warn!("trust = \"none\": whatever the server says is run"),
+        Trust::Tuf => {
+            for (app, file) in &config.roots {
+                let pinned = trust::pin_file(&shared.store(), app, file, ambient.now_ms());
+                pinned.map_err(|source| DaemonError::Root { app: app.clone(), source })?;
+            }
+        }
+    }
 
     let bell = Bell::default();
     let daemon = DaemonView {

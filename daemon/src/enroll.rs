@@ -17,6 +17,7 @@ use crate::{
         http::{Reqwest, Route},
         server::{Credential, Server},
     },
+    trust::{self, PinError},
 };
 
 /// What became of it.
@@ -52,6 +53,9 @@ pub enum EnrollError {
     /// The server did not take it.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The root is not one that can be pinned.
+    #[error("the root that was given: {0}")]
+    Root(PinError),
     /// `device.db` could not keep it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,14 +75,18 @@ impl EnrollError {
             }
             Self::Transport(TransportError::Unreachable { .. }) => here("check the address and the network, then run it again"),
             Self::Transport(error) => error.remedy(),
+            Self::Root(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
         }
     }
 }
 
 /// Exchanges `token` at `url`. A device that is enrolled already adds the token's app and stays who it is, unless it enrols
-/// `as_new`: then the server gets to know it anew.
-pub async fn enroll(config: &Config, url: &str, token: &str, as_new: bool) -> Result<Enrolled, EnrollError> {
+/// `as_new`: then the server gets to know it anew. `root`, a file, is pinned for that app; where it is of another app nothing
+/// is kept.
+pub async fn enroll(config: &Config, url: &str, token: &str, root: Option<&Path>, as_new: bool) -> Result<Enrolled, EnrollError> {
+    // Before the token is spent.
+    let root = root.map(trust::read_root).transpose().map_err(EnrollError::Root)?;
     let url = url.trim_end_matches('/').to_owned();
     check_server(&url, config.insecure_http).map_err(|why| EnrollError::BadUrl { url: url.clone(), why })?;
     if let Some(configured) = &config.server
@@ -110,6 +118,9 @@ pub async fn enroll(config: &Config, url: &str, token: &str, as_new: bool) -> Re
         store.set_setting(settings::ENROLMENT, None)?;
     }
     let response = response?;
+    if let Some(root) = &root {
+        trust::pin(&store, &response.app, root, Ambient::real().now_ms()).map_err(EnrollError::Root)?;
+    }
     store.atomically(|store| {
         store.set_setting(settings::SERVER, Some(&url))?;
         let apps = if same_server { store.setting(settings::APPS)?.unwrap_or_default() } else { String::new() };

@@ -338,7 +338,7 @@ impl<'a, 'f> Replication<'a, 'f> {
         }
         if !clock::knows_server_time(&self.file.connection, &(self.means.boot)())? {
             // A walk without an end tells nothing but the time.
-            let nothing = PullRequest { since_schema: Some(version), until: Some(0), ..self.question(0, 0, None) };
+            let nothing = PullRequest { since_schema: Some(version), until: Some(0), series: None, reached: None, ..self.question(&stands, 0, 0) };
             let asked = self.since_boot_ms();
             let (head, _) = self.ask(self.means.server.pull(&nothing))?;
             self.note_time(head.now_ms, asked)?;
@@ -357,16 +357,17 @@ impl<'a, 'f> Replication<'a, 'f> {
         Ok(())
     }
 
-    fn question(&self, cursor: u64, acked: u64, series: Option<whimbrel_shared::protocol::push::Series>) -> PullRequest {
+    fn question(&self, stands: &exchange::Exchange, cursor: u64, acked: u64) -> PullRequest {
         PullRequest {
             client_id: self.at.client_id,
             epoch: self.epoch,
             schema: self.at.version,
-            series,
+            series: stands.series,
             cursor,
             acked,
             since_schema: None,
             until: None,
+            reached: stands.reached,
         }
     }
 

@@ -66,6 +66,10 @@ struct Serve {
     /// How long conflicts that are decided are listed; those that wait for somebody stay. 1d to 3650d
     #[arg(long, default_value_t = Keep::default().conflicts, value_parser = kept)]
     keep_conflicts: Span,
+    /// Folder of the keys that the server signs with; they are made at the first start. Credentials of systemd named
+    /// snapshot.pem, timestamp.pem and plan.pem go before it [default: the folder keys beside the store]
+    #[arg(long, value_name = "FOLDER")]
+    keys: Option<PathBuf>,
     /// For trying out: a store in ./whimbrel-dev unless --store says otherwise, and a key and a token on stdout
     #[arg(long)]
     dev: bool,
@@ -176,7 +180,7 @@ impl CliError {
         }
     }
 
-    /// 2 usage, 75 the store or the address cannot be had now, 78 the store does not fit this binary.
+    /// 2 usage, 75 the store or the address cannot be had now, 78 the store does not fit this binary, or its keys cannot be used.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Store(error) | Self::Serve(ServeError::Store(error)) => match error {
@@ -185,6 +189,7 @@ impl CliError {
                 StoreError::Newer { .. } | StoreError::Damaged(_) => 78,
             },
             Self::Serve(ServeError::Listen { .. } | ServeError::Ended(_)) | Self::System { .. } => 75,
+            Self::Serve(ServeError::Keys(_)) => 78,
         }
     }
 }
@@ -221,7 +226,7 @@ async fn serve_until_signal(args: Serve) -> Result<(), CliError> {
     }
     let listen = args.listen;
     let keep = Keep { deleted: args.keep_deleted, answers: args.keep_answers, conflicts: args.keep_conflicts };
-    let mut server = serve(Config { listen, store, keep }).await?;
+    let mut server = serve(Config { listen, store, keep, keys: args.keys }).await?;
     // Others wait for exactly this line.
     println!("listening on http://{}", server.addr());
     tokio::select! {

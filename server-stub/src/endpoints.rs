@@ -34,9 +34,9 @@ pub struct Answer {
 }
 
 impl Endpoints {
-    /// Over a store. `clock` tells milliseconds since 1970.
+    /// Over a store. `clock` tells milliseconds since 1970. Nothing is signed here: there are no keys.
     pub fn new(store: Box<dyn Store>, clock: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self(api::router(Arc::new(App::new(store, Box::new(clock)))))
+        Self(api::router(Arc::new(App::new(store, Box::new(clock), None))))
     }
 
     /// Answers one request, inside a tokio runtime. What is no request by the rules of HTTP is answered with status 400.

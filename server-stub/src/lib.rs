@@ -10,6 +10,7 @@ mod door;
 pub mod endpoints;
 mod lift;
 mod limit;
+pub mod online;
 mod problem;
 pub mod secrets;
 mod seen;

@@ -10,11 +10,12 @@ use whimbrel_shared::{
     packed,
     protocol::problem::{CONTENT_TYPE, Problem},
     remedy::{Remedy, here, operator, wait},
+    tuf::RootError,
 };
 
 use crate::{
     api::ENDPOINTS,
-    decide::publish::PublishError,
+    decide::{publish::PublishError, signed::SignedError},
     secrets::{Kind, Scope},
     store::{Refusal, StoreError},
 };
@@ -104,6 +105,17 @@ pub(crate) enum ApiError {
         /// The path.
         path: String,
     },
+    /// Signed metadata that is not there.
+    #[error("the app {app} has no {file:?}")]
+    NoMetadata {
+        /// The app.
+        app: AppName,
+        /// The file.
+        file: String,
+    },
+    /// What is signed, or is not, is refused.
+    #[error(transparent)]
+    Signed(#[from] SignedError),
     /// Links that are refused.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -138,6 +150,8 @@ impl ApiError {
             Self::BodyTooSlow | Self::BodyBroken(_) | Self::Timeout => wait("send the request again; what was done already is not done twice"),
             Self::NoRoute(_) | Self::WrongMethod { .. } => here(format!("the endpoints are: {}", ENDPOINTS.join(", "))),
             Self::NoTarget { app, .. } => here(format!("`GET /repository/{app}/targets.json` names what there is")),
+            Self::NoMetadata { app, .. } => here(format!("`GET /api/trust/{app}` says which versions there are")),
+            Self::Signed(error) => error.remedy(),
             Self::Publish(error) => error.remedy(),
             Self::Store(error) => error.remedy(),
         }
@@ -164,6 +178,20 @@ impl ApiError {
             Self::NoRoute(_) => (S::NOT_FOUND, "no-such-endpoint", "no such endpoint"),
             Self::WrongMethod { .. } => (S::METHOD_NOT_ALLOWED, "wrong-method", "wrong method"),
             Self::NoTarget { .. } => (S::NOT_FOUND, "no-such-target", "no such target"),
+            Self::NoMetadata { .. } => (S::NOT_FOUND, "no-such-metadata", "no such metadata"),
+            Self::Signed(error) => match error {
+                SignedError::Unsigned(_) => (S::CONFLICT, "not-signed", "not signed"),
+                SignedError::NoRoot(_) => (S::CONFLICT, "no-root", "no root"),
+                SignedError::Root(RootError::NotADocument(_)) => (S::BAD_REQUEST, "bad-document", "no such document"),
+                SignedError::Root(RootError::OtherVersion { .. }) | SignedError::OldVersion { .. } | SignedError::OtherChain { .. } => {
+                    (S::CONFLICT, "signed-race", "signed over something else")
+                }
+                SignedError::Root(_) => (S::FORBIDDEN, "not-authorised", "not signed by whom it has to be"),
+                SignedError::Floor { .. } => (S::BAD_REQUEST, "bad-floor", "revert floor too high"),
+                SignedError::BelowFloor { .. } => (S::FORBIDDEN, "below-floor", "below the revert floor"),
+                SignedError::OtherServer { .. } => (S::CONFLICT, "other-server", "another server's keys"),
+                SignedError::NoOnlineKeys => (S::CONFLICT, "no-online-keys", "nothing is signed here"),
+            },
             Self::Publish(error) => match error {
                 PublishError::BadBody(_) => (S::BAD_REQUEST, "bad-link", "not what its entry says"),
                 PublishError::BadChain(_) => (S::CONFLICT, "broken-chain", "broken chain"),

@@ -18,6 +18,7 @@ use whimbrel_shared::{
 use crate::{
     api::{self, App},
     door::{self, Door},
+    online::{OnlineError, OnlineKeys},
     secrets::now_ms,
     seen::FLUSH_EVERY,
     store::{Store, StoreError, rows::Forget, sqlite::SqliteStore},
@@ -51,6 +52,13 @@ impl StoreAt {
             Self::Sqlite(path) => Ok(Box::new(SqliteStore::open(path)?)),
         }
     }
+
+    /// Where keys are when nobody says otherwise: beside the store, never in it, so that a copy of the store signs nothing.
+    fn keys(&self) -> PathBuf {
+        match self {
+            Self::Sqlite(path) => path.with_file_name("keys"),
+        }
+    }
 }
 
 /// What a server needs to know.
@@ -62,6 +70,8 @@ pub struct Config {
     pub store: StoreAt,
     /// How long it remembers.
     pub keep: Keep,
+    /// Folder of the keys that it signs with; none: the folder `keys` beside the store.
+    pub keys: Option<PathBuf>,
 }
 
 /// How long a server remembers what rows leave behind. Each from [`Keep::SHORTEST`] to [`Keep::LONGEST`].
@@ -108,6 +118,9 @@ pub enum ServeError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Its keys could not be used.
+    #[error(transparent)]
+    Keys(#[from] OnlineError),
     /// It ended by itself.
     #[error("the server ended: {0}")]
     Ended(String),
@@ -119,6 +132,7 @@ impl ServeError {
         match self {
             Self::Listen { .. } => here("choose another address with `--listen`, or stop what listens there"),
             Self::Store(error) => error.remedy(),
+            Self::Keys(error) => error.remedy(),
             Self::Ended(_) => wait("start it again; its log says more"),
         }
     }
@@ -140,7 +154,8 @@ pub async fn serve(config: Config) -> Result<Server, ServeError> {
     let listener = TcpListener::bind(config.listen).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let addr = listener.local_addr().map_err(refused)?;
-    let app = Arc::new(App::new(store, Box::new(now_ms)));
+    let online = OnlineKeys::load(&config.keys.clone().unwrap_or_else(|| config.store.keys()))?;
+    let app = Arc::new(App::new(store, Box::new(now_ms), Some(online)));
     let (door, serving) = door::open(listener, api::router(app.clone()), DRAIN);
     let serving = tokio::spawn(serving);
     let (stop_flushing, stopped) = oneshot::channel();
@@ -183,14 +198,20 @@ impl Server {
 
 /// How often what is older than it is kept is looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// How often signatures that are due are looked for: each has a week from when it is due to its end.
+const RENEW_EVERY: Duration = Duration::from_secs(3600);
 
 async fn flush(app: Arc<App>, keep: Keep, mut stopped: oneshot::Receiver<()>) {
-    let mut forgot: Option<Instant> = None;
+    let (mut forgot, mut renewed): (Option<Instant>, Option<Instant>) = (None, None);
     loop {
         let last = tokio::time::timeout(FLUSH_EVERY, &mut stopped).await.is_ok();
         app.seen.flush(app.store.as_ref()).await;
         if last {
             return;
+        }
+        if renewed.is_none_or(|at| at.elapsed() >= RENEW_EVERY) {
+            renewed = Some(Instant::now());
+            api::signed::renew(&app).await;
         }
         if forgot.is_none_or(|at| at.elapsed() >= FORGET_EVERY) {
             forgot = Some(Instant::now());

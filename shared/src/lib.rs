@@ -26,6 +26,7 @@ pub mod status;
 pub mod sums;
 pub mod synced;
 pub mod trust;
+pub mod tuf;
 pub mod value;
 
 /// Number of the wire protocol. A daemon and a server one release apart speak to each other (DESIGN 4, invariant 12).

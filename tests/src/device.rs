@@ -25,6 +25,7 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 pub struct Device {
     folder: PathBuf,
     server: Option<String>,
+    trust: &'static str,
     /// Lines in front of the first table.
     top: Vec<String>,
     /// Everything after it, databases apart.
@@ -43,6 +44,7 @@ impl Device {
         let device = Self {
             folder,
             server: Some(url.to_owned()),
+            trust: "none",
             top: Vec::new(),
             tables: Vec::new(),
             databases: Vec::new(),
@@ -60,6 +62,12 @@ impl Device {
     /// As [`Device::database`], with more keys.
     pub fn database_with(mut self, path: &str, app: &str, more: &str) -> Self {
         self.databases.push(format!("[[database]]\npath = {path:?}\napp = {app:?}\n{more}\n"));
+        self.written()
+    }
+
+    /// Believes publishers and nobody else.
+    pub fn believing_signatures(mut self) -> Self {
+        self.trust = "tuf";
         self.written()
     }
 
@@ -107,7 +115,8 @@ impl Device {
     fn write_config(&self) {
         let server = self.server.as_ref().map(|s| format!("server = {s:?}\n")).unwrap_or_default();
         let text = format!(
-            "{server}trust = \"none\"\nstate_dir = \"state\"\n{}\n{}\n{}\n",
+            "{server}trust = {:?}\nstate_dir = \"state\"\n{}\n{}\n{}\n",
+            self.trust,
             self.top.join("\n"),
             self.tables.join("\n"),
             self.databases.join("\n")

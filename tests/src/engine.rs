@@ -52,7 +52,7 @@ impl Accepted {
         let rehearsal = publish::rehearse::rehearse(&read, false, &mut |_| {}).expect("the chain is rehearsed");
         let app: AppName = "bench".parse().expect("a name");
         let links = publish::compare::links(&read, &rehearsal, &app, &publish::compare::Found::default(), None).expect("the chain is linked");
-        let request = serde_json::to_value(PublishRequest { app: app.clone(), links: links.clone() }).expect("a request is JSON");
+        let request = serde_json::to_value(PublishRequest { app: app.clone(), links: links.clone(), signed: None }).expect("a request is JSON");
         let store = DeviceStore::open(&folder.join("state")).expect("a store opens");
         let mut entries: Vec<TargetEntry> = Vec::new();
         for link in links {

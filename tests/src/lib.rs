@@ -15,12 +15,18 @@ pub mod migrations;
 pub mod net;
 pub mod process;
 pub mod proof;
+pub mod publisher;
 pub mod replica;
 pub mod scores;
 pub mod seed_server;
 pub mod server;
+pub mod signed_server;
 pub mod sim;
+pub mod sleeper;
 pub mod tls;
+pub mod tuf_client;
+pub mod tuf_place;
+pub mod tuf_repository;
 pub mod wait;
 pub mod wire;
 

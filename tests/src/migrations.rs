@@ -105,6 +105,6 @@ pub fn links(chain: &[Mig]) -> Vec<PublishLink> {
 
 /// The request that publishes them.
 pub fn request(app: &str, chain: &[Mig]) -> Value {
-    let request = PublishRequest { app: app.parse().expect("the story's app is right"), links: links(chain) };
+    let request = PublishRequest { app: app.parse().expect("the story's app is right"), links: links(chain), signed: None };
     serde_json::to_value(request).expect("a request is JSON")
 }

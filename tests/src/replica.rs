@@ -76,7 +76,8 @@ impl Space {
     pub fn new(folder: &Path, chain: Vec<Mig>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime starts");
         let path = folder.join("server.db");
-        let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), store: StoreAt::Sqlite(path.clone()), keep: Default::default() };
+        let config =
+            Config { listen: "127.0.0.1:0".parse().expect("an address"), store: StoreAt::Sqlite(path.clone()), keep: Default::default(), keys: None };
         let server = runtime.block_on(serve(config)).expect("the server starts");
         let store = SqliteStore::open(&path).expect("its store opens");
         let secret = Secret::new(Kind::ApiKey);

@@ -53,8 +53,29 @@ impl Server {
     /// Stops it and starts it again at the same address.
     pub fn restart(&mut self) {
         self.process.stop();
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
         let (process, _) = serve(&self.folder, self.namespace.as_deref(), &self.addr.to_string());
         self.process = process;
+    }
+
+    /// Stops it, and keeps a copy of its store as it is; then it goes on.
+    pub fn copy_store(&mut self) -> PathBuf {
+        let copy = self.folder.with_extension("copy");
+        self.process.stop();
+        copy_files(&self.folder, &copy);
+        self.go_on();
+        copy
+    }
+
+    /// Stops it, and goes on with a store that was kept before.
+    pub fn put_store_back(&mut self, copy: &Path) {
+        self.process.stop();
+        files(&self.folder).iter().for_each(|file| std::fs::remove_file(file).expect("a file can be removed"));
+        copy_files(copy, &self.folder);
+        self.go_on();
     }
 
     /// Where it listens.
@@ -254,4 +275,17 @@ fn secret(folder: &Path, args: &[&str]) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
+}
+
+/// The files of a folder, without its folders.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).expect("a folder can be read").map(|file| file.expect("it is there").path());
+    files.filter(|path| path.is_file()).collect()
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder can be made");
+    for file in files(from) {
+        std::fs::copy(&file, to.join(file.file_name().expect("a file has a name"))).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    }
 }

@@ -257,3 +257,29 @@ fn a_device_five_versions_behind_brings_ten_thousand_edits_through_its_migration
 fn a_device_five_versions_behind_sends_ten_thousand_edits_as_it_knows_them_and_loses_none() {
     comes_back(EDITS, false);
 }
+
+#[test]
+fn a_server_that_was_put_back_to_before_it_knew_a_database_is_told_of_it_and_gets_its_rows() {
+    let stage = stage();
+    let mut server = Server::start(stage.path());
+    server.publish("notes", &[Mig::up("0001_init", "CREATE TABLE note(id TEXT PRIMARY KEY NOT NULL, title TEXT)").toml("[sync.note]\n")]);
+    server.plan_all("notes");
+    let device = |name: &str| {
+        let device = Device::new(stage.path(), name, &server.url()).database("notes.db", "notes");
+        device.make("notes.db", "SELECT 1");
+        device.enroll(&server.token("notes"));
+        device
+    };
+    let (a, b) = (device("a"), device("b"));
+    let before = server.copy_store();
+    a.once_well();
+    let app = Connection::open(a.path("notes.db")).unwrap();
+    app.execute("INSERT INTO note VALUES ('n', 'what nobody else has')", []).unwrap();
+    a.once_well();
+    server.put_store_back(&before);
+    // Nothing changed here, so that there is nothing to tell, as far as the device knows.
+    a.once_well();
+    b.once_well();
+    let title: String = Connection::open(b.path("notes.db")).unwrap().query_row("SELECT title FROM note", [], |row| row.get(0)).unwrap();
+    assert_eq!(title, "what nobody else has");
+}

@@ -1,6 +1,5 @@
 //! Whatever happens to files, clocks and the wire: everybody has the same rows in the end, and every value that somebody
-//! wrote is accounted for. `WHIMBREL_SEED=N` plays one seed, with `WHIMBREL_STORY=1` it is told; `WHIMBREL_SEEDS=A..B` some;
-//! `WHIMBREL_WILD=1` also copies files to other devices and puts the server's store back, which not every seed survives yet.
+//! wrote is accounted for. `WHIMBREL_SEED=N` plays one seed, with `WHIMBREL_STORY=1` it is told; `WHIMBREL_SEEDS=A..B` some.
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +37,7 @@ fn play(from: u64, to: u64) -> (BTreeMap<u64, String>, BTreeMap<&'static str, u6
                             }
                         }
                         Err(why) => {
+                            eprintln!("{why}");
                             failed.lock().unwrap().insert(seed, why);
                         }
                     }

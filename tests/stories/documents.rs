@@ -46,10 +46,19 @@ fn the_demonstration_runs_to_its_end() {
 
 #[test]
 fn the_commands_of_docs_start_md_run() {
-    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/start.md");
+    commands_run("start.md");
+}
+
+#[test]
+fn the_commands_of_docs_signing_md_run() {
+    commands_run("signing.md");
+}
+
+fn commands_run(name: &str) {
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
     let text = fs::read_to_string(&document).unwrap_or_else(|e| panic!("{}: {e}", document.display()));
     let found = blocks(&text);
-    assert!(!found.is_empty(), "docs/start.md has no sh blocks");
+    assert!(!found.is_empty(), "{name} has no sh blocks");
     let stage = stage();
     // One after the other in one folder and one shell: each part goes on where the last one ended.
     let script: String = found.iter().map(|(heading, block)| format!("echo '== {}'\n{block}\n", heading.replace('\'', ""))).collect();

@@ -28,6 +28,7 @@ mod person;
 mod person_rows;
 mod power_loss;
 mod power_loss_reports;
+mod power_loss_trust;
 mod races;
 mod rebuild;
 mod rebuild_online;
@@ -35,9 +36,12 @@ mod revise;
 mod rows;
 mod seed_faults;
 mod seed_server;
+mod signed;
+mod signing;
 mod together;
 mod tokens;
 mod transport;
+mod tuf_client;
 
 use std::time::Duration;
 

@@ -98,7 +98,8 @@ CREATE TABLE IF NOT EXISTS _whimbrel_boot (
 -- was settled. `tell_again`: the next walk tells what this file wrote, too. `since`, `until` and `walked`: the walk for what a
 -- newer version knows and an older one did not. `anew`: everything is being told anew; `was`: the series before that;
 -- `marking`: what has to be done to every row of _whimbrel_row before anything lands (1: told from now on shows; 2: counts in no
--- series). `horizon`: deletions up to this version are forgotten here too.
+-- series). `horizon`: deletions up to this version are forgotten here too. `reached`: the highest number that the file was ever
+-- told or given, with its series; what is told anew does not take it back.
 CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     one          INTEGER PRIMARY KEY CHECK (one = 1),
     version      INTEGER NOT NULL,
@@ -115,7 +116,8 @@ CREATE TABLE IF NOT EXISTS _whimbrel_exchange (
     was          TEXT,
     marking      INTEGER NOT NULL,
     horizon      INTEGER NOT NULL,
-    exchanged_ms INTEGER
+    exchanged_ms INTEGER,
+    reached      TEXT
 );
 
 INSERT OR IGNORE INTO _whimbrel_exchange (one, version, cursor, acked, pushes, answered, tell_again, walked, anew, marking, horizon)

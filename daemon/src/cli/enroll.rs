@@ -37,7 +37,7 @@ const TOKEN_VARIABLE: &str = "WHIMBREL_TOKEN";
 #[command(after_help = "Exit codes:
   0   enrolled
   1   the server refused the token
-  2   no token, or a wrong address
+  2   no token, a wrong address, or a root that cannot be pinned
   75  the server did not answer
   77  not permitted
   78  the configuration cannot be used, or names another server
@@ -56,6 +56,9 @@ pub struct Args {
     /// Become another device for the server, where it does not know this one's token any more
     #[arg(long)]
     as_new: bool,
+    /// The publisher's root.json: only what is signed under it runs on this device (trust = "tuf")
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
 }
 
 /// What `--json` prints.
@@ -74,7 +77,7 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     if way(&args.url) == Ok(Way::Plain) {
         out.say(format!("{} is plain http to another machine: everybody on the way can read the tokens", args.url));
     }
-    let enrolled = block_on(enroll(&config, &args.url, &token, args.as_new))?.map_err(from_enroll)?;
+    let enrolled = block_on(enroll(&config, &args.url, &token, args.root.as_deref(), args.as_new))?.map_err(from_enroll)?;
     if out.is_json() {
         return out.json(ENROLL_SCHEMA, &Printed { device_id: enrolled.device_id, app: &enrolled.app, server: &enrolled.server });
     }
@@ -119,6 +122,7 @@ fn from_enroll(error: EnrollError) -> CliError {
     let exit = match &error {
         EnrollError::BadUrl { .. } => ExitCode::Usage,
         EnrollError::OtherServer { .. } => ExitCode::Configuration,
+        EnrollError::Root(_) => ExitCode::Usage,
         EnrollError::Transport(error) => transport_exit(error),
         EnrollError::Store(error) => store_exit(error),
     };
@@ -136,6 +140,7 @@ mod tests {
             token: token.map(str::to_owned),
             token_file: file,
             as_new: false,
+            root: None,
         };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");

@@ -111,9 +111,13 @@ pub(super) fn print(out: &Output, schema: &str, report: &impl Serialize, text: &
 
 impl From<PublishError> for CliError {
     fn from(error: PublishError) -> Self {
+        if let PublishError::Sign(error) = error {
+            // Keys have codes of their own.
+            return error.into();
+        }
         let exit = match &error {
             PublishError::Rehearsal(RehearsalError::Failed { .. } | RehearsalError::Seed { .. }) => ExitCode::MigrationFailed,
-            PublishError::NoKey => ExitCode::NotPermitted,
+            PublishError::NoKey | PublishError::Unsigned { .. } => ExitCode::NotPermitted,
             PublishError::Upload(UploadError::Transport(error)) => match error.status() {
                 Some(401 | 403) => ExitCode::NotPermitted,
                 Some(_) | None => transport_exit(error),
@@ -122,17 +126,22 @@ impl From<PublishError> for CliError {
             PublishError::Findings { .. }
             | PublishError::Revise(_)
             | PublishError::Rehearsal(_)
-            | PublishError::Upload(UploadError::Compare(
-                CompareError::Trust(_)
-                | CompareError::Lacks { .. }
-                | CompareError::Order { .. }
-                | CompareError::Changed { .. }
-                | CompareError::NotPublished { .. }
-                | CompareError::Older { .. }
-                | CompareError::Rows { .. }
-                | CompareError::TooLong { .. },
-            ))
+            | PublishError::Upload(
+                UploadError::Compare(
+                    CompareError::Trust(_)
+                    | CompareError::Lacks { .. }
+                    | CompareError::Order { .. }
+                    | CompareError::Changed { .. }
+                    | CompareError::NotPublished { .. }
+                    | CompareError::Older { .. }
+                    | CompareError::Rows { .. }
+                    | CompareError::TooLong { .. },
+                )
+                | UploadError::TooMuchAtOnce { .. },
+            )
+            | PublishError::NoRoot { .. }
             | PublishError::Write { .. }
+            | PublishError::Sign(_)
             | PublishError::SetUp(_) => ExitCode::Failed,
         };
         Self::new(exit, error.to_string(), error.remedy())

@@ -19,6 +19,7 @@ mod failed_items;
 pub mod history;
 pub mod hold;
 pub mod import;
+pub mod keys;
 pub mod lint;
 pub mod look;
 pub mod man;
@@ -121,6 +122,7 @@ enum Command {
     New(new::Args),
     Lint(lint::Args),
     Rehearse(rehearse::Args),
+    Keys(keys::Args),
     Publish(publish::Args),
     #[command(hide = true)]
     Completions(completions::Args),
@@ -157,6 +159,7 @@ impl Command {
             Self::New(args) => new::run(args, out),
             Self::Lint(args) => lint::run(args, out),
             Self::Rehearse(args) => rehearse::run(args, out),
+            Self::Keys(args) => keys::run(args, out),
             Self::Publish(args) => publish::run(args, out),
             Self::Completions(args) => completions::run(args, out),
             Self::Man(args) => man::run(args, out),

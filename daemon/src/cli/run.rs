@@ -110,7 +110,7 @@ fn from_daemon(error: DaemonError) -> CliError {
         DaemonError::Store(error) => store_exit(error),
         DaemonError::Transport(error) => transport_exit(error),
         DaemonError::Io { source, .. } => io_exit(source),
-        DaemonError::Schedule(_) => ExitCode::Configuration,
+        DaemonError::Root { .. } | DaemonError::Schedule(_) => ExitCode::Configuration,
     };
     CliError::new(exit, error.to_string(), error.remedy())
 }

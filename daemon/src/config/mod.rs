@@ -52,6 +52,10 @@ pub struct Config {
     pub control: Control,
     /// Who is believed.
     pub trust: Trust,
+    /// The publishers' roots by app, for apps whose root was not pinned at enrolment.
+    pub roots: BTreeMap<AppName, PathBuf>,
+    /// More places that serve the server's repositories, without a slash at their end.
+    pub mirrors: Vec<String>,
     /// Databases worked on at once.
     pub parallel: usize,
     /// When the server is asked, and when migrations may run.
@@ -76,6 +80,8 @@ pub struct Config {
 pub enum Trust {
     /// The server, whatever it says.
     None,
+    /// The publisher, whose root is pinned: migrations run that are signed under it.
+    Tuf,
 }
 
 impl Trust {
@@ -83,6 +89,7 @@ impl Trust {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Tuf => "tuf",
         }
     }
 }
@@ -211,7 +218,7 @@ impl ConfigError {
 }
 
 /// Keys of the whole file, for naming the nearest one.
-const KEYS: [&str; 45] = [
+const KEYS: [&str; 48] = [
     "server",
     "ca_file",
     "state_dir",
@@ -227,6 +234,8 @@ const KEYS: [&str; 45] = [
     "client_key",
     "rotate_token",
     "trust",
+    "roots",
+    "mirrors",
     "parallel",
     "report_values",
     "schedule",
@@ -255,6 +264,7 @@ const KEYS: [&str; 45] = [
     "notify",
     "command",
     "none",
+    "tuf",
     "true",
     "false",
 ];
@@ -276,6 +286,10 @@ struct Raw {
     #[serde(default)]
     control: Control,
     trust: Option<Trust>,
+    #[serde(default)]
+    roots: BTreeMap<AppName, PathBuf>,
+    #[serde(default)]
+    mirrors: Vec<String>,
     #[serde(default = "default_parallel")]
     parallel: usize,
     #[serde(default)]
@@ -396,10 +410,7 @@ impl Config {
         let absolute = |path: PathBuf| if path.is_absolute() { path } else { base.join(path) };
 
         let trust = raw.trust.ok_or_else(|| {
-            wrong(
-                "`trust` is missing: this whimbrel knows only trust = \"none\" (the server is believed whatever it says), and that has to be written"
-                    .into(),
-            )
+            wrong("`trust` is missing: it is \"tuf\" (what the publisher signed is run) or \"none\" (the server is believed whatever it says)".into())
         })?;
         let server = env("WHIMBREL_SERVER").or(raw.server).map(|s| s.trim_end_matches('/').to_owned());
         if let Some(server) = &server {
@@ -416,6 +427,13 @@ impl Config {
         };
         if !(SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&raw.rotate_token) {
             return Err(wrong(format!("rotate_token = \"{}\": it is {SHORTEST_ROTATION} to {LONGEST_ROTATION}", raw.rotate_token)));
+        }
+        let mirrors: Vec<String> = raw.mirrors.iter().map(|m| m.trim_end_matches('/').to_owned()).collect();
+        for mirror in &mirrors {
+            check_server(mirror, raw.insecure_http).map_err(|e| wrong(format!("mirrors: {mirror:?}: {e}")))?;
+        }
+        if trust == Trust::None && !(raw.roots.is_empty() && mirrors.is_empty()) {
+            return Err(wrong("`roots` and `mirrors` are of no use with trust = \"none\": write trust = \"tuf\", or take them out".to_owned()));
         }
         let system = system_name(file);
         let state_dir = env("WHIMBREL_STATE_DIR")
@@ -481,6 +499,8 @@ impl Config {
             socket,
             control: raw.control,
             trust,
+            roots: raw.roots.into_iter().map(|(app, file)| (app, absolute(file))).collect(),
+            mirrors,
             parallel: raw.parallel,
             report_values: raw.report_values,
             schedule: Schedule { poll: raw.schedule.poll, window: raw.schedule.window.map(|w| Window { open: w.open, length: w.length }) },
@@ -572,7 +592,9 @@ mod tests {
         for bad in [
             "",
             "[[database]]\npath='a'\napp='b'",
-            &LEAST.replace("none", "tuf"),
+            &LEAST.replace("none", "some"),
+            &format!("mirrors = [\"https://b.example\"]\n{LEAST}"),
+            &format!("mirrors = [\"ftp://b.example\"]\n{}", LEAST.replace("none", "tuf")),
             &LEAST.replace("notes", "No Tes"),
             &format!("server = \"http://example.com\"\n{LEAST}"),
             &format!("server = \"example.com\"\n{LEAST}"),
@@ -598,6 +620,14 @@ mod tests {
         assert_eq!(config.control, Control { group: Some("admins".into()), group_may: GroupMay::Read });
         let error = parse(&format!("{LEAST}[control]\ngroup = \"admins\"\n")).unwrap_err().to_string();
         assert!(error.contains("set `socket`"), "{error}");
+    }
+
+    #[test]
+    fn roots_lie_beside_the_configuration_and_mirrors_have_no_slash_at_their_end() {
+        let text = format!("mirrors = [\"https://b.example/\"]\n{}[roots]\nnotes = \"notes.root.json\"\n", LEAST.replace("none", "tuf"));
+        let config = parse(&text).unwrap();
+        assert_eq!((config.trust, config.mirrors), (Trust::Tuf, vec!["https://b.example".to_owned()]));
+        assert_eq!(config.roots[&"notes".parse().unwrap()], Path::new("/etc/whimbrel/notes.root.json"));
     }
 
     #[test]

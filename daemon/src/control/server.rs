@@ -454,8 +454,9 @@ mod socket {
 
     /// Says why not. What was asked is read first: who closes a socket with unread words in it takes back what it said.
     async fn turn_away(visitor: Visitor, stream: UnixStream) -> io::Result<()> {
-        let (mut read, mut write) = stream.into_split();
-        read.read(&mut [0; 4096]).await?;
+        let (read, mut write) = stream.into_split();
+        let mut read = BufReader::new(read);
+        next_line(&mut read).await?;
         send(&mut write, &visitor.refusal()).await
     }
 

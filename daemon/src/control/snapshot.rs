@@ -17,7 +17,7 @@ use whimbrel_shared::{
 pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> Result<Snapshot, StoreError> {
     let store = core.shared.store();
     let (url, device_id) = (store.setting(settings::SERVER)?, store.setting(settings::DEVICE_ID)?);
-    let reports_unsent = store.count_unsent()?;
+    let (reports_unsent, accepted_ms) = (store.count_unsent()?, store.newest_accepted_ms()?);
     let mut databases = Vec::new();
     for (path, state) in &core.sites {
         let looked = state.looked.as_ref();
@@ -57,7 +57,7 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
         });
     }
     let url = core.config.server.clone().or(url);
-    let health = device_health(core, url.as_deref());
+    let health = device_health(core, url.as_deref(), accepted_ms);
     Ok(Snapshot {
         schema: STATUS_SCHEMA.to_owned(),
         daemon,
@@ -79,9 +79,11 @@ pub fn snapshot(core: &Core, daemon: DaemonView, next_poll_ms: Option<i64>) -> R
 }
 
 /// What concerns the whole device.
-fn device_health(core: &Core, url: Option<&str>) -> Vec<HealthItem> {
+fn device_health(core: &Core, url: Option<&str>, accepted_ms: Option<i64>) -> Vec<HealthItem> {
     let mut health = core.server.alarms.clone();
+    health.extend(core.server.trust.values().flatten().cloned());
     match core.config.trust {
+        crate::config::Trust::Tuf => health.extend(core.clock_suspect(accepted_ms)),
         crate::config::Trust::None => health.push(item(
             "trust_none",
             Severity::Warning,

@@ -20,6 +20,7 @@ use super::{
     sites::{copied, pending, status},
 };
 use crate::{
+    config::Trust,
     migrate::{
         arrived,
         connection::Missing,
@@ -53,6 +54,7 @@ impl Core {
             return Ok(Err(TransportError::AskedToWait { left }));
         }
         self.server.alarms.clear();
+        self.look_at_trust()?;
         if !self.server.seed {
             match self.tell().await? {
                 Ok(()) => {}
@@ -92,6 +94,10 @@ impl Core {
                 Err(error) if error.status() == Some(404) && !self.knows_the_server()? => {}
                 Err(error) => return Ok(Err(error)),
             }
+        }
+        if self.config.trust == Trust::Tuf {
+            let why = "it has no signed repository, and trust = \"tuf\" takes nothing else".to_owned();
+            return Ok(Err(TransportError::NotUnderstood { url: server.url().to_owned(), why }));
         }
         self.seed_exchange(&server).await
     }
@@ -259,6 +265,13 @@ impl Core {
 
     /// Accepts what the server's repository has and we have not. An offer that contradicts what was accepted is an alarm.
     async fn accept(&mut self, server: &Server, poll: &PollResponse) -> Result<Result<(), TransportError>, StoreError> {
+        match self.config.trust {
+            Trust::Tuf => self.accept_signed(server, poll).await,
+            Trust::None => self.accept_unsigned(server, poll).await,
+        }
+    }
+
+    async fn accept_unsigned(&mut self, server: &Server, poll: &PollResponse) -> Result<Result<(), TransportError>, StoreError> {
         let mut first_error = Ok(());
         for (app, head) in &poll.repository {
             let setting = settings::targets(app);

@@ -12,7 +12,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use whimbrel_shared::protocol::state::Severity;
+use whimbrel_shared::protocol::{problem::NOT_REPORTED, state::Severity};
 
 use super::{Core, sites::pending};
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         work::{Looked, Shared, Site},
     },
     replicate::{self, At, Means, Pace, ReplicateError, Replicated},
-    store::{StoreError, journal},
+    store::{StoreError, journal, settings},
     sync::standing::{self, Standing},
     transport::{TransportError, server::Server},
 };
@@ -102,8 +102,19 @@ impl Core {
     pub(super) async fn rows(&mut self) -> Result<Result<(), TransportError>, StoreError> {
         // What an earlier one did is no news.
         self.sites.values_mut().for_each(|state| state.rows.did = Replicated::default());
-        let paths = self.sites.keys().cloned().collect();
-        self.each(paths, Purpose::Exchange).await
+        let paths: Vec<PathBuf> = self.sites.keys().cloned().collect();
+        let outcome = self.each(paths.clone(), Purpose::Exchange).await?;
+        // A server that was put back to before it knew the database is told of it again, whatever it was told before.
+        if outcome.as_ref().is_err_and(|error| error.problem() == Some(NOT_REPORTED))
+            && let Some(server) = self.connect()?
+        {
+            self.shared.store().set_setting(settings::STATE_DIGEST, None)?;
+            return match self.tell_state(&server).await? {
+                Ok(()) => self.each(paths, Purpose::Exchange).await,
+                Err(error) => Ok(Err(error)),
+            };
+        }
+        Ok(outcome)
     }
 
     async fn each(&mut self, paths: Vec<PathBuf>, purpose: Purpose) -> Result<Result<(), TransportError>, StoreError> {

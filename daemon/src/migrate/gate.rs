@@ -6,7 +6,7 @@ use std::{path::Path, str::FromStr, time::Duration};
 use whimbrel_shared::{
     migration::{Link, Migration},
     protocol::state::{HealthItem, Severity},
-    remedy::{Remedy, here, wait},
+    remedy::{Remedy, here, operator, wait},
     status::Operation,
 };
 
@@ -66,6 +66,16 @@ pub fn database_gates(known: &Known, operation: Operation) -> Vec<HealthItem> {
 pub fn held(until: Option<i64>) -> HealthItem {
     let end = until.map_or_else(String::new, |ms| format!(" until {}", local(ms)));
     item("held", Severity::Info, format!("a person holds this database{end}"), here("`whimbrel release` ends the hold"))
+}
+
+/// The publisher took it back after it was accepted here.
+pub fn withdrawn(link: &Link) -> HealthItem {
+    item(
+        "withdrawn",
+        Severity::Warning,
+        format!("the publisher no longer lists {}: it does not run", link.name),
+        operator("publish it again, or a version that takes its place"),
+    )
 }
 
 /// Gates of one migration.

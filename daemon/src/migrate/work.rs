@@ -408,6 +408,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
     closed.extend(adopt::first(&mut file, chain, &history)?.filter(|_| operation == Operation::Apply));
     let mut known = task.known.clone();
     let speed = Speed::from_text(shared.store().setting(settings::SPEED)?.as_deref());
+    let withdrawn = if operation == Operation::Apply { shared.store().withdrawn(&site.rule.app)? } else { Vec::new() };
     let mut planned = Vec::new();
     let mut version = from;
     loop {
@@ -419,6 +420,7 @@ pub fn preview(shared: &Shared, site: &Site, looked: &Looked, chain: &Chain, tas
         let estimate = estimate(&file.connection, verified.migration(), operation, &speed);
         let mut gates = gate::migration_gates(&known, verified.link(), verified.migration(), operation, &estimate);
         gates.extend(unsent(&file, chain, operation, &verified)?);
+        gates.extend(withdrawn.contains(&(version, revision)).then(|| gate::withdrawn(verified.link())));
         // What comes before it in this run needs its room too.
         known.free_bytes = known.free_bytes.map(|free| free.saturating_sub(estimate.write_bytes));
         planned.push(Planned { version, operation, estimate, backup: backup::is_wanted(verified.migration()) });

@@ -8,6 +8,7 @@ pub mod listing;
 pub mod rehearse;
 pub mod revise;
 pub mod scan;
+pub mod sign;
 pub mod template;
 pub mod upload;
 
@@ -55,6 +56,21 @@ pub enum PublishError {
     /// The server has something else, or cannot be reached.
     #[error(transparent)]
     Upload(#[from] UploadError),
+    /// It could not be signed.
+    #[error(transparent)]
+    Sign(#[from] sign::SignError),
+    /// The app has a root, and nobody signs.
+    #[error("{app} has a root: what is published to it is signed, and no key was named")]
+    Unsigned {
+        /// The app.
+        app: whimbrel_shared::ids::AppName,
+    },
+    /// There is no root that says whose signature counts.
+    #[error("{app} has no root on the server, so a signature says nothing")]
+    NoRoot {
+        /// The app.
+        app: whimbrel_shared::ids::AppName,
+    },
     /// A new migration cannot be made there.
     #[error("{path} cannot be written: {source}", path = path.display())]
     Write {
@@ -92,6 +108,9 @@ impl PublishError {
             Self::Rehearsal(error) => error.remedy(),
             Self::Revise(error) => error.remedy(),
             Self::Upload(error) => error.remedy(),
+            Self::Sign(error) => error.remedy(),
+            Self::Unsigned { .. } => here("name a publisher's key with --key"),
+            Self::NoRoot { .. } => here("publish without --key, or make a root first: `whimbrel keys root`"),
             Self::Write { .. } => here("check the path and its permissions"),
             Self::OthersDirectory { layout, .. } => {
                 here(format!("make the new one with that tool ({layout} publishes as it is), or name another directory with --dir"))

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use whimbrel_shared::{
     ids::{AppName, MigrationName},
     migration::Targets,
-    protocol::publish::{PublishLink, PublishRequest},
+    protocol::publish::{MAX_PUBLISH_BYTES, PublishLink, PublishRequest, TrustResponse},
     remedy::{Remedy, here},
-    trust,
+    trust as chain_trust,
+    tuf::Envelope,
 };
 
 use super::{
@@ -30,6 +31,12 @@ pub enum UploadError {
     /// The directory contradicts the server.
     #[error(transparent)]
     Compare(#[from] CompareError),
+    /// More than a server takes in one request, and signed as a whole.
+    #[error("what is new has {size_bytes} bytes, and a server takes {MAX_PUBLISH_BYTES} at once; nothing was published")]
+    TooMuchAtOnce {
+        /// Its size.
+        size_bytes: usize,
+    },
 }
 
 impl UploadError {
@@ -45,6 +52,7 @@ impl UploadError {
                 _ => error.remedy(),
             },
             Self::Compare(error) => error.remedy(),
+            Self::TooMuchAtOnce { .. } => here("publish the first part of the directory, then the whole of it"),
         }
     }
 }
@@ -74,32 +82,55 @@ pub async fn standing(server: &Server, app: &AppName, chain: &Chain, revise: &BT
             None => Ok(Standing { targets: None, found: Found::default() }),
         };
     };
-    trust::check_chain(&targets).map_err(CompareError::from)?;
+    chain_trust::check_chain(&targets).map_err(CompareError::from)?;
     let mut bodies = BTreeMap::new();
     for entry in bodies_needed(chain, &targets) {
         let bytes = server.target(app, entry).await?;
-        let verified = trust::verify(entry, &bytes).map_err(CompareError::from)?;
+        let verified = chain_trust::verify(entry, &bytes).map_err(CompareError::from)?;
         bodies.insert(entry.path(), verified.migration().clone());
     }
     let found = compare(chain, &targets, &bodies, revise)?;
     Ok(Standing { targets: Some(targets), found })
 }
 
-/// Sends what the server has not got. Gives the names of what is new there now, revisions among them.
-pub async fn upload(
-    server: &Server,
-    app: &AppName,
-    chain: &Chain,
-    rehearsal: &Rehearsal,
-    standing: &Standing,
-) -> Result<Vec<MigrationName>, UploadError> {
-    let links = links(chain, rehearsal, app, &standing.found, standing.targets.as_ref())?;
+/// What the server has not got, as links at the end of its chain.
+pub fn new_links(app: &AppName, chain: &Chain, rehearsal: &Rehearsal, standing: &Standing) -> Result<Vec<PublishLink>, UploadError> {
+    Ok(links(chain, rehearsal, app, &standing.found, standing.targets.as_ref())?)
+}
+
+/// The whole directory as links, as if nothing were published; empty where that cannot be, such as after a revision.
+pub fn all_links(app: &AppName, chain: &Chain, rehearsal: &Rehearsal) -> Vec<PublishLink> {
+    links(chain, rehearsal, app, &Found::default(), None).unwrap_or_default()
+}
+
+/// Sends links, unsigned. Gives the names of what is new there now, revisions among them.
+pub async fn upload(server: &Server, app: &AppName, links: Vec<PublishLink>) -> Result<Vec<MigrationName>, UploadError> {
     let mut published = Vec::new();
     for part in parts(links) {
-        let response = server.publish(&PublishRequest { app: app.clone(), links: part }).await?;
+        let response = server.publish(&PublishRequest { app: app.clone(), links: part, signed: None }).await?;
         published.extend(response.published);
     }
     Ok(published)
+}
+
+/// Sends links and the targets metadata that was signed with them: one request, since what is signed is the whole.
+pub async fn upload_signed(server: &Server, app: &AppName, links: Vec<PublishLink>, signed: Envelope) -> Result<Vec<MigrationName>, UploadError> {
+    let request = PublishRequest { app: app.clone(), links, signed: Some(signed) };
+    let size_bytes = serde_json::to_vec(&request).map_or(usize::MAX, |bytes| bytes.len());
+    if size_bytes > MAX_PUBLISH_BYTES {
+        return Err(UploadError::TooMuchAtOnce { size_bytes });
+    }
+    Ok(server.publish(&request).await?.published)
+}
+
+/// What the server says of the app's root and of its own keys; none of a server that signs nothing.
+pub async fn trust(server: &Server, app: &AppName) -> Result<Option<TrustResponse>, UploadError> {
+    match server.trust(app).await {
+        Ok(trust) => Ok(Some(trust)),
+        // One of before signatures, or one without keys.
+        Err(error) if matches!(error.status(), Some(404 | 409)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Links in order, in requests that the server reads. Each part is a chain's continuation by itself.

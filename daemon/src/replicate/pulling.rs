@@ -22,7 +22,7 @@ impl Replication<'_, '_> {
             let waits = crate::store::quarantine::any_undecided(&self.file.connection)?;
             // A row that waits may have an own answer on top: then everything is told again.
             let acked = if waits || stands.tell_again { 0 } else { stands.acked };
-            let asked = self.question(stands.cursor, acked, stands.series);
+            let asked = self.question(&stands, stands.cursor, acked);
             let began = self.since_boot_ms();
             let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             self.note_time(head.now_ms, began)?;
@@ -43,6 +43,7 @@ impl Replication<'_, '_> {
                         stands.tell_again &= !last;
                     }
                 }
+                stands.reach(head.series, stands.cursor);
             };
             if rows.is_empty() && stands.cursor == head.next && stands.series == Some(head.series) && !(last && stands.tell_again) {
                 // What waits here may have waited for something that the application did.
@@ -85,7 +86,7 @@ impl Replication<'_, '_> {
             let Some(walk) = stands.walk else { return Ok(()) };
             let before: BTreeSet<u32> = (self.at.synced_at)(walk.since);
             let new: BTreeSet<u32> = self.at.synced.0.keys().filter(|id| !before.contains(id)).copied().collect();
-            let asked = PullRequest { since_schema: Some(walk.since), until: Some(walk.until), ..self.question(walk.at, 0, stands.series) };
+            let asked = PullRequest { since_schema: Some(walk.since), until: Some(walk.until), ..self.question(&stands, walk.at, 0) };
             let (head, rows) = self.ask(self.means.server.pull(&asked))?;
             let last = !head.more;
             let end = |stands: &mut Exchange, version: Option<u64>| {

@@ -146,6 +146,7 @@ impl Replication<'_, '_> {
             order: stands.pushes + 1,
             schema: self.at.version,
             series: stands.series,
+            reached: stands.reached,
         };
         let body = packed::pack_changes(&head, &changes);
         self.keep(&head, &body)?;
@@ -205,6 +206,7 @@ impl Replication<'_, '_> {
                 let mut stands = exchange::read(file)?;
                 stands.series = Some(answer.series);
                 stands.tell_again |= !of.sure;
+                stands.reach(answer.series, some.iter().filter_map(|a| a.version).max().unwrap_or(0));
                 if is_last {
                     // Whoever asks by it is not told what it wrote up to there, so all of it has to be recorded.
                     let highest = answered.iter().filter_map(|a| a.version).max().unwrap_or(0);

@@ -22,7 +22,7 @@ use super::{
     words::parse,
 };
 
-const SCHEMA: [&str; 1] = [include_str!("../../schema/device/001_init.sql")];
+const SCHEMA: [&str; 2] = [include_str!("../../schema/device/001_init.sql"), include_str!("../../schema/device/002_trust.sql")];
 
 /// Most fulfilled requests that are kept for `whimbrel history` to name.
 const KEPT_REQUESTS: u32 = 200;
@@ -54,7 +54,20 @@ pub struct StoredTarget {
 /// The daemon's store. One connection; used off the async threads.
 #[derive(Debug)]
 pub struct DeviceStore {
-    connection: Connection,
+    pub(super) connection: Connection,
+    signatures: Signatures,
+}
+
+/// Whose word makes what was accepted fit to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signatures {
+    /// The publisher's, where a root is pinned for the app.
+    #[default]
+    AsPinned,
+    /// The publisher's, and without a root nothing runs: `trust = "tuf"`.
+    Required,
+    /// Nobody's: `trust = "none"`.
+    Ignored,
 }
 
 impl DeviceStore {
@@ -74,9 +87,20 @@ impl DeviceStore {
             .pragma_update(None, "journal_mode", "wal")
             .and_then(|()| connection.pragma_update(None, "synchronous", "FULL"))
             .map_err(at("opening device.db"))?;
-        let mut store = Self { connection };
+        let mut store = Self { connection, signatures: Signatures::default() };
         store.upgrade()?;
         Ok(store)
+    }
+
+    /// The same store, with what the configuration says of signatures.
+    #[must_use]
+    pub fn with_signatures(self, signatures: Signatures) -> Self {
+        Self { signatures, ..self }
+    }
+
+    /// Whose word makes what was accepted fit to run.
+    pub fn signatures(&self) -> Signatures {
+        self.signatures
     }
 
     fn upgrade(&mut self) -> Result<(), StoreError> {

@@ -2,7 +2,10 @@
 //! Every function runs inside the caller's transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
-use whimbrel_shared::{hlc::Clock, protocol::push::Series};
+use whimbrel_shared::{
+    hlc::Clock,
+    protocol::push::{Reached, Series},
+};
 
 use super::{StoreError, at, in_flight};
 
@@ -39,6 +42,19 @@ pub struct Exchange {
     pub walk: Option<Walk>,
     /// When rows were last exchanged, in milliseconds since 1970.
     pub exchanged_ms: Option<i64>,
+    /// The highest number that the file was ever told or given: by it a restored server is known.
+    pub reached: Option<Reached>,
+}
+
+impl Exchange {
+    /// The file was told, or was given, a number.
+    pub fn reach(&mut self, series: Series, number: u64) {
+        let now = Reached { series, number };
+        // Numbers of another space come after all of the one before.
+        if self.reached.is_none_or(|before| before.series.space != series.space || before < now) {
+            self.reached = Some(now);
+        }
+    }
 }
 
 /// What is done to all that is known of rows, some at a time.
@@ -69,7 +85,8 @@ pub struct Walk {
 pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
     connection
         .prepare_cached(
-            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon
+            "SELECT series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon,
+                    reached
              FROM main._whimbrel_exchange WHERE one = 1",
         )
         .and_then(|mut s| {
@@ -92,6 +109,7 @@ pub fn read(connection: &Connection) -> Result<Exchange, StoreError> {
                     anew: row.get(10)?,
                     marking: Marking::ALL.iter().find(|(_, number)| *number == marking).map(|(marking, _)| *marking),
                     was: row.get::<_, Option<String>>(11)?.and_then(|text| text.parse().ok()),
+                    reached: row.get::<_, Option<String>>(15)?.and_then(|text| text.parse().ok()),
                 })
             })
             .optional()
@@ -109,8 +127,9 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO main._whimbrel_exchange
-             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon)
-             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+             (one, series, cursor, acked, pushes, tell_again, since, until, walked, exchanged_ms, version, anew, was, answered, marking, horizon,
+              reached)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         )
         .and_then(|mut s| {
             s.execute(params![
@@ -129,6 +148,7 @@ pub fn write(connection: &Connection, to: &Exchange) -> Result<(), StoreError> {
                 number(to.answered),
                 Marking::ALL.iter().find(|(marking, _)| to.marking == Some(*marking)).map_or(0, |(_, number)| *number),
                 number(to.horizon),
+                to.reached.map(|r| r.to_string()),
             ])
         })
         .map(|_| ())
@@ -178,10 +198,11 @@ pub fn advance_clock(connection: &Connection, seq: i64, newest: Clock, oldest: O
 /// stays known, and what is unsent stays as it is.
 pub fn begin_anew(connection: &Connection) -> Result<(), StoreError> {
     let before = read(connection)?;
-    let Exchange { version, pushes, answered, exchanged_ms, .. } = before;
+    let Exchange { version, pushes, answered, exchanged_ms, reached, .. } = before;
     let was = before.series.or(before.was);
     let marking = Some(Marking::Untold);
-    write(connection, &Exchange { version, pushes, answered, exchanged_ms, tell_again: true, anew: true, marking, was, ..Exchange::default() })?;
+    let stands = Exchange { version, pushes, answered, exchanged_ms, reached, tell_again: true, anew: true, marking, was, ..Exchange::default() };
+    write(connection, &stands)?;
     in_flight::forget(connection)?;
     connection.execute("DELETE FROM main._whimbrel_quarantine", []).map(|_| ()).map_err(at("beginning anew with the server"))
 }
@@ -209,6 +230,21 @@ mod tests {
     }
 
     #[test]
+    fn how_far_a_file_came_only_grows_until_it_is_in_another_space() {
+        let series = |space, epoch| Series { space, epoch };
+        let mut at = Exchange::default();
+        let mut reach = |series, number| {
+            at.reach(series, number);
+            at.reached.unwrap().to_string()
+        };
+        assert_eq!(reach(series(3, 1), 7), "3.1.7");
+        assert_eq!(reach(series(3, 1), 5), "3.1.7");
+        assert_eq!(reach(series(3, 2), 2), "3.2.2");
+        assert_eq!(reach(series(3, 1), 9), "3.2.2");
+        assert_eq!(reach(series(2, 1), 1), "2.1.1");
+    }
+
+    #[test]
     fn where_a_file_stands_comes_back_as_it_was_written() {
         let connection = Connection::open_in_memory().unwrap();
         journal::make(&connection).unwrap();
@@ -229,6 +265,7 @@ mod tests {
             marking: Some(Marking::NoSeries),
             walk,
             exchanged_ms: Some(5),
+            reached: series.map(|series| Reached { series, number: 41 }),
         };
         write(&connection, &at).unwrap();
         assert_eq!(read(&connection).unwrap(), at);
@@ -242,6 +279,7 @@ mod tests {
             marking: Some(Marking::Untold),
             was: series,
             exchanged_ms: Some(5),
+            reached: at.reached,
             ..Exchange::default()
         };
         assert_eq!(read(&connection).unwrap(), anew);

@@ -17,6 +17,7 @@ pub mod outbox;
 pub mod private;
 pub mod quarantine;
 pub mod settings;
+pub mod trust;
 mod words;
 
 /// Why one of our own stores could not be used.

@@ -77,6 +77,11 @@ impl Entry {
         self.edits.iter().any(|e| e.sent != Sent::Never)
     }
 
+    /// Whether it deletes a row of which nothing was seen in what versions count in now.
+    pub fn deletes_unseen(&self) -> bool {
+        self.deed == Deed::Delete && self.edits.iter().any(|e| e.base.unwrap_or(0) == 0)
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORM];
         for edit in &self.edits {

@@ -335,7 +335,7 @@ impl Answering<'_> {
                 for edit in &mut entry.edits {
                     // Written again since, the same value is a later write. How the key is spelled went with it.
                     let as_sent = matches!(edit.sent, Sent::As(_));
-                    edit.columns.retain(|id| !(as_sent && same(*id)) && !keys.contains(id));
+                    edit.columns.retain(|id| !(keys.contains(id) || as_sent && same(*id)));
                 }
                 entry.edits.retain(|e| !e.columns.is_empty());
                 if entry.edits.is_empty() && (!was_empty || self.row.is_some()) {
@@ -369,13 +369,19 @@ impl Answering<'_> {
         }
     }
 
-    /// The server has what was sent, whatever else it has: where another value comes, that is a change.
+    /// The server has what was sent, whatever else it has: where another value comes, that is a change. Where nothing was recorded, as
+    /// of a new row, it is known from now on that there is something to delete.
     fn took(&mut self) {
-        let Some(recorded) = self.recorded.as_mut().filter(|r| !r.gone) else { return };
-        match &self.change.edit {
-            Sending::Present { cells, .. } => recorded.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value)))),
+        match (&self.change.edit, &mut self.recorded) {
+            (Sending::Present { cells, .. }, recorded) => {
+                let version = recorded.as_ref().map_or(0, |r| r.version);
+                let mut now = recorded.take().filter(|r| !r.gone).unwrap_or(Recorded { version, ..Recorded::default() });
+                now.note(cells.iter().map(|c| (c.column, recorded_hash(&c.value))));
+                *recorded = Some(now);
+            }
             // A row that comes after it is made anew, and not changed where it is not any more.
-            Sending::Deleted { .. } => (recorded.gone, recorded.hashes) = (true, Vec::new()),
+            (Sending::Deleted { .. }, Some(recorded)) => (recorded.gone, recorded.hashes) = (true, Vec::new()),
+            (Sending::Deleted { .. }, None) => {}
         }
     }
 

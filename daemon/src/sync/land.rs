@@ -11,7 +11,8 @@ use super::{
     echo::Landing,
     error::{SyncError, sqlite},
     fold::{Boot, Origin, fold},
-    shape::{Captured, Echo},
+    foreign::ForeignKey,
+    shape::{Captured, Echo, KeyColumn},
     tables::{Exchanged, Tables},
     values::{canonical, recorded_hash, spelled, spelling, told},
     writer::{Refused, Writer},
@@ -321,7 +322,7 @@ impl<'c, 't> Lander<'c, 't> {
             }
             return Ok(Ok(()));
         }
-        let entry = if self.unsent { self.outbox.entry(row.table, key)? } else { None };
+        let mut entry = if self.unsent { self.outbox.entry(row.table, key)? } else { None };
         let Some(shape) = table.lands() else {
             return refuse(Code::CannotWrite, "whimbrel cannot write rows of its table in this file");
         };
@@ -339,6 +340,15 @@ impl<'c, 't> Lander<'c, 't> {
                 return Ok(Ok(()));
             }
             return refuse(Code::Undecided, "a row was made here under its key; the next push says whether they are one");
+        }
+        if let (Some(known), Some(entry)) = (&recorded, entry.as_mut().filter(|e| e.deletes_unseen())) {
+            let values = row.values.as_deref().unwrap_or_default();
+            if row.values.is_some() && (known.gone || values.iter().any(|(id, value)| known.hash(*id) != Some(recorded_hash(value)))) {
+                return refuse(Code::Undecided, "a row of its key was deleted here; the next push says whether it is this one");
+            }
+            // It is told as it was when it was deleted.
+            entry.edits.iter_mut().for_each(|edit| edit.base = Some(row.version));
+            self.outbox.put(row.table, key, Some(entry))?;
         }
         let written = match &row.values {
             None => self.deleted(shape, row, key, entry.as_ref())?,
@@ -457,8 +467,9 @@ impl<'c, 't> Lander<'c, 't> {
         }
     }
 
-    /// The name of a table in which the row refers to a row that is not there.
-    fn dangles(&self, row: &Row) -> Result<Option<String>, SyncError> {
+    /// The name of a table in which the row refers to a row that is not there. One that was made here under that key is another, until
+    /// a push has said otherwise: it may get another key.
+    fn dangles(&mut self, row: &Row) -> Result<Option<String>, SyncError> {
         let (Some(values), Some(shape)) = (&row.values, self.tables.get(row.table).and_then(|t| t.shape.as_ref())) else { return Ok(None) };
         let of = |name: &str| {
             if let Some(at) = shape.key.iter().position(|k| k.name.eq_ignore_ascii_case(name)) {
@@ -467,14 +478,35 @@ impl<'c, 't> Lander<'c, 't> {
             let column = shape.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name))?;
             values.iter().find(|(id, _)| *id == column.id).map(|(_, value)| value)
         };
-        for foreign in self.tables.foreign.iter().filter(|f| f.child.0 == Some(row.table)) {
+        let tables = self.tables;
+        for foreign in tables.foreign.iter().filter(|f| f.child.0 == Some(row.table)) {
             // A row may refer to itself.
             let itself = foreign.parent.0 == Some(row.table) && foreign.columns.iter().zip(&foreign.refers_to).all(|(from, to)| of(from) == of(to));
-            if !itself && foreign.dangles(self.connection, of)? {
+            if !itself && (foreign.dangles(self.connection, of)? || self.is_made_here(foreign, of)?) {
                 return Ok(Some(foreign.parent.1.clone()));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a row that has these values by column name refers by key to one that was made here, in a table in which one key may be
+    /// two rows.
+    fn is_made_here<'v>(&mut self, foreign: &ForeignKey, of: impl Fn(&str) -> Option<&'v Value>) -> Result<bool, SyncError> {
+        let tables = self.tables;
+        let parent = foreign.parent.0.and_then(|id| tables.get(id)).filter(|t| self.unsent && t.rules.keys != Some(Keys::Global));
+        let Some((parent, shape)) = parent.and_then(|t| Some((t, t.shape.as_ref()?))) else { return Ok(false) };
+        let value = |key: &KeyColumn| {
+            let at = foreign.refers_to.iter().position(|name| name.eq_ignore_ascii_case(&key.name))?;
+            of(&foreign.columns[at]).cloned()
+        };
+        let Some(told) = shape.key.iter().map(value).collect::<Option<Vec<_>>>() else { return Ok(false) };
+        let Some(key) = canonical(&told, &parent.collations) else { return Ok(false) };
+        Ok(self.outbox.entry(shape.id, &key)?.is_some_and(|e| e.deed == Deed::Insert))
+    }
+
+    /// The time of an edit that is made of what is known now: later than every clock that the file knows.
+    pub(super) fn stamp(&self) -> Result<Stamp, SyncError> {
+        Ok(Stamp { wall_ms: self.now_ms, boot: 0, seq: journal::extent(self.connection)?.last + 1 })
     }
 
     pub(super) fn writer(&mut self, shape: &'t Captured) -> &mut Writer<'c, 't> {
@@ -552,7 +584,7 @@ impl<'c, 't> Lander<'c, 't> {
 pub fn remove_untold(connection: &Connection, tables: &Tables, same_series: bool, boot: &Boot, now_ms: i64) -> Result<bool, SyncError> {
     fold(connection, boot, Origin::App, now_ms, None)?;
     let mut lander = Lander::open(connection, tables, now_ms)?;
-    let stamp = Stamp { wall_ms: now_ms, boot: 0, seq: journal::extent(connection)?.last };
+    let stamp = lander.stamp()?;
     let mut stands = exchange::read(connection)?;
     let mut left = UNTOLD;
     for (id, table) in tables.iter() {

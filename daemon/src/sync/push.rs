@@ -145,6 +145,10 @@ pub fn take(
     Ok(taken)
 }
 
+/// The lowest number of a series. An edit of a row that the file knows, and of which it has seen nothing in what numbers count in now,
+/// is an edit: only a row that is new has seen nothing.
+const KNOWN: u64 = 1;
+
 /// A change, the row as it is, and what is recorded of it.
 type TakenRow = (Change, Option<Whole>, Option<Recorded>);
 
@@ -195,7 +199,7 @@ impl<'t> Taking<'_, 't> {
             }
             (Deed::Insert | Deed::Edit, Some(row)) => {
                 let clock = fix(entry, clocks);
-                let seen = recorded.as_ref().filter(|_| entry.deed == Deed::Edit).map_or(0, |r| r.version);
+                let seen = recorded.as_ref().filter(|_| entry.deed == Deed::Edit).map_or(0, |r| r.version.max(KNOWN));
                 let cells = cells(shape, entry, recorded.as_ref(), row, clock, seen);
                 if cells.is_empty() && seen != 0 {
                     self.respelled(shape, place, recorded.as_ref(), row)?;

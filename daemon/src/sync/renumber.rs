@@ -17,7 +17,7 @@ use crate::store::{
     conflict::{self, Conflict, Detail, Kind},
     exchange::Exchange,
     key::Key,
-    outbox::{Deed, Entry, Outbox, Sent},
+    outbox::{Deed, Edit, Entry, Outbox, Sent, Stamp},
 };
 
 /// Rows that follow one row, at most: what refers to it, what refers to that, and so on.
@@ -119,7 +119,7 @@ fn rekey<'c, 't>(
         canonical(new, &shape.collations()).ok_or_else(|| SyncError::Unreadable { table: shape.name.clone(), why: "a key has a NULL".to_owned() })?;
     if let Some(entry) = entry {
         // It is new under this key: the server never heard of it.
-        let edits = entry.edits.into_iter().map(|e| crate::store::outbox::Edit { base: None, sent: Sent::Never, ..e }).collect();
+        let edits = entry.edits.into_iter().map(|e| Edit { base: None, sent: Sent::Never, ..e }).collect();
         lander.outbox.put(shape.id, &key, Some(&Entry { deed: Deed::Insert, edits }))?;
     }
     let values = |at: &[Value], column: &str| shape.key.iter().position(|k| k.name.eq_ignore_ascii_case(column)).and_then(|n| at.get(n).cloned());
@@ -144,7 +144,8 @@ fn rekey<'c, 't>(
     Ok(())
 }
 
-/// A row of the child follows, if what it refers to was said here and not by the server.
+/// A row of the child follows. What it refers to was said here, since no row of the server lands that refers to one that was made
+/// here; where that was sent already, it is an edit.
 fn follow<'c, 't>(
     lander: &mut Lander<'c, 't>,
     connection: &'c Connection,
@@ -157,12 +158,7 @@ fn follow<'c, 't>(
 ) -> Result<(), SyncError> {
     let Some(key) = canonical(row, &child.collations()) else { return Ok(()) };
     let recorded = lander.outbox.recorded(child.id, &key)?;
-    let entry = lander.outbox.entry(child.id, &key)?;
     let column = |name: &String| child.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name)).map(|c| c.id);
-    let said_here = |name: &String| column(name).is_some_and(|id| entry.iter().flat_map(|e| &e.edits).any(|e| e.columns.contains(&id)));
-    if recorded.is_some() && !foreign.columns.iter().any(said_here) {
-        return Ok(());
-    }
     let mut new = row.to_vec();
     let mut cells = Vec::new();
     for (name, value) in foreign.columns.iter().zip(is) {
@@ -176,8 +172,32 @@ fn follow<'c, 't>(
         if let Err(refused) = lander.writer(child).update(&key, None, &cells)? {
             return Err(SyncError::Unreadable { table: child.name.clone(), why: refused.why });
         }
+        let columns: Vec<u32> = cells.iter().map(|(id, _)| *id).collect();
+        let known = recorded.as_ref().filter(|r| !r.gone);
+        let edit = || Entry { deed: Deed::Edit, edits: Vec::new() };
+        if let Some(mut entry) = lander.outbox.entry(child.id, &key)?.or_else(|| known.map(|_| edit())) {
+            written_after(&mut entry, &columns, known.map(|r| r.version), lander.stamp()?);
+            lander.outbox.put(child.id, &key, Some(&entry))?;
+        }
     }
     if new != row && recorded.is_none() { rekey(lander, connection, tables, child, &key, &new, left) } else { Ok(()) }
+}
+
+/// Columns were written anew, after whatever was sent of them.
+fn written_after(entry: &mut Entry, columns: &[u32], known: Option<u64>, stamp: Stamp) {
+    for id in columns {
+        let (base, sent) = match entry.edits.iter_mut().find(|e| e.columns.contains(id)) {
+            // Nobody has the value that it had.
+            Some(edit) if edit.sent == Sent::Never => continue,
+            Some(edit) => {
+                edit.columns.retain(|other| other != id);
+                (edit.base, Sent::EditedSince)
+            }
+            None => (known, Sent::Never),
+        };
+        entry.edits.push(Edit { base, stamp, sent, derived: false, columns: vec![*id] });
+    }
+    entry.edits.retain(|edit| !edit.columns.is_empty());
 }
 
 /// Keys of the child's rows that refer to these values.

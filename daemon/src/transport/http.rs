@@ -16,8 +16,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Shorter than the server keeps an idle connection, so that none is reused while it is being closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Longest that an answer may take as a whole: one byte now and then is no progress.
+/// Longest that an answer may take as a whole.
 const LONGEST_ANSWER: Duration = Duration::from_secs(300);
+/// In each such stretch an answer that goes on has to bring [`LEAST_BYTES`]: one byte now and then is no progress.
+const STRETCH: Duration = Duration::from_secs(30);
+/// Half of what the slowest modem brought.
+const LEAST_BYTES: usize = 4096;
 
 /// How servers are reached.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,10 +104,17 @@ impl Http for Reqwest {
             }
             let mut whole = BytesMut::new();
             let begun = tokio::time::Instant::now();
+            let (mut since, mut had) = (begun, 0);
             loop {
                 crate::ambient::pulse();
                 if begun.elapsed() > LONGEST_ANSWER {
                     return Err(TransportError::Stalled { url: url.clone(), silence: LONGEST_ANSWER });
+                }
+                if since.elapsed() > STRETCH {
+                    if whole.len() - had < LEAST_BYTES {
+                        return Err(TransportError::Stalled { url: url.clone(), silence: STRETCH });
+                    }
+                    (since, had) = (tokio::time::Instant::now(), whole.len());
                 }
                 let piece = tokio::time::timeout(progress_timeout, response.chunk()).await.map_err(stalled)?.map_err(|e| unreachable(&e))?;
                 let Some(piece) = piece else { break };

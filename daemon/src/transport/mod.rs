@@ -1,6 +1,7 @@
 //! The only code that speaks HTTP. One narrow trait carries it, so that a simulated network can (DESIGN 14).
 
 pub mod http;
+pub mod repository;
 pub mod server;
 pub mod tls;
 

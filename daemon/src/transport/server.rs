@@ -14,7 +14,7 @@ use whimbrel_shared::{
         enroll::{EnrollRequest, EnrollResponse},
         poll::PollResponse,
         problem::Problem,
-        publish::{PublishRequest, PublishResponse},
+        publish::{PublishRequest, PublishResponse, RootRequest, TrustResponse},
         pull::{PullHead, PullRequest},
         push::PushResponse,
         report::{SeedStatus, StatusRequest, StatusResponse},
@@ -23,9 +23,10 @@ use whimbrel_shared::{
         token::{TokenRequest, TokenResponse},
     },
     status::Event,
+    tuf::{Envelope, Role},
 };
 
-use super::{Http, HttpRequest, HttpResponse, TransportError, retry_after};
+use super::{Http, HttpRequest, HttpResponse, TransportError, repository::Mirror, retry_after};
 use crate::ambient::Ambient;
 
 /// Largest targets metadata that is read (DESIGN 6).
@@ -58,6 +59,17 @@ pub enum Credential {
     ApiKey(String),
 }
 
+impl Credential {
+    /// Adds the header that shows it.
+    pub(super) fn give(&self, headers: &mut Vec<(&'static str, String)>) {
+        match self {
+            Self::None => {}
+            Self::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
+            Self::ApiKey(key) => headers.push(("x-api-key", key.clone())),
+        }
+    }
+}
+
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Server({})", self.url)
@@ -77,6 +89,12 @@ impl Server {
     /// The server at `url`, without a slash at its end.
     pub fn new(http: Arc<dyn Http>, url: String, credential: Credential, ambient: Ambient) -> Self {
         Self { http, url, credential, ambient }
+    }
+
+    /// Where it serves the repository of `app`.
+    pub fn repository(&self, app: &AppName) -> Mirror {
+        let base = format!("{}/repository/{app}", self.url);
+        Mirror::new(self.http.clone(), &base, &format!("{base}/targets"), self.credential.clone())
     }
 
     /// Its address.
@@ -141,6 +159,25 @@ impl Server {
         self.post("/api/migrations", request).await
     }
 
+    /// `GET /api/trust/{app}`: the server's own keys, and what is signed of the app.
+    pub async fn trust(&self, app: &AppName) -> Result<TrustResponse, TransportError> {
+        let path = format!("/api/trust/{app}");
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_JSON_BYTES as u64).await?;
+        self.read(&path, &response.body)
+    }
+
+    /// `GET /repository/{app}/{version}.targets.json`: signed targets, with nothing verified.
+    pub async fn signed_targets(&self, app: &AppName, version: u64) -> Result<Envelope, TransportError> {
+        let path = format!("/repository/{app}/{}", Role::Targets.file(version));
+        let response = self.send("GET", &path, None, JSON, Bytes::new(), MAX_TARGETS_BYTES).await?;
+        self.read(&path, &response.body)
+    }
+
+    /// `POST /api/roots`: the next root of an app.
+    pub async fn upload_root(&self, request: &RootRequest) -> Result<TrustResponse, TransportError> {
+        self.post("/api/roots", request).await
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str, etag: Option<&str>, max_bytes: u64) -> Result<Fresh<T>, TransportError> {
         let response = self.send("GET", path, etag, JSON, Bytes::new(), max_bytes).await?;
         if response.status == 304 {
@@ -197,11 +234,7 @@ impl Server {
         if !body.is_empty() {
             headers.push(("content-type", form.to_owned()));
         }
-        match &self.credential {
-            Credential::None => {}
-            Credential::Device(token) => headers.push(("authorization", format!("Bearer {token}"))),
-            Credential::ApiKey(key) => headers.push(("x-api-key", key.clone())),
-        }
+        self.credential.give(&mut headers);
         if let Some(etag) = etag {
             headers.push(("if-none-match", etag.to_owned()));
         }
@@ -243,6 +276,6 @@ fn query(path: &str, asked: &impl Serialize) -> String {
 }
 
 /// A file name as a path segment.
-fn percent(name: &str) -> String {
+pub(super) fn percent(name: &str) -> String {
     name.bytes().map(|b| if b.is_ascii_alphanumeric() || b"-_.~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -114,7 +114,7 @@ pub(super) fn answer_if_changed<T: Serialize>(asked: &HeaderMap, value: &T) -> R
 /// JSON bytes with their digest as ETag, or 304 when the asker has them.
 pub(super) fn bytes_if_changed(asked: &HeaderMap, digest: Digest, body: Vec<u8>) -> Response {
     let etag = format!("\"{digest}\"");
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|v| v.to_str().is_ok_and(|v| names(v, &etag)));
+    let known = knows(asked, &digest);
     let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { body.into_response() };
     let headers = response.headers_mut();
     if !known {
@@ -128,12 +128,24 @@ pub(super) fn bytes_if_changed(asked: &HeaderMap, digest: Digest, body: Vec<u8>)
     response
 }
 
+/// Whether the asker has what has this digest.
+pub(super) fn knows(asked: &HeaderMap, digest: &Digest) -> bool {
+    let etag = format!("\"{digest}\"");
+    asked.get_all(header::IF_NONE_MATCH).iter().any(|v| v.to_str().is_ok_and(|v| names(v, &etag)))
+}
+
+/// Digest of `value` as JSON.
+pub(super) fn digest<T: Serialize>(value: &T) -> Result<Digest, ApiError> {
+    Ok(Digest::of(&encode(value)?))
+}
+
 /// Whether an `If-None-Match` names `etag` (RFC 9110, 13.1.2: weak comparison).
 fn names(if_none_match: &str, etag: &str) -> bool {
     if_none_match.split(',').map(str::trim).any(|candidate| candidate == "*" || candidate.strip_prefix("W/").unwrap_or(candidate) == etag)
 }
 
-fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
+/// `value` as JSON bytes.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, ApiError> {
     serde_json::to_vec(value).map_err(|e| ApiError::Store(crate::store::StoreError::Damaged(e.to_string())))
 }
 

@@ -15,8 +15,10 @@ use whimbrel_shared::{
     migration::MAX_CHAIN,
     protocol::{
         enroll::{EnrollRequest, EnrollResponse},
+        poll::{Plan, PollResponse},
         state::{MAX_DATABASES, StateRequest},
     },
+    tuf::plan::unsigned,
 };
 
 use super::{App, answer, auth::DeviceToken};
@@ -75,9 +77,30 @@ pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): Conne
 
 pub(super) async fn poll(State(app): State<Arc<App>>, token: DeviceToken, headers: HeaderMap) -> Result<Response, ApiError> {
     let found = app.store.poll(token.digest, app.now_ms()).await;
-    let (device, plans) = token.known(&app, found)?;
+    let (device, mut plans) = token.known(&app, found)?;
     app.seen.note(device, app.now_ms());
-    answer::answer_if_changed(&headers, &plans)
+    let etag = answer::digest(&plans)?;
+    // Most are told that nothing changed, and nothing is signed for them.
+    match answer::knows(&headers, &etag) {
+        true => Ok(answer::bytes_if_changed(&headers, etag, Vec::new())),
+        false => {
+            sign_plans(&app, &mut plans);
+            Ok(answer::bytes_if_changed(&headers, etag, answer::encode(&plans)?))
+        }
+    }
+}
+
+/// Signs the plans of the apps that are signed.
+fn sign_plans(app: &App, answer: &mut PollResponse) {
+    let Some(online) = &app.online else { return };
+    let signed = answer.plans.iter().filter(|plan| answer.repository.get(&plan.app).is_some_and(|head| head.signed.is_some()));
+    let sign = |plan: &Plan| {
+        let mut envelope = unsigned(plan);
+        let signature = online.plan.sign(&envelope.payload());
+        envelope.add(&online.plan.public(), signature);
+        envelope
+    };
+    answer.signed_plans = signed.map(sign).collect();
 }
 
 pub(super) async fn state(State(app): State<Arc<App>>, device: Device, body: Body) -> Result<Response, ApiError> {

@@ -8,6 +8,7 @@ mod operators;
 mod publish;
 mod repository;
 mod seed;
+pub(crate) mod signed;
 pub(crate) mod sync;
 mod tokens;
 
@@ -23,10 +24,10 @@ use axum::{
 };
 use tracing::debug;
 
-use crate::{limit::Failures, problem::ApiError, seen::Seen, store::Store};
+use crate::{limit::Failures, online::OnlineKeys, problem::ApiError, seen::Seen, store::Store};
 
 /// Every endpoint, for those who ask for one that is not there.
-pub(crate) const ENDPOINTS: [&str; 23] = [
+pub(crate) const ENDPOINTS: [&str; 26] = [
     "GET /healthz",
     "GET /readyz",
     "POST /api/enroll",
@@ -39,6 +40,9 @@ pub(crate) const ENDPOINTS: [&str; 23] = [
     "POST /api/migrations/status",
     "GET /repository/{app}/targets.json",
     "GET /repository/{app}/targets/{path}",
+    "GET /repository/{app}/{N.root.json, N.targets.json, N.snapshot.json, timestamp.json}",
+    "POST /api/roots",
+    "GET /api/trust/{app}",
     "GET and POST /api/migrations",
     "GET /api/clients",
     "GET /api/clients/{id}",
@@ -67,13 +71,15 @@ pub(crate) struct App {
     /// Turns for pushes: who gets none comes again.
     pub(crate) pushes: tokio::sync::Semaphore,
     pub(crate) clock: Clock,
+    /// What it signs with; none where nothing is signed.
+    pub(crate) online: Option<OnlineKeys>,
 }
 
 /// Where the time comes from, in milliseconds since 1970.
 pub(crate) type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
 impl App {
-    pub(crate) fn new(store: Box<dyn Store>, clock: Clock) -> Self {
+    pub(crate) fn new(store: Box<dyn Store>, clock: Clock, online: Option<OnlineKeys>) -> Self {
         Self {
             store,
             seen: Default::default(),
@@ -81,6 +87,7 @@ impl App {
             failed_secrets: Default::default(),
             pushes: tokio::sync::Semaphore::new(sync::PUSHES),
             clock,
+            online,
         }
     }
 
@@ -108,6 +115,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/migrations/status", post(seed::status))
         .route("/repository/{app}/targets.json", get(repository::targets))
         .route("/repository/{app}/targets/{path}", get(repository::target))
+        .route("/repository/{app}/{file}", get(repository::metadata))
+        .route("/api/roots", post(signed::roots))
+        .route("/api/trust/{app}", get(signed::trust))
         .route("/api/clients", get(operators::clients))
         .route("/api/clients/{id}", get(operators::client))
         .route("/api/clients/{id}/history", get(operators::history))

@@ -9,6 +9,7 @@ use whimbrel_shared::{
     protocol::{
         MAX_JSON_BYTES,
         clients::{MigrationsResponse, PlanRequest},
+        poll::Order,
     },
 };
 
@@ -17,6 +18,7 @@ use super::{
     answer::{self, Asked, InPath},
 };
 use crate::{
+    decide::signed,
     problem::ApiError,
     secrets::Scope,
     store::{ClientsPage, Key, Page, Refusal},
@@ -98,6 +100,12 @@ pub(super) async fn plan(State(state): State<Arc<App>>, key: Key, Asked(OneApp {
 pub(super) async fn set_plan(State(state): State<Arc<App>>, key: Key, body: Body) -> Result<Response, ApiError> {
     key.may(Scope::Operate)?;
     let request: PlanRequest = answer::json(body, MAX_JSON_BYTES, "plan").await?;
+    // Devices refuse such an order; better that the one who gives it hears of it.
+    if let Some(Order::RevertDownTo { version }) = request.order
+        && let Some(targets) = state.store.repository(request.app.clone()).await?.and_then(|r| r.targets)
+    {
+        signed::check_revert(&targets, version)?;
+    }
     let plan = state.store.set_plan(request, key.name, state.now_ms()).await?;
     answer::answer(&plan)
 }

@@ -5,3 +5,4 @@ pub(crate) mod plan;
 pub(crate) mod publish;
 pub(crate) mod rows;
 pub(crate) mod seed;
+pub(crate) mod signed;

@@ -51,6 +51,7 @@ macro_rules! suite {
             a_conflict_is_kept_with_both_sides,
             a_clock_that_is_ahead_gets_the_servers_time,
             a_store_that_was_restored_counts_anew,
+            a_store_that_was_restored_is_known_by_how_far_a_file_came,
             who_pulls_while_others_push_misses_nothing,
             a_row_of_an_older_version_is_told_with_what_newer_ones_compute_from_it,
             an_older_clients_edit_of_what_a_newer_one_wrote_is_a_conflict_and_both_sides_are_kept,
@@ -388,12 +389,25 @@ pub(crate) async fn a_plan_sequence_grows_with_every_change_and_only_then(store:
     assert_eq!(plan().await.order, up(4));
     assert!(plan().await.plan_seq > free.plan_seq);
 
+    // By the clock: what a backup has forgotten is not numbered again. A clock that went back does not take numbers back.
+    for (now_ms, own) in [(2_000_000_000_000, None), (1_000, Some(1)), (1_000, Some(1)), (3_000_000_000_000, None)] {
+        let before = plan().await;
+        let other = if before.order == up(1) { up(2) } else { up(1) };
+        let request = PlanRequest { app: app("notes"), client_id: own.map(ClientId::from_dice), order: Some(other) };
+        store.set_plan(request, "ops".to_owned(), now_ms).await.unwrap();
+        let seq = plan().await.plan_seq;
+        assert!(seq > before.plan_seq && seq >= now_ms as u64 / 1000, "{seq} after {}", before.plan_seq);
+    }
+    for own in [Some(1), None] {
+        set(own, None).await.unwrap();
+    }
+
     assert!(set(None, Some(up(5))).await.is_err());
     assert!(set(Some(9), Some(up(1))).await.is_err());
     let page = Page { before: None, limit: 500 };
     let audit = store.audit(page).await.unwrap().entries;
     let plans = audit.iter().filter(|e| e.action == "plan").count();
-    assert_eq!(plans, 4, "one line per change, none for what changed nothing");
+    assert_eq!(plans, 10, "one line per change, none for what changed nothing");
 }
 
 pub(crate) async fn a_revision_is_kept_beside_what_it_mends_and_given_to_those_that_lack_it(store: &dyn Store) {
@@ -404,8 +418,15 @@ pub(crate) async fn a_revision_is_kept_beside_what_it_mends_and_given_to_those_t
     let current: Targets = serde_json::from_slice(&store.targets(app("notes")).await.unwrap().unwrap()).unwrap();
     let mended = publish::tests::revision(&slot, 2, "CREATE TABLE IF NOT EXISTS t2(x);");
     let accepted = publish::decide(&current, vec![mended.clone()]).unwrap();
-    let publication =
-        Publication { decided_on: current.version, targets: accepted.targets, latest: 2, links: accepted.new, by: "ci".to_owned(), now_ms: 0 };
+    let publication = Publication {
+        decided_on: current.version,
+        targets: accepted.targets,
+        latest: 2,
+        links: accepted.new,
+        signing: None,
+        by: "ci".to_owned(),
+        now_ms: 0,
+    };
     store.publish(publication).await.unwrap();
     for link in [&slot, &mended] {
         let (digest, body) = store.target(app("notes"), link.target.path()).await.unwrap().unwrap();
@@ -557,6 +578,7 @@ fn publication(before: &[u8], versions: u32) -> Publication {
         targets: accepted.targets,
         latest: accepted.latest,
         links: accepted.new,
+        signing: None,
         by: "ci".to_owned(),
         now_ms: 0,
     }

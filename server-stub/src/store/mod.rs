@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod contract;
 pub mod rows;
+pub mod signed;
 pub mod sqlite;
 
 use std::{collections::BTreeSet, future::Future, pin::Pin};
@@ -25,6 +26,7 @@ use whimbrel_shared::{
     },
     remedy::{Remedy, here, operator, wait},
     status::Event,
+    tuf::Role,
 };
 
 use crate::secrets::Scope;
@@ -81,6 +83,14 @@ pub trait Store: Send + Sync {
     fn target(&self, app: AppName, path: String) -> Deed<'_, Option<(Digest, Vec<u8>)>>;
     /// Adds links, if the targets still have the version that the decision was made on; makes the app if needed.
     fn publish(&self, publication: Publication) -> Deed<'_, ()>;
+    /// The newest documents of an app's signed repository; none without a root.
+    fn repository(&self, app: AppName) -> Deed<'_, Option<signed::Repository>>;
+    /// One signed document: of that version, or the newest.
+    fn metadata(&self, app: AppName, role: Role, version: Option<u64>) -> Deed<'_, Option<signed::Kept>>;
+    /// The apps that have a root, by name.
+    fn signed_apps(&self) -> Deed<'_, Vec<AppName>>;
+    /// Keeps signed documents, all or none, if the repository is still the one that was decided on; makes the app if needed.
+    fn sign(&self, signing: signed::Signing) -> Deed<'_, ()>;
     /// An app's published revisions in chain order, each with how many databases have it; none without the app.
     fn migrations(&self, app: AppName) -> Deed<'_, Option<Vec<PublishedMigration>>>;
 
@@ -303,6 +313,8 @@ pub struct Publication {
     pub latest: u32,
     /// The new links.
     pub links: Vec<PublishLink>,
+    /// The documents that go with them, in an app that has a root.
+    pub signing: Option<signed::Signing>,
     /// Name of the key.
     pub by: String,
     /// Now.

@@ -6,4 +6,5 @@ mod door;
 mod publishing;
 mod reports;
 mod rows;
+mod signed;
 mod support;

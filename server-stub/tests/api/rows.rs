@@ -263,6 +263,7 @@ async fn a_hundred_thousand_rows_go_up_and_come_down() {
                 order: 1 + from as u64,
                 schema: 1,
                 series: None,
+                reached: None,
             };
             packed::pack_changes(&head, &(from..(from + MAX_PAGE_ROWS).min(rows)).map(change).collect::<Vec<_>>())
         })

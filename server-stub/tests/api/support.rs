@@ -37,7 +37,7 @@ impl Stage {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("whimbrel.db");
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()), keep: Keep::default() };
+        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), store: StoreAt::Sqlite(path.clone()), keep: Keep::default(), keys: None };
         let server = serve(config).await.unwrap();
         Self { addr: server.addr(), server, store: SqliteStore::open(&path).unwrap(), _folder: folder }
     }
@@ -76,7 +76,7 @@ impl Stage {
     }
 
     pub(crate) async fn publish_to(&self, app: &str, links: Vec<PublishLink>, key: &str) -> Reply {
-        let request = PublishRequest { app: app.parse().unwrap(), links };
+        let request = PublishRequest { app: app.parse().unwrap(), links, signed: None };
         let body = serde_json::to_value(request).unwrap();
         self.post("/api/migrations", key, body).await
     }

@@ -14,6 +14,8 @@ pub const CLIENT_TAKEN: &str = "/problems/client-taken";
 pub const SNAPSHOT_NEEDED: &str = "/problems/snapshot-needed";
 /// The `type` that says: this file is older than what it sent before. It gets a new epoch, and takes a snapshot.
 pub const FILE_WENT_BACK: &str = "/problems/file-went-back";
+/// The `type` that says: no device has told of this database; the store may have been restored. It is told of, then asked again.
+pub const NOT_REPORTED: &str = "/problems/not-reported";
 /// The `type` that says: a push with this id had another content. What waits goes in another push.
 pub const PUSH_DIFFERS: &str = "/problems/push-differs";
 

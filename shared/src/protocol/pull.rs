@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::push::Series;
+use super::push::{Reached, Series};
 use crate::{change::Row, ids::ClientId};
 
 /// What is asked, in the query of the address. A page that did not arrive is asked for again with the same cursor.
@@ -31,6 +31,9 @@ pub struct PullRequest {
     /// Where that walk ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
+    /// How far the file knows the space's sequence, whatever of it counts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 /// What stands before the rows of a page.

@@ -54,6 +54,43 @@ impl<'de> Deserialize<'de> for Series {
     }
 }
 
+/// The highest number that a file was ever told, or was given for what it wrote, and what it counts in: a store that never gave it
+/// was restored. On the wire `"3.1.57"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reached {
+    /// What it counts in.
+    pub series: Series,
+    /// The number.
+    pub number: u64,
+}
+
+impl fmt::Display for Reached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.series, self.number)
+    }
+}
+
+impl FromStr for Reached {
+    type Err = BadId;
+
+    fn from_str(text: &str) -> Result<Self, BadId> {
+        let parts = text.rsplit_once('.').and_then(|(series, number)| Some(Self { series: series.parse().ok()?, number: number.parse().ok()? }));
+        parts.filter(|r| r.to_string() == text).ok_or_else(|| BadId::new("number of a series", text, "it is a series and a number, such as 3.1.57"))
+    }
+}
+
+impl Serialize for Reached {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Reached {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// What stands before the changes of a push.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushHead {
@@ -70,6 +107,9 @@ pub struct PushHead {
     /// What their bases count in; none where the file has seen nothing yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub series: Option<Series>,
+    /// How far the file knows the space's sequence, whatever of it counts now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Reached>,
 }
 
 /// A push.
@@ -239,7 +279,8 @@ mod tests {
     use crate::change::Edit;
 
     fn push(rows: i64) -> PushRequest {
-        let head = PushHead { push_id: PushId::from_dice(1), client_id: ClientId::from_dice(2), epoch: 1, order: 1, schema: 1, series: None };
+        let head =
+            PushHead { push_id: PushId::from_dice(1), client_id: ClientId::from_dice(2), epoch: 1, order: 1, schema: 1, series: None, reached: None };
         let change = |key| Change { table: 1, key: vec![Value::Integer(key)], edit: Edit::Deleted { base: 3, clock: Clock::ZERO } };
         PushRequest { head, changes: (0..rows).map(change).collect() }
     }

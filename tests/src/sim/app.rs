@@ -29,6 +29,8 @@ pub struct Wrote {
     pub appeared: Vec<u32>,
     /// Tokens that are not in it any more.
     pub vanished: Vec<u32>,
+    /// Where tokens came to be, and where they are not any more.
+    pub places: (Vec<Place>, Vec<Place>),
     /// The statements, for people.
     pub sql: String,
 }
@@ -119,7 +121,7 @@ impl App {
 
     /// One transaction. What the file refuses is rolled back.
     pub fn transaction(&self, sql: &str, wall_ms: i64) -> Wrote {
-        let before = self.tokens();
+        let before = self.places();
         let seq = "SELECT coalesce(max(seq), 0) FROM _whimbrel_journal";
         let last: i64 = self.connection.query_row(seq, [], |row| row.get(0)).expect("the journal is read");
         self.connection.execute_batch("BEGIN IMMEDIATE").expect("nobody holds the lock");
@@ -142,8 +144,15 @@ impl App {
             }
             Err(error) => panic!("the application's statement failed: {error}\n{sql}"),
         }
-        let after = self.tokens();
-        Wrote { appeared: after.difference(&before).copied().collect(), vanished: before.difference(&after).copied().collect(), sql: sql.to_owned() }
+        let after = self.places();
+        let tokens = |places: &BTreeSet<Place>| places.iter().map(|place| place.3).collect::<BTreeSet<_>>();
+        let (were, are) = (tokens(&before), tokens(&after));
+        Wrote {
+            appeared: are.difference(&were).copied().collect(),
+            vanished: were.difference(&are).copied().collect(),
+            places: (after.difference(&before).cloned().collect(), before.difference(&after).cloned().collect()),
+            sql: sql.to_owned(),
+        }
     }
 }
 

@@ -68,6 +68,8 @@ impl World {
         let mut ledger = lock(&self.shared.ledger);
         let lost: Vec<u32> = before.difference(&after).filter(|t| !ledger.taken.contains(t)).copied().collect();
         ledger.given_up.extend(lost);
+        // What was deleted and not sent is there again.
+        ledger.removed.clear();
         // What the server took and no later version has a column for is nowhere else.
         let newest = tables(NEWEST);
         let stays = |place: &Place| newest.iter().any(|t| t.is == place.0 && t.holds.iter().any(|c| c.is == place.1 || c.was == Some(place.1)));
@@ -104,6 +106,13 @@ impl World {
             app.version
         };
         self.shared.tell(|| format!("f{file} is a copy of f{from}, known as {id}"));
+        self.report(file, version)
+    }
+
+    /// The device says which database it has, as it does in every cycle in which the server does not know it.
+    fn report(&self, file: usize, version: u32) -> Result<(), String> {
+        let one = &self.files[file];
+        let id = one.client_id.get();
         let state = json!({ "daemon_version": "0", "labels": {}, "databases": [{
             "client_id": id, "app": crate::replica::APP, "file_name": "x.db", "epoch": 1, "version": version,
             "pending": 0, "status": "completed", "health": [],
@@ -125,10 +134,10 @@ impl World {
 
     /// The operator puts an older copy of the server's store back, and the publisher publishes again. Who has seen most comes
     /// first: before that nobody can tell, and numbers would be given twice.
-    pub fn restore_server(&self) {
+    pub fn restore_server(&self) -> Result<(), String> {
         let backups = self.backups.borrow();
         if backups.is_empty() {
-            return;
+            return Ok(());
         }
         self.count("server restored");
         check::keep(self);
@@ -140,14 +149,18 @@ impl World {
         lock(&self.shared.ledger).went_back(then.clone());
         let until = self.published.replace(*published);
         self.publish_up_to(until);
+        for file in 0..self.files.len() {
+            let version = lock(&self.shared.sides[file]).version();
+            self.report(file, version)?;
+        }
         let seen = |file: usize| {
             let side = lock(&self.shared.sides[file]);
-            let stands = exchange::read(&side.app.as_ref().expect("it is open").connection).expect("where it stands");
-            (stands.cursor.max(stands.acked), stands.series)
+            exchange::read(&side.app.as_ref().expect("it is open").connection).expect("where it stands").reached
         };
-        let first = (0..self.files.len()).max_by_key(|file| seen(*file).0).expect("there are files");
+        let first = (0..self.files.len()).max_by_key(|file| seen(*file)).expect("there are files");
         let rough = self.shared.rough.swap(false, std::sync::atomic::Ordering::Relaxed);
         let _ = self.exchange(first, super::world::DEEP);
         self.shared.rough.store(rough, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -14,9 +14,9 @@ use whimbrel_shared::{
 };
 
 use super::{
-    app::{token, token_of},
+    app::{Place, token, token_of},
     net::{self, lock},
-    schema::{NEWEST, Table},
+    schema::{NEWEST, Table, tables},
     world::World,
 };
 
@@ -139,7 +139,7 @@ fn decide(world: &World) -> Result<bool, String> {
         let fresh = || {
             let mut token = lock(&world.shared.token);
             *token += 1;
-            1_000 + *token
+            1_000_000 + *token
         };
         any = true;
         world.count("decided");
@@ -164,8 +164,9 @@ fn decide(world: &World) -> Result<bool, String> {
         };
         world.shared.run(file, &sql);
     }
-    // The parent was never sent and is no more, as where a file went back: somebody makes it anew.
-    if let (false, Some((file, row))) = (any, orphans.into_iter().next()) {
+    // The parent was never sent and is no more, as where a file went back: somebody makes it anew. A copy sends it yet, once it has
+    // waited long enough for its original.
+    if let (false, false, Some((file, row))) = (any, world.cloned.get(), orphans.into_iter().next()) {
         let table = table(world, row[0].parse().expect("a number")).ok_or("a table that is not ours")?;
         let (column, parent) = table.parent.ok_or("a table without parents waits for one")?;
         let parent = world.stage.newest().tables.iter().find(|t| t.is == parent).ok_or("a parent that is not ours")?.name;
@@ -183,6 +184,14 @@ fn value_of(world: &World, table: &Table, column: &str, row: &str) -> Result<Str
     let id = world.stage.newest().map.table(table.name).and_then(|t| t.column(column)).ok_or("a column that is not ours")?.id;
     let value = waits.values.iter().flatten().find(|(other, _)| *other == id).map(|(_, value)| value);
     Ok(value.map_or_else(|| "NULL".to_owned(), literal))
+}
+
+/// No row of a file refers to nothing, at no time: its application would not have let it.
+pub fn refers(world: &World, file: usize) {
+    let dangling = with_app(world, file, |connection| texts(connection, "PRAGMA foreign_key_check"));
+    if !dangling.is_empty() {
+        lock(&world.shared.ledger).wrong.push(format!("f{file}: rows refer to nothing: {dangling:?}"));
+    }
 }
 
 /// Takes down every token that is in a conflict or in the archive of one file now.
@@ -339,6 +348,10 @@ fn nothing_is_lost(world: &World) -> Result<(), String> {
             lost.push(format!("t{token} was overwritten unseen in {at}, and no conflict says so"));
         }
     }
+    let unsaid = |place: &Place| tables(NEWEST).iter().any(|t| t.is == place.0 && t.unsaid.contains(&place.1));
+    let there = lock(&world.shared.sides[0]).places();
+    let back = there.intersection(&ledger.removed).filter(|place| !unsaid(place) && !ledger.kept.contains(&place.3));
+    lost.extend(back.map(|(table, column, key, token)| format!("that t{token} of {table}.{column} {key} was taken out")));
     if lost.is_empty() { Ok(()) } else { Err(format!("lost: {}", lost.join("; "))) }
 }
 

@@ -16,7 +16,7 @@ use whimbrel_shared::{
 };
 
 use super::{
-    app::{Wrote, token_of},
+    app::{Place, Wrote, token_of},
     schema::SPLIT,
 };
 
@@ -60,6 +60,8 @@ pub struct Ledger {
     pub written: BTreeMap<u32, (usize, String)>,
     /// Tokens that an application took out of its file, or that were overwritten by somebody who had seen them.
     pub superseded: BTreeSet<u32>,
+    /// Where an application took tokens out, and where nobody may see them again but for a reason that the wire shows.
+    pub removed: BTreeSet<Place>,
     /// Tokens that the server took.
     pub taken: BTreeSet<u32>,
     /// Tokens that somebody overwrote without having seen them: the server has to keep both sides.
@@ -86,6 +88,7 @@ impl Ledger {
             whole: first.table("line").and_then(|line| Some(line.column("b")?.id)),
             written: BTreeMap::new(),
             superseded: BTreeSet::new(),
+            removed: BTreeSet::new(),
             taken: BTreeSet::new(),
             contested: BTreeMap::new(),
             given_up: BTreeSet::new(),
@@ -104,6 +107,9 @@ impl Ledger {
             self.written.entry(*token).or_insert_with(|| (file, wrote.sql.clone()));
         }
         self.superseded.extend(&wrote.vanished);
+        let (came, went) = &wrote.places;
+        self.removed.retain(|place| !came.contains(place));
+        self.removed.extend(went.iter().cloned());
     }
 
     /// Versions after `before` up to `until` were published. From the one on in which a column is split, what it held is in
@@ -129,6 +135,7 @@ impl Ledger {
     /// The server has again what it had: what it took since is given up, as far as no file brings it back.
     pub fn went_back(&mut self, to: Then) {
         self.given_up.extend(self.taken.difference(&to.taken));
+        self.removed.clear();
         (self.rows, self.answered, self.taken) = (to.rows, to.answered, to.taken);
         self.writes.clear();
     }
@@ -194,6 +201,9 @@ impl Ledger {
             }
             (_, Some(Answer::Rejected(_) | Answer::Held { .. } | Answer::Later | Answer::SendWhole { .. })) => {}
             (Edit::Deleted { base, clock }, Some(Answer::Merged { .. })) => {
+                // The row stays.
+                let stays: Vec<u32> = there.iter().flat_map(|h| h.cells.values()).filter_map(|c| token_of(&c.value)).collect();
+                self.removed.retain(|place| !stays.contains(&place.3));
                 let held = there.filter(|h| !h.gone);
                 let unseen: Vec<Cell> = held.iter().flat_map(|h| h.cells.values()).filter(|c| c.version > *base && c.by != by).cloned().collect();
                 let stamp = Stamp { clock: clock.bounded(now_ms), client: by.client };
@@ -201,7 +211,13 @@ impl Ledger {
                     self.wrong.push(format!("{name}: a deletion lost that had to win"));
                 }
             }
-            (Edit::Deleted { .. }, Some(Answer::Behind)) => {}
+            (Edit::Deleted { .. }, Some(Answer::Behind)) => {
+                // It made the row in another of its lives, and does not know that it did (docs/sync.md, "Limits").
+                if let Some(held) = there.filter(|h| h.origin.client == by.client && h.origin != by) {
+                    let stays: Vec<u32> = held.cells.values().filter_map(|c| token_of(&c.value)).collect();
+                    self.removed.retain(|place| !stays.contains(&place.3));
+                }
+            }
             (Edit::Deleted { base, clock }, None) => {
                 let stamp = Stamp { clock: clock.bounded(now_ms), client: by.client };
                 let mut held = there.unwrap_or(Held { version: 0, cells: BTreeMap::new(), gone: true, origin: by });
@@ -226,6 +242,11 @@ impl Ledger {
                     Some(Answer::Merged { stands: Some(stands), .. }) => stands,
                     _ => &[],
                 };
+                if there.as_ref().is_none_or(|h| h.gone) {
+                    // The row is there again, or only now.
+                    let comes: Vec<u32> = cells.iter().filter_map(|c| token_of(&c.value)).collect();
+                    self.removed.retain(|place| !comes.contains(&place.3));
+                }
                 let mut held = there.filter(|h| !h.gone).unwrap_or(Held { version: 0, cells: BTreeMap::new(), gone: false, origin: by });
                 let concurrent = |cell: &Cell, base: u64| cell.version > base && cell.by != by;
                 let in_question: Vec<(u32, Stamp, Stamp)> = cells

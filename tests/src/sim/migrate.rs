@@ -147,6 +147,7 @@ impl World {
         if now > *from {
             self.shared.tell(|| format!("f{file} is at {now}"));
             check::keep_of(self, file);
+            check::refers(self, file);
         }
         let mut ledger = lock(&self.shared.ledger);
         let wanted = carried(before, (*from, now));

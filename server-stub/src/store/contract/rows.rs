@@ -9,7 +9,7 @@ use whimbrel_shared::{
     protocol::{
         conflicts::{KeptConflict, KeptKind},
         pull::PullRequest,
-        push::{Answer, PushHead, PushRequest, Reason, Series},
+        push::{Answer, PushHead, PushRequest, Reached, Reason, Series},
     },
     value::Value,
 };
@@ -49,7 +49,7 @@ pub(super) async fn publish_links(store: &dyn Store, links: Vec<PublishLink>) {
     let current = before.map_or_else(|| publish::nothing_published(&app("notes")), |bytes| serde_json::from_slice(&bytes).unwrap());
     let accepted = publish::decide(&current, links).unwrap();
     let (targets, latest, links) = (accepted.targets, accepted.latest, accepted.new);
-    let publication = Publication { decided_on: current.version, targets, latest, links, by: "ci".to_owned(), now_ms: 0 };
+    let publication = Publication { decided_on: current.version, targets, latest, links, signing: None, by: "ci".to_owned(), now_ms: 0 };
     store.publish(publication).await.unwrap();
 }
 
@@ -85,6 +85,7 @@ impl<'s> Database<'s> {
             order: self.order,
             schema: self.schema,
             series: self.series,
+            reached: None,
         };
         let request = PushRequest { head, changes: changes.to_vec() };
         Push { device: DeviceId::from_dice(self.n), content: request.content(), request, now_ms: NOW }
@@ -108,6 +109,7 @@ impl<'s> Database<'s> {
             acked: self.acked,
             since_schema: None,
             until: None,
+            reached: None,
         }
     }
 
@@ -429,6 +431,40 @@ pub(crate) async fn a_store_that_was_restored_counts_anew(store: &dyn Store) {
     one.series = None;
     one.cursor = 0;
     assert_eq!(one.pull().await.head.series.epoch, before.epoch + 2);
+}
+
+pub(crate) async fn a_store_that_was_restored_is_known_by_how_far_a_file_came(store: &dyn Store) {
+    publish_rows(store, 1).await;
+    let mut one = Database::new(store, 1).await;
+    one.push(&[note("a", "x", "1")]).await;
+    let first = one.series.unwrap();
+    let reached = |series, number| Some(Reached { series, number });
+    // It asks for nothing beyond what the store gave, and knows more.
+    let known = one.ask(PullRequest { reached: reached(first, 1), ..one.asked() }).await.unwrap();
+    assert_eq!(known.head.series, first);
+    let asked = PullRequest { reached: reached(first, 7), ..one.asked() };
+    assert!(matches!(refusal(one.ask(asked).await), Refusal::SnapshotNeeded(_)));
+    // The store was restored before, and this is one of before that: its second series is not the one that the file knows.
+    (one.cursor, one.acked, one.series) = (0, 0, None);
+    let second = one.pull().await.head.series;
+    assert_eq!(second.epoch, first.epoch + 1);
+    let mut later = one.request(&[note("b", "y", "2")]);
+    later.request.head.reached = reached(Series { epoch: second.epoch + 3, ..second }, 3);
+    later.content = later.request.content();
+    assert!(matches!(refusal(store.push(later).await), Refusal::SnapshotNeeded(_)));
+    (one.cursor, one.acked, one.series) = (0, 0, None);
+    assert_eq!(one.pull().await.head.series.epoch, second.epoch + 4, "a series was given twice");
+    assert_eq!(one.push(&[note("b", "y", "2")]).await.first, 8, "a number was given twice");
+    // Nobody uses up the numbers of a space by saying so.
+    let now = one.series.unwrap();
+    for absurd in [reached(now, u64::MAX), reached(Series { epoch: u32::MAX, ..now }, 8)] {
+        assert!(matches!(refusal(one.ask(PullRequest { reached: absurd, ..one.asked() }).await), Refusal::SnapshotNeeded(_)));
+        assert!(matches!(refusal(one.ask(PullRequest { cursor: u64::MAX, ..one.asked() }).await), Refusal::SnapshotNeeded(_)));
+    }
+    assert_eq!((one.pull().await.head.series, one.push(&[note("c", "z", "3")]).await.first), (now, 9));
+    // How far it came in another space means nothing here.
+    let elsewhere = PullRequest { reached: reached(Series { space: first.space + 1, epoch: 90 }, 90), ..one.asked() };
+    one.ask(elsewhere).await.unwrap();
 }
 
 pub(crate) async fn who_pulls_while_others_push_misses_nothing(store: &dyn Store) {

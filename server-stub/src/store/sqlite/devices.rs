@@ -7,7 +7,7 @@ use whimbrel_shared::{
     PROTOCOL,
     ids::{AppName, ClientId, DeviceId, Digest, EnrolmentId},
     protocol::{
-        poll::{Order, Plan, PollResponse, RepositoryHead},
+        poll::{Order, Plan, PollResponse, RepositoryHead, SignedHead},
         state::{DatabaseState, MAX_DATABASES, StateRequest},
     },
 };
@@ -198,7 +198,7 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest, now_ms: i64) -> Result<
         return Ok(None);
     };
     let mut query = tx.prepare_cached(
-        "SELECT c.client_id, c.app, a.plan_seq + c.plan_seq, c.plan, a.plan, a.latest
+        "SELECT c.client_id, c.app, max(a.plan_seq, c.plan_seq), c.plan, a.plan, a.latest
          FROM client c JOIN app a ON a.name = c.app WHERE c.device_id = ?1 ORDER BY c.client_id",
     )?;
     let plans = query.query_map([device.device_id.to_string()], |row| {
@@ -212,11 +212,21 @@ pub(super) fn poll(tx: &Transaction<'_>, token: &Digest, now_ms: i64) -> Result<
     })?;
     let plans = plans.collect::<Result<_, _>>()?;
     let mut repository = BTreeMap::new();
-    let mut query = tx.prepare_cached("SELECT targets_version, targets_digest FROM app WHERE name = ?1")?;
+    let mut query = tx.prepare_cached(
+        "SELECT targets_version, targets_digest,
+                (SELECT max(version) FROM metadata WHERE app = a.name AND role = 'root'),
+                (SELECT CAST(body AS TEXT) FROM metadata WHERE app = a.name AND role = 'timestamp' ORDER BY version DESC LIMIT 1)
+         FROM app a WHERE name = ?1",
+    )?;
     for app in device.apps {
-        let head = query.query_row([app.as_str()], |row| Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)? }))?;
+        let head = query.query_row([app.as_str()], |row| {
+            // Before the first signed publish there is a root and nothing below it.
+            let timestamp: Option<String> = row.get(3)?;
+            let signed = timestamp.map(|timestamp| Ok::<_, rusqlite::Error>(SignedHead { root_version: natural(row, 2)?, timestamp })).transpose()?;
+            Ok(RepositoryHead { version: natural(row, 0)?, digest: parsed(row, 1)?, signed })
+        })?;
         repository.insert(app, head);
     }
-    let answer = PollResponse { protocol: PROTOCOL, plans, repository };
+    let answer = PollResponse { protocol: PROTOCOL, plans, signed_plans: Vec::new(), repository };
     Ok(Some((device.device_id, answer)))
 }

@@ -131,14 +131,24 @@ pub(super) fn set_plan(tx: &Transaction<'_>, request: &PlanRequest, by: &str, no
         }
     };
     if was != request.order {
+        let seq = next_plan_seq(tx, app, now_ms)?;
         match request.client_id {
-            None => tx.execute("UPDATE app SET plan = ?2, plan_seq = plan_seq + 1 WHERE name = ?1", (app.as_str(), &order))?,
-            Some(id) => tx.execute("UPDATE client SET plan = ?2, plan_seq = plan_seq + 1 WHERE client_id = ?1", (id.to_string(), &order))?,
+            None => tx.execute("UPDATE app SET plan = ?2, plan_seq = ?3 WHERE name = ?1", (app.as_str(), &order, seq))?,
+            Some(id) => tx.execute("UPDATE client SET plan = ?2, plan_seq = ?3 WHERE client_id = ?1", (id.to_string(), &order, seq))?,
         };
         let detail = format!("{whose}: {}", order.as_deref().unwrap_or("none"));
         keys::note(tx, now_ms, by, "plan", &detail)?;
     }
     plan(tx, app)?.ok_or_else(|| Refusal::NoApp(app.clone()).into())
+}
+
+/// What the next change of a plan is numbered: higher than every plan of the app so far, and by the clock, so that a store that was restored
+/// from a backup does not give numbers again that devices have seen.
+pub(super) fn next_plan_seq(tx: &Transaction<'_>, app: &AppName, now_ms: i64) -> Result<i64, StoreError> {
+    let last: i64 = tx
+        .prepare_cached("SELECT max(plan_seq, (SELECT coalesce(max(plan_seq), 0) FROM client WHERE app = ?1)) FROM app WHERE name = ?1")?
+        .query_row([app.as_str()], |row| row.get(0))?;
+    Ok(last.saturating_add(1).max(now_ms / 1000))
 }
 
 pub(super) fn plan(tx: &Transaction<'_>, app: &AppName) -> Result<Option<PlanResponse>, StoreError> {

@@ -6,6 +6,7 @@ mod fleet;
 mod keys;
 mod lane;
 mod lifting;
+mod metadata;
 mod pull;
 mod push;
 mod record;
@@ -43,11 +44,13 @@ use whimbrel_shared::{
         sums::{SumsRequest, SumsResponse},
     },
     status::Event,
+    tuf::Role,
 };
 
 use super::{
     AuditResponse, ClientRef, ClientsPage, Deed, Device, DevicesPage, DevicesResponse, Enrolled, Enrolment, HistoryResponse, Key, KeyInfo, NewKey,
     NewToken, Page, PlanResponse, Publication, Refusal, Rotation, Store, StoreError, TokenInfo, rows,
+    signed::{Kept, Repository, Signing},
 };
 use lane::Lane;
 use pull::Pulled;
@@ -171,6 +174,18 @@ impl Store for SqliteStore {
     fn publish(&self, publication: Publication) -> Deed<'_, ()> {
         self.write(move |tx| repository::publish(tx, &publication))
     }
+    fn repository(&self, app: AppName) -> Deed<'_, Option<Repository>> {
+        self.read(move |tx| metadata::repository(tx, &app))
+    }
+    fn metadata(&self, app: AppName, role: Role, version: Option<u64>) -> Deed<'_, Option<Kept>> {
+        self.read(move |tx| metadata::metadata(tx, &app, role, version))
+    }
+    fn signed_apps(&self) -> Deed<'_, Vec<AppName>> {
+        self.read(metadata::signed_apps)
+    }
+    fn sign(&self, signing: Signing) -> Deed<'_, ()> {
+        self.write(move |tx| metadata::save(tx, &signing))
+    }
     fn migrations(&self, app: AppName) -> Deed<'_, Option<Vec<PublishedMigration>>> {
         self.read(move |tx| fleet::migrations(tx, &app))
     }
@@ -230,9 +245,9 @@ impl Store for SqliteStore {
                     Ok(*page)
                 }
                 Pulled::Unbound => Err(StoreError::Damaged("a database that was bound is not".to_owned())),
-                Pulled::Rewound(space, seen) => {
-                    self.write(move |tx| spaces::begin_anew(tx, space, seen)).await?;
-                    let why = format!("the file has seen version {seen}, which this store never gave: it was restored");
+                Pulled::Rewound(space, reached) => {
+                    self.write(move |tx| spaces::begin_anew(tx, space, reached)).await?;
+                    let why = format!("the file has seen {reached}, which this store never gave: it was restored");
                     Err(Refusal::SnapshotNeeded(why).into())
                 }
             }

@@ -4,7 +4,10 @@ use rusqlite::Transaction;
 use whimbrel_shared::{
     change::{MAX_PAGE_BYTES, MAX_PAGE_CELLS, MAX_PAGE_ROWS, Row},
     hlc::Clock,
-    protocol::pull::{PullHead, PullRequest, PullResponse},
+    protocol::{
+        pull::{PullHead, PullRequest, PullResponse},
+        push::Reached,
+    },
     resolve::{State, What, Writer},
 };
 
@@ -30,7 +33,7 @@ pub(super) enum Pulled {
     /// The database has no space yet.
     Unbound,
     /// It has seen numbers of this space that were never given; the highest.
-    Rewound(i64, u64),
+    Rewound(i64, Reached),
 }
 
 pub(super) fn pull(
@@ -41,14 +44,14 @@ pub(super) fn pull(
     now_ms: i64,
 ) -> Result<Pulled, StoreError> {
     let Some(bound) = spaces::bound(tx, device, asked.client_id)? else { return Ok(Pulled::Unbound) };
+    // What it wrote itself it has an answer for, and need not have been told.
+    let counts = if asked.series.is_none_or(|s| s == bound.series) { asked.cursor.max(asked.acked) } else { 0 };
+    if let Some(reached) = spaces::never_given(&bound, asked.reached, counts)? {
+        return Ok(Pulled::Rewound(bound.space, reached));
+    }
     let snapshot = |why: String| Err(Refusal::SnapshotNeeded(why).into());
     if asked.series.is_some_and(|s| s != bound.series) || (asked.series.is_none() && asked.cursor > 0) {
         return snapshot("the cursor counts in another series".to_owned());
-    }
-    // What it wrote itself it has an answer for, and need not have been told.
-    let seen = asked.cursor.max(asked.acked);
-    if seen > bound.seq {
-        return Ok(Pulled::Rewound(bound.space, seen));
     }
     let walk = asked.since_schema.is_some();
     if !walk && asked.cursor > 0 && asked.cursor < bound.horizon {

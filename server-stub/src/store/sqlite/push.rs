@@ -49,13 +49,14 @@ pub(super) fn push(tx: &Transaction<'_>, schemas: &Schemas, push: &Push) -> Resu
         return Err(Refusal::FileWentBack { epoch: head.epoch, order: head.order, known: (bound.epoch, bound.last_push) }.into());
     }
     let seen = push.request.changes.iter().map(newest_seen).max().unwrap_or(0);
+    let counts = if head.series == Some(bound.series) { seen } else { 0 };
+    if let Some(reached) = spaces::never_given(&bound, head.reached, counts)? {
+        spaces::begin_anew(tx, bound.space, reached)?;
+        let why = format!("the file has seen {reached}, and {}.{} is the last that this store gave: it was restored", bound.series, bound.seq);
+        return Ok(Pushed::Rewound(Refusal::SnapshotNeeded(why)));
+    }
     if head.series.is_some_and(|s| s != bound.series) || (head.series.is_none() && seen > 0) {
         return Err(Refusal::SnapshotNeeded("what the file has seen counts in another series".to_owned()).into());
-    }
-    if seen > bound.seq {
-        spaces::begin_anew(tx, bound.space, seen)?;
-        let why = format!("the file has seen version {seen}, and {} is the last that this store gave: it was restored", bound.seq);
-        return Ok(Pushed::Rewound(Refusal::SnapshotNeeded(why)));
     }
     let (latest, own) = schemas.at(tx, &bound.app, head.schema)?;
     let first = spaces::take_numbers(tx, bound.space, push.request.changes.len())?;

@@ -7,7 +7,7 @@ use whimbrel_shared::{
     protocol::{poll::Order, publish::SeedQueries},
 };
 
-use super::{json, json_or_null, keys, natural, parsed, reports, to_json};
+use super::{fleet, json, json_or_null, keys, metadata, natural, parsed, reports, to_json};
 use crate::{
     decide::{plan, publish as chain},
     store::{Publication, Refusal, StoreError},
@@ -66,11 +66,21 @@ pub(super) fn publish(tx: &Transaction<'_>, publication: &Publication) -> Result
         )?;
     }
     let bytes = chain::bytes(&publication.targets);
+    let plan_seq = fleet::next_plan_seq(tx, app, publication.now_ms)?;
     tx.execute(
-        "UPDATE app SET targets = ?2, targets_version = ?3, targets_digest = ?4, latest = ?5, plan_seq = plan_seq + 1
-         WHERE name = ?1",
-        (app.as_str(), &bytes, i64::try_from(publication.targets.version).unwrap_or(i64::MAX), Digest::of(&bytes).to_string(), publication.latest),
+        "UPDATE app SET targets = ?2, targets_version = ?3, targets_digest = ?4, latest = ?5, plan_seq = ?6 WHERE name = ?1",
+        (
+            app.as_str(),
+            &bytes,
+            i64::try_from(publication.targets.version).unwrap_or(i64::MAX),
+            Digest::of(&bytes).to_string(),
+            publication.latest,
+            plan_seq,
+        ),
     )?;
+    if let Some(signing) = &publication.signing {
+        metadata::save(tx, signing)?;
+    }
     let names: Vec<String> = publication.links.iter().map(|l| l.target.path()).collect();
     let detail = format!("{app}: {}", names.join(", "));
     keys::note(tx, publication.now_ms, &publication.by, "publish", &detail)

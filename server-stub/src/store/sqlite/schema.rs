@@ -5,10 +5,11 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{secrets::now_ms, store::StoreError};
 
 /// In order; a released one never changes.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("../../../schema/sqlite/001_init.sql"),
     include_str!("../../../schema/sqlite/002_rows.sql"),
     include_str!("../../../schema/sqlite/003_lift.sql"),
+    include_str!("../../../schema/sqlite/004_signed.sql"),
     include_str!("../../../schema/sqlite/005_device_tokens.sql"),
 ];
 

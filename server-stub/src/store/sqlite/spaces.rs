@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Transaction};
 use whimbrel_shared::{
     ids::{AppName, ClientId, DeviceId, Digest, SpaceName},
     migration::Targets,
-    protocol::push::Series,
+    protocol::push::{Reached, Series},
     resolve::Writer,
 };
 
@@ -117,11 +117,33 @@ pub(super) fn take_numbers(tx: &Transaction<'_>, space: i64, count: usize) -> Re
     Ok(last - count as u64 + 1)
 }
 
+/// Most numbers and series that a restored store is believed to have given since: who says more is wrong, and would use up the
+/// numbers of everybody in the space.
+const MOST_GIVEN: u64 = 1 << 40;
+const MOST_SERIES: u32 = 10_000;
+
+/// How far a file knows the sequence, where this store never gave that number. `seen`: a number of the store's own series.
+/// `SnapshotNeeded` where no store can have given it.
+pub(super) fn never_given(bound: &Bound, reached: Option<Reached>, seen: u64) -> Result<Option<Reached>, StoreError> {
+    let seen = Reached { series: bound.series, number: seen };
+    let furthest = reached.filter(|r| r.series.space == bound.series.space).map_or(seen, |r| r.max(seen));
+    if furthest.number.saturating_sub(bound.seq) > MOST_GIVEN || furthest.series.epoch.saturating_sub(bound.series.epoch) > MOST_SERIES {
+        let why = format!("the file says that it has seen {furthest}, and {}.{} is the last that was given here", bound.series, bound.seq);
+        return Err(Refusal::SnapshotNeeded(why).into());
+    }
+    Ok((furthest > Reached { number: bound.seq, ..seen }).then_some(furthest))
+}
+
 /// Somebody has seen a number that was never given: this store went back. The count goes on beyond it as another series, so
 /// that nobody takes a number given twice for one.
-pub(super) fn begin_anew(tx: &Transaction<'_>, space: i64, seen: u64) -> Result<(), StoreError> {
-    tx.prepare_cached("UPDATE space SET epoch = epoch + 1, seq = max(seq, ?2) WHERE id = ?1")?
-        .execute((space, i64::try_from(seen).unwrap_or(i64::MAX / 2)))?;
+pub(super) fn begin_anew(tx: &Transaction<'_>, space: i64, reached: Reached) -> Result<(), StoreError> {
+    let number = i64::try_from(reached.number).unwrap_or(i64::MAX / 2);
+    tx.prepare_cached("UPDATE space SET epoch = min(max(epoch, ?3), ?4) + 1, seq = max(seq, ?2) WHERE id = ?1")?.execute((
+        space,
+        number,
+        reached.series.epoch,
+        u32::MAX - 1,
+    ))?;
     Ok(())
 }
 

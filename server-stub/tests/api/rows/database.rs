@@ -251,6 +251,7 @@ impl Database {
             order: self.order,
             schema: self.schema,
             series: self.series,
+            reached: None,
         };
         Some(PushRequest { head, changes })
     }

@@ -8,7 +8,7 @@ mod rows;
 
 use std::{
     io::IsTerminal,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,7 +17,9 @@ use serde_json::Value;
 use whimbrel_tests::{
     App, Daemon, Device, Mig, Server, Wire, bins,
     device::{client_id, list, one, only},
-    migrations, until,
+    migrations,
+    publisher::{PASSPHRASE, Publisher},
+    until,
 };
 
 const ROWS: u32 = 20_000;
@@ -137,9 +139,24 @@ fn chain() -> Vec<Mig> {
     ]
 }
 
+/// Where a publisher keeps their keys.
+fn keys(source: &Path, app: &str) -> PathBuf {
+    source.with_file_name(format!("keys-{app}"))
+}
+
 fn publish(server: &Server, app: &str, source: &Path) {
-    println!("\n  $ whimbrel publish migrations --app {app} --server {}", server.url());
-    let output = server.try_publish(app, source);
+    let publisher = Publisher::new(&keys(source, app), server, app);
+    if !publisher.folder.join("ci.pem").exists() {
+        say("Two keys are made: one signs which keys count (the root), the other signs migrations. From here on the server takes nothing unsigned.");
+        for line in
+            ["create root.pem", "create ci.pem", &format!("root --app {app} … --out root.json"), "sign root.json --key root.pem", "upload root.json"]
+        {
+            println!("  $ whimbrel keys {line}");
+        }
+        publisher.begin();
+    }
+    println!("\n  $ whimbrel publish migrations --app {app} --server {} --key ci.pem", server.url());
+    let output = publisher.run(&["publish", &source.display().to_string(), "--app", app, "--key", "ci.pem"]);
     print(&[output.stdout, output.stderr].concat());
     assert!(output.status.success(), "publishing failed");
 }
@@ -178,7 +195,9 @@ fn invite(server: &Server, device: &Device, source: &Path, signals: &libc::sigse
     let config = device.config();
     println!("    whimbrel=\"{} --config {}\"", bins::whimbrel().display(), config.display());
     println!("    $whimbrel status; $whimbrel history; $whimbrel plan; $whimbrel doctor");
-    println!("    WHIMBREL_API_KEY={} $whimbrel publish {} --app notes --server {}", server.key, source.display(), server.url());
+    println!("    export WHIMBREL_API_KEY={} WHIMBREL_KEY_PASSPHRASE='{PASSPHRASE}'", server.key);
+    let key = keys(source, "notes").join("ci.pem");
+    println!("    $whimbrel publish {} --app notes --server {} --key {}", source.display(), server.url(), key.display());
     say("Add a folder 0004_… with an up.sql to the migrations, publish, and watch `$whimbrel watch`. Ctrl-C ends it all.");
     wait_for_signal(signals);
     println!();
