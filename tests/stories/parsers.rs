@@ -1,6 +1,8 @@
 //! Every input that is kept for the fuzzer goes through its reader in the ordinary tests, and so does each of them cut off at
 //! every length and with each byte changed.
 
+// The fuzzer takes it as a library.
+#[expect(unreachable_pub, reason = "public for the fuzz targets")]
 #[path = "../../fuzz/parsers.rs"]
 mod fuzzed;
 
