@@ -14,6 +14,7 @@ mod rows;
 mod seed;
 mod signed;
 mod sites;
+mod token;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -109,6 +110,13 @@ impl Core {
         publish(self, "polling");
 
         let mut exchange = self.stoppable(Self::exchange).await?;
+        if let Err(refused) = &exchange
+            && self.try_next_token(refused)?
+        {
+            let again = self.stoppable(Self::exchange).await?;
+            self.keep_token(&again, refused)?;
+            exchange = again;
+        }
         if exchange.is_ok() && self.look(Missing::Create).await? {
             // Files that were made now have to be known to the server before it has a plan for them.
             exchange = self.stoppable(Self::exchange).await?;
@@ -138,6 +146,10 @@ impl Core {
             publish(self, "exchanging rows");
             exchange = self.stoppable(Self::rows).await?;
         }
+        if exchange.is_ok() && self.server.state != "not_enrolled" {
+            exchange = self.stoppable(Self::rotate_token).await?;
+        }
+        self.note_revoked(&exchange);
         self.note(&exchange);
         self.after_rows(&requests).await?;
         let summary = self.summary();

@@ -17,6 +17,7 @@ use tokio::{
     time::Instant,
 };
 use whimbrel_shared::{
+    address::{Way, way},
     ids::AppName,
     protocol::state::HealthItem,
     remedy::{Remedy, here},
@@ -40,10 +41,15 @@ use crate::{
     migrate::{apply::Policy, backup::Shelf, halt::Halt, live::Live, work::Shared},
     store::{
         StoreError, ballast,
-        device::{DeviceStore, Signatures, make_private_dir},
+        device::{DeviceStore, Signatures},
         is_disk_full,
+        private::{self, make_private_dir, make_private_file},
+        settings,
     },
-    transport::{TransportError, http::Reqwest},
+    transport::{
+        TransportError,
+        http::{Reqwest, Route},
+    },
     trust,
     wake::{
         bell::{Bell, Rings, Why},
@@ -107,7 +113,7 @@ impl DaemonError {
             Self::Io { source, .. } if source.raw_os_error() == Some(libc_enametoolong()) || source.kind() == std::io::ErrorKind::InvalidInput => {
                 here("a socket's path may have at most 107 bytes: set `socket` to a shorter one")
             }
-            Self::Io { .. } => here("let the daemon's user write there"),
+            Self::Io { source, .. } => private::remedy_of(source).unwrap_or_else(|| here("let the daemon's user write there")),
             Self::Root { source, .. } => source.remedy(),
             Self::Schedule(_) => here("correct `schedule.poll` in the configuration"),
         }
@@ -170,9 +176,9 @@ impl Seat {
             self.held = Some((config.state_dir.clone(), lock));
         }
         #[cfg(unix)]
-        if self.door.as_ref().is_none_or(|door| door.path() != config.socket) {
+        if self.door.as_ref().is_none_or(|door| !door.is(&config.socket, &config.control)) {
             self.door = None;
-            match Door::open(&config.socket) {
+            match Door::open(&config.socket, &config.control) {
                 Ok(door) => self.door = Some(Arc::new(door)),
                 Err(source) => {
                     let error = DaemonError::Io { path: config.socket.clone(), source };
@@ -217,7 +223,16 @@ async fn run_as(config: Config, once: bool, halt: &Halt, stop: &Stop, seat: &mut
         halt: halt.clone(),
         shelf: Shelf { dir: config.backup.dir.clone(), keep: config.backup.keep },
     };
-    let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
+    let http = Arc::new(Reqwest::new(&Route {
+        ca_file: config.ca_file.as_deref(),
+        client_cert: config.client_cert.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path())),
+        proxy: config.proxy.as_deref(),
+        insecure_http: config.insecure_http,
+    })?);
+    let server = config.server.clone().map_or_else(|| shared.store().setting(settings::SERVER), |url| Ok(Some(url)))?;
+    if let Some(url) = server.filter(|url| way(url) == Ok(Way::Plain)) {
+        tracing::warn!("insecure_transport: {url} is plain http to another machine; everybody on the way can read and change what is sent");
+    }
     match config.trust {
         Trust::None => tracing::warn!("trust = \"none\": whatever the server says is run"),
         Trust::Tuf => {
@@ -304,7 +319,7 @@ async fn open_store(state_dir: &std::path::Path, once: bool, stop: &Stop) -> Res
 async fn alone(state_dir: &std::path::Path, stop: &Stop) -> Result<Option<File>, DaemonError> {
     let path = state_dir.join("lock");
     let io = |source| DaemonError::Io { path: path.clone(), source };
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(io)?;
+    let file = make_private_file(&path).map_err(io)?;
     let mut said = false;
     loop {
         match file.try_lock() {

@@ -14,7 +14,7 @@ use crate::{
     store::{StoreError, device::DeviceStore, settings},
     transport::{
         TransportError,
-        http::Reqwest,
+        http::{Reqwest, Route},
         server::{Credential, Server},
     },
     trust::{self, PinError},
@@ -67,6 +67,9 @@ impl EnrollError {
         match self {
             Self::BadUrl { .. } => here("give the address that the operator gave, such as https://updates.example.com"),
             Self::OtherServer { .. } => here("correct one of the two"),
+            Self::Transport(TransportError::Refused { problem, .. }) if problem.kind == "/problems/unknown-device" => {
+                here("the server does not know this device's token: `whimbrel enroll URL --as-new` makes it another device for the server")
+            }
             Self::Transport(TransportError::Refused { status: 401 | 403, .. }) => {
                 here("ask the operator for a new enrolment token (`whimbrel-server token create`)")
             }
@@ -78,20 +81,21 @@ impl EnrollError {
     }
 }
 
-/// Exchanges `token` at `url`. A device that is enrolled already adds the token's app and stays who it is. `root`, a
-/// file, is pinned for that app; where it is of another app nothing is kept.
-pub async fn enroll(config: &Config, url: &str, token: &str, root: Option<&Path>) -> Result<Enrolled, EnrollError> {
+/// Exchanges `token` at `url`. A device that is enrolled already adds the token's app and stays who it is, unless it enrols
+/// `as_new`: then the server gets to know it anew. `root`, a file, is pinned for that app; where it is of another app nothing
+/// is kept.
+pub async fn enroll(config: &Config, url: &str, token: &str, root: Option<&Path>, as_new: bool) -> Result<Enrolled, EnrollError> {
     // Before the token is spent.
     let root = root.map(trust::read_root).transpose().map_err(EnrollError::Root)?;
     let url = url.trim_end_matches('/').to_owned();
-    check_server(&url).map_err(|why| EnrollError::BadUrl { url: url.clone(), why })?;
+    check_server(&url, config.insecure_http).map_err(|why| EnrollError::BadUrl { url: url.clone(), why })?;
     if let Some(configured) = &config.server
         && *configured != url
     {
         return Err(EnrollError::OtherServer { configured: configured.clone(), asked: url });
     }
     let mut store = DeviceStore::open(&config.state_dir)?;
-    let same_server = store.setting(settings::SERVER)?.is_none_or(|s| s == url);
+    let same_server = !as_new && store.setting(settings::SERVER)?.is_none_or(|s| s == url);
     let known = |key| if same_server { store.setting(key) } else { Ok(None) };
     let mut request = EnrollRequest {
         enrolment_id: None,
@@ -102,7 +106,12 @@ pub async fn enroll(config: &Config, url: &str, token: &str, root: Option<&Path>
         daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     request.enrolment_id = Some(enrolment_id(&store, &url, &request)?);
-    let http = Arc::new(Reqwest::new(config.ca_file.as_deref())?);
+    let http = Arc::new(Reqwest::new(&Route {
+        ca_file: config.ca_file.as_deref(),
+        client_cert: config.client_cert.as_ref().map(|(certificate, key)| (certificate.as_path(), key.as_path())),
+        proxy: config.proxy.as_deref(),
+        insecure_http: config.insecure_http,
+    })?);
     let response = Server::new(http, url.clone(), Credential::None, Ambient::real()).enroll(&request).await;
     if let Err(TransportError::Refused { status: 409, .. }) = &response {
         // The server knows the id with other content: it is of no more use.
@@ -119,7 +128,11 @@ pub async fn enroll(config: &Config, url: &str, token: &str, root: Option<&Path>
             store.set_setting(settings::APPS, Some(format!("{apps} {}", response.app).trim()))?;
         }
         store.set_setting(settings::DEVICE_ID, Some(&response.device_id.to_string()))?;
-        store.set_setting(settings::DEVICE_TOKEN, Some(&response.device_token))?;
+        if store.setting(settings::DEVICE_TOKEN)?.as_ref() != Some(&response.device_token) {
+            store.set_setting(settings::DEVICE_TOKEN, Some(&response.device_token))?;
+            store.set_setting(settings::TOKEN_SINCE_MS, Some(&Ambient::real().now_ms().to_string()))?;
+            store.set_setting(settings::NEXT_TOKEN, None)?;
+        }
         store.set_setting(settings::ENROLMENT, None)?;
         // What was learnt as somebody else is asked again.
         store.set_setting(settings::POLL_ETAG, None)?;

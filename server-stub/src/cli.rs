@@ -1,5 +1,7 @@
-//! The command line: `serve`, `key`, `token`. A secret is the last line on stdout and nowhere else; what explains it goes
+//! The command line: `serve`, `key`, `token`, `device`, `audit`. A secret is the last line on stdout and nowhere else; what explains it goes
 //! to stderr.
+
+mod devices;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -41,6 +43,10 @@ enum Command {
     /// Enrolment tokens of devices
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Devices and their tokens
+    #[command(subcommand)]
+    Device(devices::DeviceCommand),
+    Audit(devices::Audit),
 }
 
 #[derive(Args)]
@@ -199,6 +205,8 @@ pub fn run(cli: Cli) -> Result<(), CliError> {
             Command::Serve(args) => serve_until_signal(args).await,
             Command::Key(command) => key(command).await,
             Command::Token(command) => token(command).await,
+            Command::Device(command) => devices::device(command).await,
+            Command::Audit(args) => devices::audit(args).await,
         }
     })
 }

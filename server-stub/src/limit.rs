@@ -1,4 +1,4 @@
-//! How many failed enrolments one peer may make. In memory: a restart forgives.
+//! How many failed enrolments one peer may make, and how many secrets it may send that nobody has. In memory: a restart forgives.
 
 use std::{
     collections::HashMap,

@@ -45,8 +45,8 @@ pub(crate) enum ApiError {
         /// What would be needed.
         needs: Scope,
     },
-    /// Too many failed enrolments.
-    #[error("too many enrolments from this address failed")]
+    /// Too many failed enrolments, or secrets that nobody has.
+    #[error("too many tries from this address failed")]
     TooManyFailures {
         /// Seconds to wait.
         wait_s: i64,
@@ -228,6 +228,8 @@ fn refusal_kind(refusal: &Refusal) -> (StatusCode, &'static str, &'static str) {
         Refusal::EnrolmentUsedUp => (S::UNAUTHORIZED, "enrolment-used-up", "enrolment token used up"),
         Refusal::EnrolmentDiffers(_) => (S::CONFLICT, "enrolment-differs", "same enrolment, other content"),
         Refusal::UnknownDevice(_) => (S::UNAUTHORIZED, "unknown-device", "unknown device"),
+        Refusal::DeviceRevoked => (S::UNAUTHORIZED, "device-revoked", "device revoked"),
+        Refusal::TokenReplaced(_) => (S::CONFLICT, "token-replaced", "token replaced"),
         Refusal::NotEnrolled(_) => (S::FORBIDDEN, "not-enrolled", "not enrolled for the app"),
         Refusal::ClientTaken(_) => (S::CONFLICT, "client-taken", "client id taken"),
         Refusal::TooManyClients => (S::BAD_REQUEST, "too-many-databases", "too many databases"),

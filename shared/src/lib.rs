@@ -1,5 +1,6 @@
 //! The words and rules that daemon and server agree on. Pure: values in, values out; no I/O crate is a dependency.
 
+pub mod address;
 pub mod carry;
 pub mod change;
 pub mod columns;

@@ -347,7 +347,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn of(args: &[&str], output: &Output) -> Self {
+    /// What a command came to.
+    pub fn of(args: &[&str], output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             command: format!("whimbrel {}", args.join(" ")),

@@ -23,6 +23,7 @@ pub mod server;
 pub mod signed_server;
 pub mod sim;
 pub mod sleeper;
+pub mod tls;
 pub mod tuf_client;
 pub mod tuf_place;
 pub mod tuf_repository;

@@ -38,7 +38,7 @@ use whimbrel::{
     },
     transport::{
         HttpRequest, HttpResponse, TransportError,
-        http::Reqwest,
+        http::{Reqwest, Route},
         server::{Credential, Server as Door},
     },
 };
@@ -185,7 +185,7 @@ impl Replica {
         let token = space.enroll();
         let url = format!("http://{}", space.server.as_ref().expect("it runs").addr());
         let (traffic, halt, meddler) = (Arc::new(Traffic::default()), Halt::default(), Meddler::default());
-        let inner = Reqwest::new(None).expect("a client");
+        let inner = Reqwest::new(&Route::default()).expect("a client");
         let wire = Watched { inner, traffic: Arc::clone(&traffic), halt: halt.clone(), meddler: Arc::clone(&meddler) };
         let door = Door::new(Arc::new(wire), url, Credential::Device(token.clone()), ambient.clone());
         let mut replica = Self { app, path, identity, version: 0, skew_ms, token, traffic, halt, door, ambient, meddler };
@@ -216,7 +216,8 @@ impl Replica {
         app.busy_timeout(LIMIT).expect("a timeout");
         whimbrel::store::managed::set_identity(&app, &identity).expect("it gets its name");
         let (token, url) = (space.enroll(), self.door.url().to_owned());
-        let door = Door::new(Arc::new(Reqwest::new(None).expect("a client")), url, Credential::Device(token.clone()), self.ambient.clone());
+        let door =
+            Door::new(Arc::new(Reqwest::new(&Route::default()).expect("a client")), url, Credential::Device(token.clone()), self.ambient.clone());
         let (traffic, halt) = (Arc::default(), Halt::default());
         let (version, skew_ms, ambient, meddler) = (self.version, Arc::default(), self.ambient.clone(), Meddler::default());
         let copy = Self { app, path, identity, version, skew_ms, token, traffic, halt, door, ambient, meddler };

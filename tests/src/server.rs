@@ -98,10 +98,35 @@ impl Server {
         secret(&self.folder, &["token", "create", "--app", app, "--uses", &uses.to_string()])
     }
 
+    /// Another operator's key, of a scope.
+    pub fn key_for(&self, scope: &str) -> String {
+        secret(&self.folder, &["key", "create", "--scope", scope])
+    }
+
+    /// The server's own command line, on its store.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(bins::server());
+        command.args(args).args(["--store", &store(&self.folder)]);
+        command
+    }
+
+    /// The store itself, for what takes days otherwise.
+    pub fn store(&self) -> rusqlite::Connection {
+        let store = rusqlite::Connection::open(self.folder.join("store.db")).expect("the server's store opens");
+        store.busy_timeout(START_LIMIT).expect("a timeout can be set");
+        store
+    }
+
     /// One request with the operator's key.
     #[track_caller]
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Message {
-        let headers = format!("X-API-Key: {}\r\nContent-Type: application/json\r\n", self.key);
+        self.ask_as(&self.key, method, path, body)
+    }
+
+    /// One request with any key.
+    #[track_caller]
+    pub fn ask_as(&self, key: &str, method: &str, path: &str, body: &Value) -> Message {
+        let headers = format!("X-API-Key: {key}\r\nContent-Type: application/json\r\n");
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let ask = || http::ask(self.addr, method, path, &headers, &body).unwrap_or_else(|e| panic!("{method} {path}: {e}"));
         match &self.namespace {
@@ -146,8 +171,13 @@ impl Server {
             Some(namespace) => net::inside(namespace, &bins::whimbrel()),
             None => Command::new(bins::whimbrel()),
         };
-        // In its namespace the server is reached by an address that is not loopback; publishing goes around it there.
-        command.arg("publish").arg(folder).args(["--app", app, "--server", &self.url()]).args(more).env("WHIMBREL_API_KEY", &self.key);
+        if self.namespace.is_some() {
+            // There the server is reached by an address that is not loopback.
+            command.arg("publish").arg("--insecure-http");
+        } else {
+            command.arg("publish");
+        }
+        command.arg(folder).args(["--app", app, "--server", &self.url()]).args(more).env("WHIMBREL_API_KEY", &self.key);
         command.output().expect("whimbrel starts")
     }
 
@@ -202,8 +232,7 @@ impl Server {
     /// Every report that the server's store holds of one database, in the order of arrival, from the store itself: the
     /// API shows pages.
     pub fn stored_reports(&self, client_id: &str) -> Vec<String> {
-        let store = rusqlite::Connection::open(self.folder.join("store.db")).expect("the server's store opens");
-        store.busy_timeout(START_LIMIT).expect("a timeout can be set");
+        let store = self.store();
         let mut statement = store.prepare("SELECT event_id FROM event WHERE client_id = ?1 ORDER BY seq").expect("the store has events");
         let ids = statement.query_map([client_id], |row| row.get(0)).and_then(Iterator::collect);
         ids.expect("the events are read")

@@ -109,6 +109,7 @@ fn api(state: &mut State, request: &Message) -> Option<Vec<u8>> {
             let plan_seq = state.plan_seq + u64::from(state.newest);
             let plan = |client_id: &ClientId| Plan { client_id: *client_id, app: app.clone(), plan_seq, order };
             let poll = PollResponse {
+                signed_plans: Vec::new(),
                 protocol: whimbrel_shared::PROTOCOL,
                 plans: state.clients.iter().map(plan).collect(),
                 repository: [(app.clone(), state.head.clone())].into(),

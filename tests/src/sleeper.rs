@@ -18,7 +18,10 @@ use whimbrel::{
     cycle::Core,
     migrate::{apply::Policy, backup::Shelf, halt::Halt, work::Shared},
     store::device::{DeviceStore, Signatures},
-    transport::{http::Reqwest, tls::Roots},
+    transport::{
+        http::{Reqwest, Route},
+        tls::Roots,
+    },
     trust,
 };
 use whimbrel_shared::protocol::state::HealthItem;
@@ -113,7 +116,7 @@ impl Sleeper {
             halt: Halt::default(),
             shelf: Shelf { dir: config.backup.dir.clone(), keep: config.backup.keep },
         };
-        let http = Arc::new(Reqwest::new(None).expect("HTTP can be set up"));
+        let http = Arc::new(Reqwest::new(&Route::default()).expect("HTTP can be set up"));
         Core::new(config, shared, http, Roots::System, watch::channel(false).1)
     }
 

@@ -5,7 +5,12 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use whimbrel::{
     store::{device::DeviceStore, trust::Files},
-    transport::{Http, http::Reqwest, repository::Mirror, server::Credential},
+    transport::{
+        Http,
+        http::{Reqwest, Route},
+        repository::Mirror,
+        server::Credential,
+    },
     trust::{
         catch_up::{Caught, Disbelief, Standing, catch_up, keep},
         tuf,
@@ -50,7 +55,7 @@ impl TufClient {
 
     /// `refresh`: catches up with the first of the repositories at `urls` that is believed.
     pub async fn refresh(&self, urls: &[String], now_ms: i64) -> anyhow::Result<Caught> {
-        let http: Arc<dyn Http> = Arc::new(Reqwest::new(None)?);
+        let http: Arc<dyn Http> = Arc::new(Reqwest::new(&Route::default())?);
         let mirrors: Vec<_> = urls.iter().map(|url| Mirror::new(http.clone(), url, url, Credential::None)).collect();
         self.refresh_from(&mirrors, now_ms).await
     }
@@ -67,7 +72,7 @@ impl TufClient {
     /// `download`: refreshes, then finds each target, verifies it and writes it into `into`. One that lies there already is
     /// not fetched again.
     pub async fn download(&self, url: &str, targets_url: &str, names: &[String], into: &std::path::Path, now_ms: i64) -> anyhow::Result<()> {
-        let http: Arc<dyn Http> = Arc::new(Reqwest::new(None)?);
+        let http: Arc<dyn Http> = Arc::new(Reqwest::new(&Route::default())?);
         let mirror = Mirror::new(http, url, targets_url, Credential::None);
         let mut caught = self.refresh_from(&[mirror], now_ms).await?;
         caught.outcome?;

@@ -93,7 +93,7 @@ fn life() -> Life {
         life.place.serve(&repository);
         let mut store = client.store().unwrap();
         let standing = Standing::of(&client.kept_as(), store.kept(&client.kept_as()).unwrap()).unwrap();
-        let http = std::sync::Arc::new(whimbrel::transport::http::Reqwest::new(None).unwrap());
+        let http = std::sync::Arc::new(whimbrel::transport::http::Reqwest::new(&Default::default()).unwrap());
         let (url, none) = (life.place.url(), whimbrel::transport::server::Credential::None);
         let mirror = whimbrel::transport::repository::Mirror::new(http, &url, &url, none);
         let caught = runtime.block_on(trust::catch_up::catch_up(standing, client.app.as_ref(), &[mirror], NOW)).unwrap();

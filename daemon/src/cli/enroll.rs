@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde::Serialize;
-use whimbrel_shared::ids::{AppName, DeviceId};
+use whimbrel_shared::{
+    address::{Way, way},
+    ids::{AppName, DeviceId},
+};
 
 use super::{
     error::{CliError, ExitCode},
@@ -50,6 +53,9 @@ pub struct Args {
     /// A file with the enrolment token; - is stdin
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Become another device for the server, where it does not know this one's token any more
+    #[arg(long)]
+    as_new: bool,
     /// The publisher's root.json: only what is signed under it runs on this device (trust = "tuf")
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -68,7 +74,10 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
     let token = token(&args, std::env::var(TOKEN_VARIABLE).ok())?;
     let config = out.config()?;
     telemetry::start(telemetry::COMMAND);
-    let enrolled = block_on(enroll(&config, &args.url, &token, args.root.as_deref()))?.map_err(from_enroll)?;
+    if way(&args.url) == Ok(Way::Plain) {
+        out.say(format!("{} is plain http to another machine: everybody on the way can read the tokens", args.url));
+    }
+    let enrolled = block_on(enroll(&config, &args.url, &token, args.root.as_deref(), args.as_new))?.map_err(from_enroll)?;
     if out.is_json() {
         return out.json(ENROLL_SCHEMA, &Printed { device_id: enrolled.device_id, app: &enrolled.app, server: &enrolled.server });
     }
@@ -126,8 +135,13 @@ mod tests {
 
     #[test]
     fn the_token_comes_from_a_flag_a_file_or_the_environment() {
-        let args =
-            |token: Option<&str>, file: Option<PathBuf>| Args { url: String::new(), token: token.map(str::to_owned), token_file: file, root: None };
+        let args = |token: Option<&str>, file: Option<PathBuf>| Args {
+            url: String::new(),
+            token: token.map(str::to_owned),
+            token_file: file,
+            as_new: false,
+            root: None,
+        };
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("token");
         std::fs::write(&file, "from-file\n").unwrap();

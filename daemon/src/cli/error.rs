@@ -114,7 +114,7 @@ impl From<ClientError> for CliError {
             | ClientError::Silent { .. }
             | ClientError::Unreachable { .. }
             | ClientError::Unsupported => ExitCode::DaemonUnreachable,
-            ClientError::NotPermitted { .. } => ExitCode::NotPermitted,
+            ClientError::NotPermitted { .. } | ClientError::Forbidden { .. } => ExitCode::NotPermitted,
             ClientError::Refused { .. } | ClientError::Garbled { .. } => ExitCode::Failed,
         };
         Self::new(exit, error.to_string(), error.remedy())
@@ -162,6 +162,7 @@ mod tests {
         check(ClientError::NotRunning { socket: socket.clone() }, ExitCode::DaemonUnreachable);
         check(ClientError::Stale { socket: socket.clone() }, ExitCode::DaemonUnreachable);
         check(ClientError::NotPermitted { socket }, ExitCode::NotPermitted);
+        check(ClientError::Forbidden { message: "no".into(), remedy: here("yes") }, ExitCode::NotPermitted);
         check(ClientError::Gone, ExitCode::DaemonUnreachable);
         check(ClientError::Refused { message: "no".into(), remedy: here("yes") }, ExitCode::Failed);
     }

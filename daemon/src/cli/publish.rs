@@ -37,7 +37,7 @@ use crate::{
         upload::{self, UploadError, all_links, new_links, standing, upload, upload_signed},
     },
     transport::{
-        http::Reqwest,
+        http::{Reqwest, Route},
         server::{Credential, Server},
     },
 };
@@ -75,6 +75,9 @@ pub struct Args {
     /// A certificate authority to trust besides the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Send the key over plain http to another machine, where everybody on the way can read it
+    #[arg(long)]
+    insecure_http: bool,
     /// A published migration whose text was changed: publish it as a new revision (may be given several times)
     #[arg(long, value_name = "MIGRATION")]
     revise: Vec<MigrationName>,
@@ -119,7 +122,8 @@ pub fn run(args: Args, out: &Output) -> Result<(), CliError> {
         .map_err(|error| PublishError::SetUp(format!("the runtime cannot be set up: {error}")))?;
     let key = std::env::var(KEY).ok().filter(|key| !key.is_empty()).ok_or(PublishError::NoKey)?;
     let sending = |error: UploadError| PublishError::from(error);
-    let http = Reqwest::new(args.ca_file.as_deref()).map_err(|error| sending(error.into()))?;
+    let http = Reqwest::new(&Route { ca_file: args.ca_file.as_deref(), insecure_http: args.insecure_http, ..Route::default() })
+        .map_err(|error| sending(error.into()))?;
     let server = Server::new(Arc::new(http), args.server.trim_end_matches('/').to_owned(), Credential::ApiKey(key), Ambient::real());
 
     let (chain, mut findings) = args.directory.read()?;

@@ -1,6 +1,9 @@
 //! The configuration: one TOML file, then the environment, then flags, each stronger than the one before. Read once;
 //! what comes out cannot be wrong.
 
+mod control;
+mod server;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -14,6 +17,16 @@ use whimbrel_shared::{
     remedy::{Remedy, here},
 };
 
+use self::server::check_proxy;
+pub use self::{
+    control::{Control, GroupMay},
+    server::check_server,
+};
+
+/// Rotating costs a request, so not at every poll; and what was stolen should be of no use after a year at the latest.
+const SHORTEST_ROTATION: Span = Span::from_millis(3_600_000);
+const LONGEST_ROTATION: Span = Span::from_millis(365 * 86_400_000);
+
 /// Everything that a device is told.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -23,10 +36,20 @@ pub struct Config {
     pub server: Option<String>,
     /// A CA to trust instead of the system's, PEM.
     pub ca_file: Option<PathBuf>,
+    /// A certificate of this device and its key, both PEM, for servers that ask for one.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// The proxy's address, or `none`; where it is not said, the environment's counts.
+    pub proxy: Option<String>,
+    /// Whether plain HTTP may lead to another machine.
+    pub insecure_http: bool,
+    /// How old the device's token becomes before the daemon takes a new one.
+    pub rotate_token: Span,
     /// Where the daemon keeps its own things.
     pub state_dir: PathBuf,
     /// The control socket.
     pub socket: PathBuf,
+    /// Who may talk to it, besides the daemon's user and root.
+    pub control: Control,
     /// Who is believed.
     pub trust: Trust,
     /// The publishers' roots by app, for apps whose root was not pinned at enrolment.
@@ -195,11 +218,21 @@ impl ConfigError {
 }
 
 /// Keys of the whole file, for naming the nearest one.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 48] = [
     "server",
     "ca_file",
     "state_dir",
     "socket",
+    "control",
+    "group",
+    "group_may",
+    "read",
+    "operate",
+    "insecure_http",
+    "proxy",
+    "client_cert",
+    "client_key",
+    "rotate_token",
     "trust",
     "roots",
     "mirrors",
@@ -241,8 +274,17 @@ const KEYS: [&str; 38] = [
 struct Raw {
     server: Option<String>,
     ca_file: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    proxy: Option<String>,
+    #[serde(default)]
+    insecure_http: bool,
+    #[serde(default = "default_rotation")]
+    rotate_token: Span,
     state_dir: Option<PathBuf>,
     socket: Option<PathBuf>,
+    #[serde(default)]
+    control: Control,
     trust: Option<Trust>,
     #[serde(default)]
     roots: BTreeMap<AppName, PathBuf>,
@@ -267,6 +309,10 @@ struct Raw {
 
 fn default_parallel() -> usize {
     3
+}
+
+fn default_rotation() -> Span {
+    Span::from_millis(30 * 86_400_000)
 }
 
 #[derive(Deserialize)]
@@ -368,11 +414,23 @@ impl Config {
         })?;
         let server = env("WHIMBREL_SERVER").or(raw.server).map(|s| s.trim_end_matches('/').to_owned());
         if let Some(server) = &server {
-            check_server(server).map_err(|e| wrong(format!("server: {e}")))?;
+            check_server(server, raw.insecure_http).map_err(|e| wrong(format!("server: {e}")))?;
+        }
+        if let Some(proxy) = &raw.proxy {
+            check_proxy(proxy).map_err(|e| wrong(format!("proxy = {proxy:?}: {e}")))?;
+        }
+        let client_cert = match (raw.client_cert, raw.client_key) {
+            (Some(certificate), Some(key)) => Some((absolute(certificate), absolute(key))),
+            (None, None) => None,
+            (Some(_), None) => return Err(wrong("client_cert is set, and client_key is not: both belong together".to_owned())),
+            (None, Some(_)) => return Err(wrong("client_key is set, and client_cert is not: both belong together".to_owned())),
+        };
+        if !(SHORTEST_ROTATION..=LONGEST_ROTATION).contains(&raw.rotate_token) {
+            return Err(wrong(format!("rotate_token = \"{}\": it is {SHORTEST_ROTATION} to {LONGEST_ROTATION}", raw.rotate_token)));
         }
         let mirrors: Vec<String> = raw.mirrors.iter().map(|m| m.trim_end_matches('/').to_owned()).collect();
         for mirror in &mirrors {
-            check_server(mirror).map_err(|e| wrong(format!("mirrors: {mirror:?}: {e}")))?;
+            check_server(mirror, raw.insecure_http).map_err(|e| wrong(format!("mirrors: {mirror:?}: {e}")))?;
         }
         if trust == Trust::None && !(raw.roots.is_empty() && mirrors.is_empty()) {
             return Err(wrong("`roots` and `mirrors` are of no use with trust = \"none\": write trust = \"tuf\", or take them out".to_owned()));
@@ -393,6 +451,7 @@ impl Config {
             Some(name) => Path::new("/run/whimbrel").join(name).join("control.sock"),
             None => state_dir.join("control.sock"),
         });
+        raw.control.check(&socket, &state_dir).map_err(wrong)?;
         if !(1..=64).contains(&raw.parallel) {
             return Err(wrong(format!("parallel = {}: it is 1 to 64", raw.parallel)));
         }
@@ -432,8 +491,13 @@ impl Config {
             file: file.to_owned(),
             server,
             ca_file: raw.ca_file.map(absolute),
+            client_cert,
+            proxy: raw.proxy,
+            insecure_http: raw.insecure_http,
+            rotate_token: raw.rotate_token,
             state_dir,
             socket,
+            control: raw.control,
             trust,
             roots: raw.roots.into_iter().map(|(app, file)| (app, absolute(file))).collect(),
             mirrors,
@@ -458,28 +522,6 @@ fn system_name(file: &Path) -> Option<String> {
     }
     let name = file.file_stem()?.to_str()?;
     Some(if name == "config" { "whimbrel" } else { name }.to_owned())
-}
-
-/// A server address: https, or http to this machine.
-pub fn check_server(url: &str) -> Result<(), String> {
-    let (scheme, rest) = url.split_once("://").ok_or("it is an address such as \"https://updates.example.com\"")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    if authority.contains('@') {
-        return Err("credentials do not belong into it".to_owned());
-    }
-    let host = match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
-        Some((v6, _)) => v6,
-        None => authority.rsplit_once(':').map_or(authority, |(h, _)| h),
-    };
-    match scheme {
-        _ if host.is_empty() => Err("it names no host".to_owned()),
-        "https" => Ok(()),
-        "http" => {
-            let loopback = host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|a| a.is_loopback());
-            if loopback { Ok(()) } else { Err("plain http is only for this machine (127.0.0.1, ::1, localhost); use https".to_owned()) }
-        }
-        _ => Err("it begins with https:// (or http:// for this machine)".to_owned()),
-    }
 }
 
 /// A cron expression as `tokio-cron-scheduler` reads it: six fields, the first seconds.
@@ -556,6 +598,13 @@ mod tests {
             &LEAST.replace("notes", "No Tes"),
             &format!("server = \"http://example.com\"\n{LEAST}"),
             &format!("server = \"example.com\"\n{LEAST}"),
+            &format!("client_cert = \"c.pem\"\n{LEAST}"),
+            &format!("client_key = \"k.pem\"\n{LEAST}"),
+            &format!("proxy = \"proxy.example:3128\"\n{LEAST}"),
+            &format!("rotate_token = \"1m\"\n{LEAST}"),
+            &format!("{LEAST}[control]\ngroup = \"admins\"\n"),
+            &format!("{LEAST}[control]\ngroup_may = \"operate\"\n"),
+            &format!("socket = \"/run/w/s\"\n{LEAST}[control]\ngroup = \"admins\"\ngroup_may = \"everything\"\n"),
             &format!("parallel = 0\n{LEAST}"),
             &format!("{LEAST}[schedule]\npoll = \"every now and then\"\n"),
             &format!("{LEAST}[backup]\nkeep = 0\n"),
@@ -563,6 +612,14 @@ mod tests {
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_group_is_let_in_where_it_gets_to_the_socket() {
+        let config = parse(&format!("socket = \"/run/w/s\"\n{LEAST}[control]\ngroup = \"admins\"\n")).unwrap();
+        assert_eq!(config.control, Control { group: Some("admins".into()), group_may: GroupMay::Read });
+        let error = parse(&format!("{LEAST}[control]\ngroup = \"admins\"\n")).unwrap_err().to_string();
+        assert!(error.contains("set `socket`"), "{error}");
     }
 
     #[test]

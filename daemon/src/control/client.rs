@@ -68,6 +68,14 @@ pub enum ClientError {
         /// What to do.
         remedy: Remedy,
     },
+    /// It said that this user may not.
+    #[error("{message}")]
+    Forbidden {
+        /// Who may not what.
+        message: String,
+        /// What to do.
+        remedy: Remedy,
+    },
     /// This platform has no control socket.
     #[error("the control socket exists on Unix only")]
     Unsupported,
@@ -88,7 +96,7 @@ impl ClientError {
             Self::Gone => wait("it was stopped or restarted; what it had accepted goes on when it is back"),
             Self::Silent { .. } => here("look at the daemon's log: `journalctl --user -u whimbrel`; restart it if it hangs"),
             Self::Garbled { .. } => here("use the command line of the daemon's version (`whimbrel --version`, `whimbrel status`)"),
-            Self::Refused { remedy, .. } => remedy.clone(),
+            Self::Refused { remedy, .. } | Self::Forbidden { remedy, .. } => remedy.clone(),
             Self::Unsupported => here("use `whimbrel run --once`"),
         }
     }
@@ -149,7 +157,7 @@ impl Client {
         self.stream.write_all(&line).map_err(|_| ClientError::Gone)
     }
 
-    /// The next reply, or nothing if `deadline` comes first. `Reply::Refused` is an error here.
+    /// The next reply, or nothing if `deadline` comes first. `Reply::Refused` and `Reply::NotPermitted` are errors here.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Heard, ClientError> {
         loop {
             if let Some(end) = self.heard[self.searched..].iter().position(|b| *b == b'\n') {
@@ -157,6 +165,7 @@ impl Client {
                 self.searched = 0;
                 return match serde_json::from_slice(&line) {
                     Ok(Reply::Refused { message, remedy }) => Err(ClientError::Refused { message, remedy }),
+                    Ok(Reply::NotPermitted { message, remedy }) => Err(ClientError::Forbidden { message, remedy }),
                     Ok(reply) => Ok(Heard::Reply(reply)),
                     Err(e) => Err(ClientError::Garbled { detail: e.to_string() }),
                 };

@@ -4,6 +4,7 @@ mod adopt;
 mod backups;
 pub mod client;
 mod items;
+pub mod peer;
 mod plan;
 pub mod protocol;
 mod rows;

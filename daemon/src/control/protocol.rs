@@ -304,6 +304,13 @@ pub enum Reply {
     },
     /// Done.
     Done,
+    /// This user may not.
+    NotPermitted {
+        /// Who may not what.
+        message: String,
+        /// What to do.
+        remedy: Remedy,
+    },
     /// It cannot be done.
     Refused {
         /// Why.

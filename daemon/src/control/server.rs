@@ -295,7 +295,7 @@ pub use socket::{Door, serve};
 mod socket {
     use std::{
         io,
-        os::unix::fs::PermissionsExt,
+        os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
         path::{Path, PathBuf},
         sync::Arc,
         time::Duration,
@@ -312,10 +312,19 @@ mod socket {
 
     use super::{Desk, Reply, Request, Selector, Summary, here};
     use crate::control::plan::Rehearsing;
-    use crate::{control::protocol::MAX_LINE_BYTES, store::device::make_private_dir};
+    use crate::{
+        config::Control,
+        control::{
+            peer::{self, Access, Group, Peer},
+            protocol::MAX_LINE_BYTES,
+        },
+        store::private::{Exposed, make_dir, no_link},
+    };
 
     /// Command lines served at once.
     const MAX_CLIENTS: usize = 32;
+    /// Longest that somebody is listened to who may nothing.
+    const LONGEST_REFUSAL: Duration = Duration::from_secs(5);
     /// How often a waiting command line is told how far it is.
     const TICK: Duration = Duration::from_millis(250);
 
@@ -325,27 +334,62 @@ mod socket {
     pub struct Door {
         listener: UnixListener,
         path: PathBuf,
+        control: Control,
+        group: Option<Group>,
     }
 
     impl Door {
-        /// Binds it, for this user alone. A socket left by a dead daemon is removed: the caller holds the lock of the
-        /// state directory, so nobody else can be serving it.
-        pub fn open(path: &Path) -> io::Result<Self> {
+        /// Binds it, for this user alone or for a group too. A socket left by a dead daemon is removed: the caller holds the
+        /// lock of the state directory, so nobody else can be serving it. Anything else that lies there is refused.
+        pub fn open(path: &Path, control: &Control) -> io::Result<Self> {
+            let group = peer::group(control)?;
             if let Some(parent) = path.parent() {
-                make_private_dir(parent)?;
+                make_dir(parent)?;
+                if let Some(group) = &group {
+                    let_in(parent, group)?;
+                }
             }
-            if path.exists() {
-                std::fs::remove_file(path)?;
+            no_link(path)?;
+            match std::fs::symlink_metadata(path) {
+                Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+                Ok(_) => return Err(Exposed::Kind { path: path.to_owned(), expected: "socket" }.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
-            let door = Self { listener: UnixListener::bind(path)?, path: path.to_owned() };
+            let door = Self { listener: UnixListener::bind(path)?, path: path.to_owned(), control: control.clone(), group };
+            // Who came in between is asked who they are like everybody.
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+            if let Some(group) = &door.group {
+                std::os::unix::fs::lchown(path, None, Some(group.gid)).map_err(|e| not_a_member(group, &e))?;
+                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+            }
             Ok(door)
+        }
+
+        /// Whether it was opened so.
+        pub fn is(&self, path: &Path, control: &Control) -> bool {
+            self.path == path && self.control == *control
         }
 
         /// Where it is.
         pub fn path(&self) -> &Path {
             &self.path
         }
+    }
+
+    /// Lets a group enter the socket's directory, where that is ours and shut to it.
+    fn let_in(directory: &Path, group: &Group) -> io::Result<()> {
+        let found = std::fs::metadata(directory)?;
+        let enters = found.mode() & 0o001 != 0 || (found.gid() == group.gid && found.mode() & 0o010 != 0);
+        if enters {
+            return Ok(());
+        }
+        std::os::unix::fs::chown(directory, None, Some(group.gid)).map_err(|e| not_a_member(group, &e))?;
+        std::fs::set_permissions(directory, std::fs::Permissions::from_mode(found.mode() & 0o7700 | 0o010))
+    }
+
+    fn not_a_member(group: &Group, error: &io::Error) -> io::Error {
+        io::Error::other(format!("it cannot be given to the group {}, which the daemon's user has to be in: {error}", group.name))
     }
 
     impl Drop for Door {
@@ -358,6 +402,9 @@ mod socket {
     /// Serves the socket until it is dropped.
     pub async fn serve(desk: Desk, door: &Door) {
         let places = Arc::new(Semaphore::new(MAX_CLIENTS));
+        // SAFETY: a plain system call without arguments.
+        let us = unsafe { libc::geteuid() };
+        let group = door.group.clone().map(Arc::new);
         loop {
             let stream = match door.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -368,17 +415,52 @@ mod socket {
                     continue;
                 }
             };
+            let visitor = match peer::peer_of(&stream) {
+                Ok(peer) => Visitor { access: peer.access(us, group.as_deref()), peer, us, group: group.clone() },
+                Err(error) => {
+                    tracing::warn!(%error, "a command line could not be served: the system does not say whose it is");
+                    continue;
+                }
+            };
+            if visitor.access == Access::Nothing {
+                // Takes nobody's place.
+                tracing::warn!("{} tried to talk to the daemon at {}, and may not", visitor.peer, door.path.display());
+                tokio::spawn(tokio::time::timeout(LONGEST_REFUSAL, turn_away(visitor, stream)));
+                continue;
+            }
             let Ok(place) = places.clone().try_acquire_owned() else { continue };
             let desk = desk.clone();
             tokio::spawn(async move {
                 // A command line that went away is nobody's fault.
-                let _ = talk(desk, stream).await;
+                let _ = talk(desk, visitor, stream).await;
                 drop(place);
             });
         }
     }
 
-    async fn talk(desk: Desk, stream: UnixStream) -> io::Result<()> {
+    /// Who is at the other end, and what they may.
+    struct Visitor {
+        peer: Peer,
+        access: Access,
+        us: u32,
+        group: Option<Arc<Group>>,
+    }
+
+    impl Visitor {
+        fn refusal(&self) -> Reply {
+            peer::refusal(&self.peer, self.access, self.us, self.group.as_deref())
+        }
+    }
+
+    /// Says why not. What was asked is read first: who closes a socket with unread words in it takes back what it said.
+    async fn turn_away(visitor: Visitor, stream: UnixStream) -> io::Result<()> {
+        let (read, mut write) = stream.into_split();
+        let mut read = BufReader::new(read);
+        next_line(&mut read).await?;
+        send(&mut write, &visitor.refusal()).await
+    }
+
+    async fn talk(desk: Desk, visitor: Visitor, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut read = BufReader::new(read);
         while let Some(line) = next_line(&mut read).await? {
@@ -393,6 +475,10 @@ mod socket {
                     continue;
                 }
             };
+            if peer::needs(&request) > visitor.access {
+                send(&mut write, &visitor.refusal()).await?;
+                continue;
+            }
             match request {
                 Request::Watch => return watch(desk, &mut write).await,
                 Request::Plan { database, rehearse: true } => rehearse(&desk, database, &mut write).await?,

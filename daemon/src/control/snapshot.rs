@@ -7,6 +7,7 @@ use crate::{
     store::{StoreError, settings},
 };
 use whimbrel_shared::{
+    address::{Way, way},
     protocol::state::{HealthItem, Severity},
     remedy::here,
     status::Status,
@@ -89,6 +90,14 @@ fn device_health(core: &Core, url: Option<&str>, accepted_ms: Option<i64>) -> Ve
             "trust = \"none\": whatever the server says is run",
             here("use it only where the server and the way to it are yours"),
         )),
+    }
+    if let Some(url) = url.filter(|url| way(url) == Ok(Way::Plain)) {
+        health.push(item(
+            "insecure_transport",
+            Severity::Warning,
+            format!("{url} is plain http to another machine: everybody on the way can read and change what is sent, the device's token too"),
+            here("give the server a certificate and use its https:// address; then remove `insecure_http` and enrol again"),
+        ));
     }
     if core.server.state == "not_enrolled" {
         health.push(item(

@@ -24,7 +24,7 @@ use crate::{
         items::Retried,
         work::{self, Looked, Shared, Site},
     },
-    store::{StoreError, settings},
+    store::{StoreError, private, settings},
 };
 
 /// One database between two cycles.
@@ -69,8 +69,8 @@ impl Core {
         let mut found = BTreeSet::new();
         for rule in &self.config.databases {
             for path in work::expand(rule) {
-                // Two names of one file are one database.
-                let path = std::fs::canonicalize(&path).unwrap_or(path);
+                // Two names of one file are one database; a link in its place is not followed.
+                let path = private::resolved(&path).unwrap_or(path);
                 if found.insert(path.clone()) && !self.sites.contains_key(&path) {
                     let site = Site::new(path.clone(), rule.clone());
                     let state = SiteState {

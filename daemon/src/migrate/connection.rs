@@ -12,6 +12,7 @@ use super::{
     patience::Patience,
     schema::SchemaReader,
 };
+use crate::store::private::open_database;
 
 /// Pages that may be dirty before they spill into the file, about 64 MB of 4 KiB pages. In rollback-journal mode a spill
 /// needs the exclusive lock in the middle of the work.
@@ -54,12 +55,11 @@ impl Managed {
     /// Opens `path`. Waits up to `patience` for the application, and stops when `halt` says so. The file's content is
     /// not changed; a WAL left by a crash is recovered by SQLite.
     pub fn open(path: &Path, missing: Missing, patience: Duration, halt: Halt) -> Result<Self, ApplyError> {
-        // No URI: a path with a question mark is a path. No mutex: one thread at a time.
-        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE;
         if missing == Missing::Create {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
-        let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
+        let connection = open_database(path, flags).map_err(sqlite("opening the file"))?;
         Self::adopt(connection, patience, halt)
     }
 

@@ -10,7 +10,11 @@ use std::{
 use whimbrel_shared::ids::ClientId;
 
 use super::{error::ApplyError, halt::Halt};
-use crate::store::{device::KnownDatabase, managed::FileIdentity};
+use crate::store::{
+    device::KnownDatabase,
+    managed::FileIdentity,
+    private::{self, Exposed},
+};
 
 /// Pause between two tries to get the lock file.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
@@ -28,6 +32,9 @@ pub enum NotOurs {
         /// Who we are.
         us: u32,
     },
+    /// A link lies in its place: who may write there could have it lead anywhere.
+    #[error(transparent)]
+    Link(#[from] Exposed),
     /// SQLite's locks do not work there.
     #[error("{path} is on a network file system ({kind}), where SQLite's locks do not protect it")]
     Network {
@@ -56,6 +63,9 @@ pub fn place(path: &Path) -> io::Result<(u64, u64)> {
 /// Whether we may open a file without harming its owner.
 #[cfg(unix)]
 pub fn may_open(path: &Path) -> io::Result<Result<(), NotOurs>> {
+    if let Err(link) = private::no_link(path) {
+        return Ok(Err(link.into()));
+    }
     use std::os::unix::fs::MetadataExt;
     if let Some(kind) = network_kind(path)? {
         return Ok(Err(NotOurs::Network { path: path.to_owned(), kind }));
@@ -163,6 +173,7 @@ impl LockFile {
         name.push("-whimbrel-lock");
         let path = PathBuf::from(name);
         let failed = |source| ApplyError::Lock { path: path.clone(), source };
+        private::no_link(&path).map_err(|link| failed(link.into()))?;
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]

@@ -31,7 +31,7 @@ use super::{
     work::{Looked, Shared, Site},
 };
 use crate::{
-    store::{StoreError, device::make_private_dir, managed},
+    store::{StoreError, managed, private::make_private_dir},
     trust,
 };
 

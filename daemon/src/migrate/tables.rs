@@ -13,6 +13,7 @@ use super::{
     error::{ApplyError, sqlite},
     rows::table::quote,
 };
+use crate::store::private::open_database;
 
 /// How long one database is looked at before the rest is estimated.
 pub const LIMIT: Duration = Duration::from_secs(5);
@@ -41,8 +42,7 @@ pub struct TableSize {
 /// The tables of a file, the largest first, and the file's size in bytes. Tables of SQLite itself and ours are left out.
 /// Takes about `limit` at most: what is not counted by then is estimated, and says so.
 pub fn sizes(path: &std::path::Path, limit: Duration) -> Result<(Vec<TableSize>, u64), ApplyError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
+    let connection = open_database(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite("opening the file"))?;
     connection.busy_timeout(limit).map_err(sqlite("setting a timeout"))?;
     let deadline = Instant::now() + limit;
     let names: Vec<String> = connection

@@ -48,7 +48,7 @@ use crate::{
         StoreError, checkpoint,
         device::{DeviceStore, KnownDatabase},
         managed::{self, FileIdentity, MigrationRow},
-        settings,
+        private, settings,
     },
     sync::standing::{self, Standing},
     trust,
@@ -145,7 +145,7 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
     if missing == Missing::Refuse && is_missing(&site.path) {
         return Err(item("no_file", Severity::Info, format!("{} is not there yet", site.path.display()), wait("it is looked for again by itself")));
     }
-    if site.path.exists() {
+    if std::fs::symlink_metadata(&site.path).is_ok() {
         match files::may_open(&site.path) {
             Ok(Ok(())) => {}
             Ok(Err(why)) => return Err(not_ours(&why)),
@@ -174,7 +174,8 @@ pub fn look(shared: &Shared, site: &Site, chain: &Chain, missing: Missing) -> Re
 
 /// Whether there is no database at `path` yet: no file, or one that its application has opened and not written to.
 pub fn is_missing(path: &Path) -> bool {
-    std::fs::metadata(path).map_or(true, |m| m.is_file() && m.len() == 0)
+    // A link is never followed, so it is something, wherever it leads.
+    std::fs::symlink_metadata(path).map_or(true, |m| m.is_file() && m.len() == 0)
 }
 
 fn not_ours(why: &NotOurs) -> HealthItem {
@@ -185,6 +186,7 @@ fn not_ours(why: &NotOurs) -> HealthItem {
             why.to_string(),
             here("run whimbrel as the file's owner (a user unit, or whimbrel@USER.service), or share the file through a set-gid group directory"),
         ),
+        NotOurs::Link(link) => item("link", Severity::Error, why.to_string(), link.remedy()),
         NotOurs::Network { .. } => item("network_file_system", Severity::Error, why.to_string(), here("move the database to a local disk")),
     }
 }
@@ -295,8 +297,7 @@ fn take_new(shared: &Shared, site: &Site, file: &mut Managed, found: &FileIdenti
 
 /// The client id that lies in another file, without touching it.
 fn client_id_at(path: &Path) -> Option<ClientId> {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = rusqlite::Connection::open_with_flags(path, flags).ok()?;
+    let connection = private::open_database(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).ok()?;
     managed::identity(&connection).ok().map(|i| i.client_id)
 }
 
@@ -593,7 +594,7 @@ fn set_aside(shared: &Shared, path: &Path, identity: &FileIdentity) {
     if directory.exists() {
         return;
     }
-    let copied = crate::store::device::make_private_dir(&directory).and_then(|()| {
+    let copied = crate::store::private::make_private_dir(&directory).and_then(|()| {
         let name = path.file_name().unwrap_or_default().to_owned();
         let names = ["", "-wal", "-journal"].map(|suffix| {
             let mut name = name.clone();

@@ -33,7 +33,9 @@ use crate::{
     store::{
         checkpoint, conflict, journal,
         key::{Key, KeyValue, MOST_KEY_COLUMNS},
-        managed, quarantine,
+        managed,
+        private::open_database,
+        quarantine,
     },
     sync::{
         boot::Boot,
@@ -213,8 +215,7 @@ impl Rows {
     /// Opens a file; none where it exchanges no rows. Writes nothing.
     pub fn open(site: &Site, looked: &Looked, chain: &Chain) -> Result<Option<Self>, Refusal> {
         let doing = "opening the file to read it";
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let file = rusqlite::Connection::open_with_flags(&site.path, flags).map_err(sqlite(doing))?;
+        let file = open_database(&site.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite(doing))?;
         file.busy_timeout(READ_PATIENCE).and_then(|()| file.pragma_update(None, "query_only", true)).map_err(sqlite(doing))?;
         if !journal::is_there(&file)? {
             return Ok(None);

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, path::Path};
 
-use super::device::make_private_file;
+use super::private::make_private_file;
 
 /// Enough for a checkpoint and a few records.
 const SIZE_BYTES: usize = 1024 * 1024;
@@ -14,7 +14,7 @@ pub fn keep(state_dir: &Path) {
         return;
     }
     // Ones, not a hole: a file of zeros may take no room.
-    let made = make_private_file(&path).and_then(|()| fs::File::create(&path)).and_then(|mut file| file.write_all(&vec![0xff; SIZE_BYTES]));
+    let made = make_private_file(&path).and_then(|mut file| file.set_len(0).and_then(|()| file.write_all(&vec![0xff; SIZE_BYTES])));
     if made.is_err() {
         free(state_dir);
     }

@@ -3,12 +3,11 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use whimbrel_shared::{
     ids::{AppName, ClientId, EventId, RequestId},
     migration::TargetEntry,
@@ -16,7 +15,12 @@ use whimbrel_shared::{
     status::Event,
 };
 
-use super::{StoreError, at, managed::FileIdentity, words::parse};
+use super::{
+    StoreError, at,
+    managed::FileIdentity,
+    private::{make_private_dir, make_private_file, open_database},
+    words::parse,
+};
 
 const SCHEMA: [&str; 2] = [include_str!("../../schema/device/001_init.sql"), include_str!("../../schema/device/002_trust.sql")];
 
@@ -67,7 +71,8 @@ pub enum Signatures {
 }
 
 impl DeviceStore {
-    /// Opens or makes `device.db` in `state_dir`. The directory is made 0700 and the file 0600.
+    /// Opens or makes `device.db` in `state_dir`. The directory is made 0700 and the file 0600; links in
+    /// their places are refused as `private` says.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -76,7 +81,7 @@ impl DeviceStore {
         make_private_dir(state_dir).map_err(io(state_dir))?;
         let path = state_dir.join("device.db");
         make_private_file(&path).map_err(io(&path))?;
-        let connection = Connection::open(&path).map_err(at("opening device.db"))?;
+        let connection = open_database(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(at("opening device.db"))?;
         connection.busy_timeout(Duration::from_secs(10)).map_err(at("opening device.db"))?;
         connection
             .pragma_update(None, "journal_mode", "wal")
@@ -443,27 +448,6 @@ impl DeviceStore {
     }
 }
 
-/// Makes a directory that only we can enter, with its parents. One that is there is left as it is.
-pub fn make_private_dir(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
-/// Makes an empty file that only we can read. One that is there is left as it is.
-pub fn make_private_file(path: &Path) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(|_| ())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -513,7 +497,7 @@ mod tests {
     fn only_the_owner_can_read_the_store() {
         use std::os::unix::fs::PermissionsExt;
         let (dir, _store) = store();
-        let mode = |p: PathBuf| fs::metadata(p).unwrap().permissions().mode() & 0o777;
+        let mode = |p: PathBuf| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(dir.path().join("state")), 0o700);
         assert_eq!(mode(dir.path().join("state/device.db")), 0o600);
     }

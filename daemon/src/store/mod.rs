@@ -14,6 +14,7 @@ pub mod key;
 pub mod known;
 pub mod managed;
 pub mod outbox;
+pub mod private;
 pub mod quarantine;
 pub mod settings;
 pub mod trust;
@@ -67,7 +68,7 @@ impl StoreError {
             Self::Sqlite { .. } => wait("it is tried again by itself; if it stays, look at the disk"),
             Self::TooNew { .. } => here("update whimbrel to the version that wrote it, or a later one"),
             Self::Damaged { .. } => here("restore the file from a backup, and report this: it should not happen"),
-            Self::Io { .. } => here("let the daemon's user read and write there"),
+            Self::Io { source, .. } => private::remedy_of(source).unwrap_or_else(|| here("let the daemon's user read and write there")),
         }
     }
 

@@ -10,6 +10,10 @@ pub const SPEED: &str = "speed";
 pub const DEVICE_ID: &str = "device_id";
 /// What proves it.
 pub const DEVICE_TOKEN: &str = "device_token";
+/// Since when it has it, in milliseconds since 1970.
+pub const TOKEN_SINCE_MS: &str = "token_since_ms";
+/// The one that is to take its place, on the disk before the server hears of it.
+pub const NEXT_TOKEN: &str = "next_token";
 /// An enrolment that was asked for and not answered: its id, and the digest of what was asked.
 pub const ENROLMENT: &str = "enrolment";
 /// Apps that the device is enrolled for, with spaces between.

@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use bytes::BytesMut;
-use reqwest::{Client, Method, redirect};
+use reqwest::{Client, Method, NoProxy, Proxy, redirect};
+use whimbrel_shared::address::{Way, way};
 
 use super::{
     Http, HttpRequest, HttpResponse, Sending, TransportError,
@@ -22,18 +23,40 @@ const STRETCH: Duration = Duration::from_secs(30);
 /// Half of what the slowest modem brought.
 const LEAST_BYTES: usize = 4096;
 
+/// How servers are reached.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Route<'a> {
+    /// A CA to trust instead of the system's, PEM.
+    pub ca_file: Option<&'a Path>,
+    /// Files of a certificate and its key, for servers that ask for one.
+    pub client_cert: Option<(&'a Path, &'a Path)>,
+    /// The proxy's address, or `none`; where it is not said, the environment's counts. `NO_PROXY` counts for both.
+    pub proxy: Option<&'a str>,
+    /// Whether plain HTTP may lead to another machine.
+    pub insecure_http: bool,
+}
+
 /// Requests over real sockets.
 #[derive(Debug)]
 pub struct Reqwest {
     client: Client,
     roots: Roots,
+    insecure_http: bool,
 }
 
 impl Reqwest {
     /// Prepares TLS and the connection pool; connects to nobody.
-    pub fn new(ca_file: Option<&Path>) -> Result<Self, TransportError> {
-        let (tls, roots) = tls::client_config(ca_file)?;
-        let client = Client::builder()
+    pub fn new(route: &Route<'_>) -> Result<Self, TransportError> {
+        let (tls, roots) = tls::client_config(route.ca_file, route.client_cert)?;
+        let builder = match route.proxy {
+            None => Client::builder(),
+            Some("none") => Client::builder().no_proxy(),
+            Some(address) => {
+                let proxy = Proxy::all(address).map_err(|e| TransportError::SetUp(format!("proxy {address}: {}", innermost(&e))))?;
+                Client::builder().proxy(proxy.no_proxy(NoProxy::from_env()))
+            }
+        };
+        let client = builder
             .tls_backend_preconfigured(tls)
             .user_agent(concat!("whimbrel/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
@@ -43,7 +66,7 @@ impl Reqwest {
             .redirect(redirect::Policy::none())
             .build()
             .map_err(|e| TransportError::SetUp(format!("HTTP cannot be set up: {}", innermost(&e))))?;
-        Ok(Self { client, roots })
+        Ok(Self { client, roots, insecure_http: route.insecure_http })
     }
 
     /// Whose word makes a server's certificate good.
@@ -57,6 +80,10 @@ impl Http for Reqwest {
         Box::pin(async move {
             let HttpRequest { method, url, headers, body, max_bytes, progress_timeout } = request;
             let unreachable = |e: &reqwest::Error| TransportError::Unreachable { url: url.clone(), why: innermost(e) };
+            if !self.insecure_http && way(&url) == Ok(Way::Plain) {
+                // Whoever chose the address: what proves us does not travel in the clear.
+                return Err(TransportError::SetUp(format!("{url}: plain http leads to another machine, and insecure_http is not set")));
+            }
             let method = Method::from_bytes(method.as_bytes()).map_err(|e| TransportError::SetUp(e.to_string()))?;
             let mut builder = self.client.request(method, &url);
             for (name, value) in &headers {

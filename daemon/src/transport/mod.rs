@@ -10,7 +10,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 use bytes::Bytes;
 use whimbrel_shared::{
     ids::ClientId,
-    protocol::problem::{CLIENT_TAKEN, Problem},
+    protocol::problem::{CLIENT_TAKEN, DEVICE_REVOKED, Problem},
     remedy::{Remedy, here, operator, wait},
 };
 
@@ -137,6 +137,9 @@ impl TransportError {
             Self::Unreachable { .. } | Self::Stalled { .. } => wait("it is tried again by itself, and as soon as the network changes"),
             Self::TooLarge { .. } | Self::NotUnderstood { .. } => {
                 operator("the server, or something in front of it, answers wrongly; nothing was taken from it")
+            }
+            Self::Refused { problem, .. } if problem.kind == DEVICE_REVOKED => {
+                here("ask the operator why; with a new token from them, `whimbrel enroll URL --token TOKEN` lets this device in again")
             }
             Self::Refused { status: 401, .. } => {
                 here("enrol this device again: `whimbrel enroll URL --token TOKEN`, with a new token from the operator")

@@ -20,6 +20,7 @@ use whimbrel_shared::{
         report::{SeedStatus, StatusRequest, StatusResponse},
         state::StateRequest,
         sums::{SumsRequest, SumsResponse},
+        token::{TokenRequest, TokenResponse},
     },
     status::Event,
     tuf::{Envelope, Role},
@@ -104,6 +105,11 @@ impl Server {
     /// `POST /api/enroll`.
     pub async fn enroll(&self, request: &EnrollRequest) -> Result<EnrollResponse, TransportError> {
         self.post("/api/enroll", request).await
+    }
+
+    /// `POST /api/token`: another token, given by its digest, takes the place of the one that is sent.
+    pub async fn rotate(&self, next: Digest) -> Result<TokenResponse, TransportError> {
+        self.post("/api/token", &TokenRequest { next }).await
     }
 
     /// `POST /api/state`.

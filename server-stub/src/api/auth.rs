@@ -1,9 +1,12 @@
 //! Who asks: a device by its token, an operator by an API key.
 
-use std::sync::Arc;
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use axum::{
-    extract::FromRequestParts,
+    extract::{ConnectInfo, FromRequestParts},
     http::{HeaderMap, header, request::Parts},
 };
 use whimbrel_shared::ids::{AppName, Digest};
@@ -12,7 +15,7 @@ use super::App;
 use crate::{
     problem::ApiError,
     secrets::{Kind, Scope},
-    store::{Device, Key, Refusal},
+    store::{Device, Key, Refusal, StoreError},
 };
 
 /// Longest secret that is looked at.
@@ -22,13 +25,38 @@ const LONGEST: usize = 256;
 pub(super) struct DeviceToken {
     pub(super) digest: Digest,
     kind: Option<Kind>,
+    peer: Option<IpAddr>,
 }
 
 impl DeviceToken {
-    /// The error for a token that nobody has.
-    pub(super) fn unknown(&self) -> ApiError {
-        ApiError::UnknownDeviceToken(self.kind.filter(|k| *k != Kind::Device))
+    /// What the store found for it. Who sends too many that nobody has is told to wait; that is after the store was asked,
+    /// since devices with good tokens may stand behind the same address.
+    pub(super) fn known<T>(&self, app: &App, found: Result<Option<T>, StoreError>) -> Result<T, ApiError> {
+        match found {
+            Ok(Some(found)) => Ok(found),
+            Ok(None) => Err(failed(app, self.peer, ApiError::UnknownDeviceToken(self.kind.filter(|k| *k != Kind::Device)))),
+            Err(error @ StoreError::Refused(Refusal::DeviceRevoked)) => Err(failed(app, self.peer, error.into())),
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+/// Counts a secret that does not count; answers with `error`, or with "wait" when there were too many from that address.
+fn failed(app: &App, peer: Option<IpAddr>, error: ApiError) -> ApiError {
+    let now_ms = app.now_ms();
+    let Some(peer) = peer else { return error };
+    match app.failed_secrets.wait_s(peer, now_ms) {
+        Some(wait_s) => ApiError::TooManyFailures { wait_s },
+        None => {
+            app.failed_secrets.note(peer, now_ms);
+            error
+        }
+    }
+}
+
+/// Where a request comes from; none where no door is in between.
+fn peer(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for DeviceToken {
@@ -36,7 +64,7 @@ impl<S: Send + Sync> FromRequestParts<S> for DeviceToken {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let token = bearer(&parts.headers).ok_or(ApiError::NoDeviceToken)?;
-        Ok(Self { digest: Digest::of(token.as_bytes()), kind: Kind::of(token) })
+        Ok(Self { digest: Digest::of(token.as_bytes()), kind: Kind::of(token), peer: peer(parts) })
     }
 }
 
@@ -45,8 +73,8 @@ impl FromRequestParts<Arc<App>> for Device {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let token = DeviceToken::from_request_parts(parts, app).await?;
-        let device = app.store.device(token.digest).await?;
-        let device = device.ok_or_else(|| token.unknown())?;
+        let found = app.store.device(token.digest, app.now_ms()).await;
+        let device = token.known(app, found)?;
         app.seen.note(device.device_id, app.now_ms());
         Ok(device)
     }
@@ -68,7 +96,7 @@ impl FromRequestParts<Arc<App>> for Key {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let text = api_key(&parts.headers).ok_or(ApiError::NoApiKey)?;
         let key = app.store.key(Digest::of(text.as_bytes())).await?;
-        key.ok_or_else(|| ApiError::UnknownApiKey(Kind::of(text).filter(|k| *k != Kind::ApiKey)))
+        key.ok_or_else(|| failed(app, peer(parts), ApiError::UnknownApiKey(Kind::of(text).filter(|k| *k != Kind::ApiKey))))
     }
 }
 

@@ -39,7 +39,7 @@ const MAX_ITEMS: usize = 64;
 
 pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, body: Body) -> Result<Response, ApiError> {
     let now_ms = app.now_ms();
-    if let Some(wait_s) = app.failures.wait_s(peer.ip(), now_ms) {
+    if let Some(wait_s) = app.failed_enrolments.wait_s(peer.ip(), now_ms) {
         return Err(ApiError::TooManyFailures { wait_s });
     }
     let request: EnrollRequest = answer::json(body, MAX_ENROLL_BYTES, "enroll").await?;
@@ -64,20 +64,20 @@ pub(super) async fn enroll(State(app): State<Arc<App>>, ConnectInfo(peer): Conne
     };
     let enrolled = app.store.enroll(enrolment).await.inspect_err(|error| {
         if matches!(error, StoreError::Refused(_)) {
-            app.failures.note(peer.ip(), now_ms);
+            app.failed_enrolments.note(peer.ip(), now_ms);
         }
     })?;
     info!("device {} enrolled for {}", enrolled.device_id, enrolled.app);
     let device_token = match request.device_token {
-        Some(token) => token,
-        None => fresh.reveal().to_owned(),
+        Some(token) if !enrolled.fresh => token,
+        Some(_) | None => fresh.reveal().to_owned(),
     };
     answer::answer(&EnrollResponse { device_id: enrolled.device_id, device_token, app: enrolled.app, protocol: PROTOCOL })
 }
 
 pub(super) async fn poll(State(app): State<Arc<App>>, token: DeviceToken, headers: HeaderMap) -> Result<Response, ApiError> {
-    let found = app.store.poll(token.digest).await?;
-    let (device, mut plans) = found.ok_or_else(|| token.unknown())?;
+    let found = app.store.poll(token.digest, app.now_ms()).await;
+    let (device, mut plans) = token.known(&app, found)?;
     app.seen.note(device, app.now_ms());
     let etag = answer::digest(&plans)?;
     // Most are told that nothing changed, and nothing is signed for them.

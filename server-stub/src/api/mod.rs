@@ -10,6 +10,7 @@ mod repository;
 mod seed;
 pub(crate) mod signed;
 pub(crate) mod sync;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,12 +27,15 @@ use tracing::debug;
 use crate::{limit::Failures, online::OnlineKeys, problem::ApiError, seen::Seen, store::Store};
 
 /// Every endpoint, for those who ask for one that is not there.
-pub(crate) const ENDPOINTS: [&str; 23] = [
+pub(crate) const ENDPOINTS: [&str; 26] = [
     "GET /healthz",
     "GET /readyz",
     "POST /api/enroll",
     "GET /api/poll",
     "POST /api/state",
+    "POST /api/token",
+    "GET /api/devices",
+    "POST /api/devices/{id}/revoke",
     "GET /api/migrations/pending",
     "POST /api/migrations/status",
     "GET /repository/{app}/targets.json",
@@ -61,7 +65,9 @@ const PUBLISH: Duration = Duration::from_secs(300);
 pub(crate) struct App {
     pub(crate) store: Box<dyn Store>,
     pub(crate) seen: Seen,
-    pub(crate) failures: Failures,
+    pub(crate) failed_enrolments: Failures,
+    /// Secrets that nobody has.
+    pub(crate) failed_secrets: Failures,
     /// Turns for pushes: who gets none comes again.
     pub(crate) pushes: tokio::sync::Semaphore,
     pub(crate) clock: Clock,
@@ -74,7 +80,15 @@ pub(crate) type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
 impl App {
     pub(crate) fn new(store: Box<dyn Store>, clock: Clock, online: Option<OnlineKeys>) -> Self {
-        Self { store, seen: Default::default(), failures: Default::default(), pushes: tokio::sync::Semaphore::new(sync::PUSHES), clock, online }
+        Self {
+            store,
+            seen: Default::default(),
+            failed_enrolments: Default::default(),
+            failed_secrets: Default::default(),
+            pushes: tokio::sync::Semaphore::new(sync::PUSHES),
+            clock,
+            online,
+        }
     }
 
     /// Milliseconds since 1970.
@@ -94,6 +108,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/enroll", post(devices::enroll))
         .route("/api/poll", get(devices::poll))
         .route("/api/state", post(devices::state))
+        .route("/api/token", post(tokens::rotate))
+        .route("/api/devices", get(tokens::devices))
+        .route("/api/devices/{id}/revoke", post(tokens::revoke))
         .route("/api/migrations/pending", get(seed::pending))
         .route("/api/migrations/status", post(seed::status))
         .route("/repository/{app}/targets.json", get(repository::targets))

@@ -25,6 +25,8 @@ macro_rules! suite {
             a_token_enrols_as_many_devices_as_it_has_uses,
             an_enrolment_asked_for_again_spends_no_second_use,
             a_device_with_two_apps_keeps_its_token,
+            a_token_is_replaced_once_and_the_old_one_counts_for_a_while,
+            a_revoked_device_is_refused_until_it_is_enrolled_again,
             a_revoked_key_is_nobodys,
             a_state_with_a_foreign_database_is_refused_whole,
             each_database_has_its_own_pending,
@@ -85,7 +87,7 @@ pub(crate) async fn a_token_enrols_as_many_devices_as_it_has_uses(store: &dyn St
         assert_eq!(enrolled.device_id, DeviceId::from_dice(device));
     }
     assert_eq!(refused(ask(3, 1, 0)).await, Refusal::EnrolmentUsedUp);
-    assert_eq!(store.device(secret(3)).await.unwrap(), None);
+    assert_eq!(store.device(secret(3), 0).await.unwrap(), None);
 
     store.revoke_token(id, 5).await.unwrap();
     store.revoke_token(id, 6).await.unwrap();
@@ -101,8 +103,8 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
     // Its token got lost on the way: the next one is what counts.
     let again = store.enroll(ask(2, b"it")).await.unwrap();
     assert_eq!((again.clone(), again.device_id), (first, DeviceId::from_dice(1)));
-    assert_eq!(store.device(secret(1)).await.unwrap(), None);
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    assert_eq!(store.device(secret(1), 0).await.unwrap(), None);
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
     let other = store.enroll(ask(3, b"something else")).await;
     assert_eq!(other, Err(Refusal::EnrolmentDiffers(EnrolmentId::from_dice(9)).into()));
     // A device with an id of its own is another device, and the only use is spent.
@@ -111,7 +113,7 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
     store.save_state(DeviceId::from_dice(1), state(&[])).await.unwrap();
     // It has its answer: nobody becomes this device any more.
     assert_eq!(store.enroll(ask(5, b"it")).await, Err(Refusal::EnrolmentUsedUp.into()));
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().device_id, DeviceId::from_dice(1));
     let late = store.enroll(Enrolment { now_ms: 1_000, ..ask(5, b"it") }).await;
     assert_eq!(late, Err(Refusal::EnrolmentExpired.into()));
 
@@ -122,7 +124,7 @@ pub(crate) async fn an_enrolment_asked_for_again_spends_no_second_use(store: &dy
         let ask = Enrolment { id: Some((EnrolmentId::from_dice(11), Digest::of(b"tasks"))), ..enrolment(fresh, 50, known) };
         assert_eq!(store.enroll(ask).await.unwrap().device_id, DeviceId::from_dice(1));
     }
-    assert_eq!(store.device(secret(2)).await.unwrap().unwrap().apps, [app("notes"), app("tasks")].into());
+    assert_eq!(store.device(secret(2), 0).await.unwrap().unwrap().apps, [app("notes"), app("tasks")].into());
 }
 
 pub(crate) async fn a_device_with_two_apps_keeps_its_token(store: &dyn Store) {
@@ -136,11 +138,70 @@ pub(crate) async fn a_device_with_two_apps_keeps_its_token(store: &dyn Store) {
         let again = store.enroll(enrolment(7, 50, known(1, 1))).await.unwrap();
         assert_eq!(again.device_id, DeviceId::from_dice(1));
     }
-    let device = store.device(secret(1)).await.unwrap().unwrap();
+    let device = store.device(secret(1), 0).await.unwrap().unwrap();
     assert_eq!(device.apps, ["notes", "tasks"].map(app).into());
-    assert_eq!(store.device(secret(7)).await.unwrap(), None);
-    let (_, poll) = store.poll(secret(1)).await.unwrap().unwrap();
+    assert_eq!(store.device(secret(7), 0).await.unwrap(), None);
+    let (_, poll) = store.poll(secret(1), 0).await.unwrap().unwrap();
     assert!(poll.repository.contains_key(&app("tasks")));
+}
+
+pub(crate) async fn a_token_is_replaced_once_and_the_old_one_counts_for_a_while(store: &dyn Store) {
+    device(store, 1, "notes").await;
+    device(store, 2, "notes").await;
+    let rotate = |token, next, now_ms| store.rotate_token(Rotation { token: secret(token), next: secret(next), now_ms, grace_ms: 100 });
+    let counts = async |token, now_ms| store.device(secret(token), now_ms).await.unwrap().map(|d| d.device_id);
+    let one = DeviceId::from_dice(1);
+    assert_eq!(rotate(99, 11, 0).await, Ok(None), "nobody has it");
+    // The answer was lost, whichever token it is asked with again.
+    for token in [1, 1, 11] {
+        assert_eq!(rotate(token, 11, 50).await, Ok(Some(one)));
+    }
+    assert_eq!((counts(1, 149).await, counts(11, 149).await), (Some(one), Some(one)));
+    assert_eq!((counts(1, 150).await, counts(11, 150).await), (None, Some(one)));
+    assert!(store.poll(secret(1), 149).await.unwrap().is_some());
+    assert!(store.poll(secret(1), 150).await.unwrap().is_none());
+    // Who has the old one takes no other; and nobody takes another's, or goes back to one of before.
+    for (token, next) in [(1, 12), (11, 2), (11, 1)] {
+        assert_eq!(rotate(token, next, 60).await, Err(Refusal::TokenReplaced(one).into()), "{token} to {next}");
+    }
+    assert_eq!(rotate(1, 12, 150).await, Ok(None));
+    // The next one: what was the old one before does not count any more.
+    assert_eq!(rotate(11, 12, 120).await, Ok(Some(one)));
+    assert_eq!((counts(1, 121).await, counts(11, 121).await, counts(12, 121).await), (None, Some(one), Some(one)));
+    let listed = store.devices(DevicesPage { after: None, limit: 9 }).await.unwrap().devices;
+    assert_eq!(listed.iter().map(|d| d.token_since_ms).collect::<Vec<_>>(), [120, 0]);
+}
+
+pub(crate) async fn a_revoked_device_is_refused_until_it_is_enrolled_again(store: &dyn Store) {
+    device(store, 1, "notes").await;
+    let one = DeviceId::from_dice(1);
+    store.rotate_token(Rotation { token: secret(1), next: secret(11), now_ms: 5, grace_ms: 100 }).await.unwrap();
+    for now_ms in [7, 8] {
+        store.revoke_device(one, "ops".to_owned(), now_ms).await.unwrap();
+    }
+    assert!(store.revoke_device(DeviceId::from_dice(9), "ops".to_owned(), 7).await.is_err());
+    let refused = Err(Refusal::DeviceRevoked.into());
+    for token in [1, 11] {
+        assert_eq!(store.device(secret(token), 9).await, refused);
+        assert!(store.poll(secret(token), 9).await.is_err());
+        assert!(store.rotate_token(Rotation { token: secret(token), next: secret(12), now_ms: 9, grace_ms: 100 }).await.is_err());
+    }
+    let revoked = || async { store.devices(DevicesPage { after: None, limit: 9 }).await.unwrap().devices[0].revoked_at_ms };
+    assert_eq!(revoked().await, Some(7));
+
+    token(store, 50, "notes", 1, i64::MAX).await;
+    let ask =
+        |fresh: u128| Enrolment { id: Some((EnrolmentId::from_dice(9), Digest::of(b"again"))), ..enrolment(fresh, 50, Some((one, secret(11)))) };
+    // Twice: the first answer is lost, and with it the token that it gave.
+    for fresh in [20, 21] {
+        let again = store.enroll(ask(fresh)).await.unwrap();
+        assert_eq!((again.device_id, again.fresh), (one, true));
+    }
+    assert_eq!(revoked().await, None);
+    assert_eq!(store.device(secret(21), 9).await.unwrap().unwrap().device_id, one);
+    for ended in [1, 11, 20] {
+        assert_eq!(store.device(secret(ended), 9).await, Ok(None), "{ended}");
+    }
 }
 
 pub(crate) async fn a_revoked_key_is_nobodys(store: &dyn Store) {
@@ -297,7 +358,7 @@ pub(crate) async fn a_plan_sequence_grows_with_every_change_and_only_then(store:
     let state = state(&[(1, 2)]);
     store.save_state(DeviceId::from_dice(1), state).await.unwrap();
     let plan = async || -> Plan {
-        let (_, poll) = store.poll(secret(1)).await.unwrap().unwrap();
+        let (_, poll) = store.poll(secret(1), 0).await.unwrap().unwrap();
         poll.plans[0].clone()
     };
     let set = async |client: Option<u128>, order| {

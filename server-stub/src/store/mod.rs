@@ -57,8 +57,15 @@ pub trait Store: Send + Sync {
 
     /// Spends one use of a token on a device. A device that already has the token's app spends none.
     fn enroll(&self, enrolment: Enrolment) -> Deed<'_, Enrolled>;
-    /// The device that has the token with that digest.
-    fn device(&self, token: Digest) -> Deed<'_, Option<Device>>;
+    /// The device that has the token with that digest, or had it until lately. Refused when an operator revoked it.
+    fn device(&self, token: Digest, now_ms: i64) -> Deed<'_, Option<Device>>;
+    /// Puts another token in the place of a device's; the old one counts on for a while. Answers whose it is, and none where
+    /// nobody has it. Asking twice for the same one is asking once; for another one with the old token is refused.
+    fn rotate_token(&self, rotation: Rotation) -> Deed<'_, Option<DeviceId>>;
+    /// Ends the tokens of a device until it is enrolled again; refused when there is no such device. Twice is once.
+    fn revoke_device(&self, device: DeviceId, by: String, now_ms: i64) -> Deed<'_, ()>;
+    /// A page of devices, by id.
+    fn devices(&self, page: DevicesPage) -> Deed<'_, DevicesResponse>;
     /// Its databases, by id.
     fn clients_of(&self, device: DeviceId) -> Deed<'_, Vec<ClientRef>>;
     /// Makes a database for a device that has none of that app; else answers the one it has.
@@ -68,7 +75,7 @@ pub trait Store: Send + Sync {
     /// Keeps a device's state. Refused as a whole when one database is another device's or of an app not enrolled for.
     fn save_state(&self, device: DeviceId, state: StateRequest) -> Deed<'_, ()>;
     /// What the device with that token may do. Writes nothing.
-    fn poll(&self, token: Digest) -> Deed<'_, Option<(DeviceId, PollResponse)>>;
+    fn poll(&self, token: Digest, now_ms: i64) -> Deed<'_, Option<(DeviceId, PollResponse)>>;
 
     /// The current targets metadata, byte for byte as it was stored.
     fn targets(&self, app: AppName) -> Deed<'_, Option<Vec<u8>>>;
@@ -220,6 +227,61 @@ pub struct Enrolled {
     pub device_id: DeviceId,
     /// For which app.
     pub app: AppName,
+    /// Whether it has the fresh token; else the one that it came with goes on.
+    pub fresh: bool,
+}
+
+/// A device's wish for another token.
+#[derive(Clone, Copy, Debug)]
+pub struct Rotation {
+    /// Digest of the token that it asks with.
+    pub token: Digest,
+    /// Digest of the one that is to count.
+    pub next: Digest,
+    /// Now.
+    pub now_ms: i64,
+    /// How long the old one counts too.
+    pub grace_ms: i64,
+}
+
+/// Which devices to list.
+#[derive(Clone, Copy, Debug)]
+pub struct DevicesPage {
+    /// Only those after this one.
+    pub after: Option<DeviceId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// A page of devices.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DevicesResponse {
+    /// By id.
+    pub devices: Vec<DeviceInfo>,
+    /// Pass as `after` for the next page; none on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<DeviceId>,
+}
+
+/// A device for people to look at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// Its id.
+    pub device_id: DeviceId,
+    /// The host's name.
+    pub name: String,
+    /// What it is enrolled for.
+    pub apps: BTreeSet<AppName>,
+    /// Version of the daemon.
+    pub daemon_version: String,
+    /// When it was enrolled first.
+    pub enrolled_at_ms: i64,
+    /// When it was last heard of.
+    pub last_seen_ms: i64,
+    /// Since when it has the token that counts.
+    pub token_since_ms: i64,
+    /// When it was revoked, if it is.
+    pub revoked_at_ms: Option<i64>,
 }
 
 /// A device that proved itself.
@@ -392,6 +454,12 @@ pub enum Refusal {
     /// The device id and the device token do not belong together.
     #[error("device {0} is not known here with that device token")]
     UnknownDevice(DeviceId),
+    /// An operator ended the device's tokens.
+    #[error("an operator revoked this device")]
+    DeviceRevoked,
+    /// The token asked with is not the one that counts.
+    #[error("the token of device {0} was replaced by another one already; nothing was changed")]
+    TokenReplaced(DeviceId),
     /// The app is not one of the device's.
     #[error("the device is not enrolled for the app {0}")]
     NotEnrolled(AppName),
@@ -494,7 +562,11 @@ impl Refusal {
                 operator("make a new one with `whimbrel-server token create --app NAME`")
             }
             Self::EnrolmentDiffers(_) => here("give every enrolment its own random id; `whimbrel enroll`, run again, does"),
-            Self::UnknownDevice(_) => here("enrol without the old identity; the device then gets a new one"),
+            Self::UnknownDevice(_) => here("enrol it as a new device: `whimbrel enroll --as-new`"),
+            Self::DeviceRevoked => {
+                operator("the operator makes a new enrolment token (`whimbrel-server token create`), and `whimbrel enroll` on the device takes it")
+            }
+            Self::TokenReplaced(_) => operator("if nobody restored this device from a backup, its token was stolen: revoke it and enrol it again"),
             Self::NotEnrolled(app) => {
                 operator(format!("make a token with `whimbrel-server token create --app {app}`, and enrol this device with it too"))
             }

@@ -11,6 +11,7 @@ pub mod push;
 pub mod report;
 pub mod state;
 pub mod sums;
+pub mod token;
 
 /// Largest JSON body that either side reads, in bytes, where an endpoint names no other.
 pub const MAX_JSON_BYTES: usize = 1024 * 1024;

@@ -19,6 +19,11 @@ pub const NOT_REPORTED: &str = "/problems/not-reported";
 /// The `type` that says: a push with this id had another content. What waits goes in another push.
 pub const PUSH_DIFFERS: &str = "/problems/push-differs";
 
+/// The `type` that says: an operator ended this device's token. Nothing is exchanged until the device is enrolled again.
+pub const DEVICE_REVOKED: &str = "/problems/device-revoked";
+/// The `type` that says: another token took the place of the one that was sent, and not the one that this device asks for.
+pub const TOKEN_REPLACED: &str = "/problems/token-replaced";
+
 /// A problem document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -29,7 +29,7 @@ use crate::{
     },
     transport::{
         TransportError,
-        http::Reqwest,
+        http::{Reqwest, Route},
         server::{Credential, Server},
     },
 };
@@ -98,7 +98,7 @@ impl At {
             };
             CliError::new(exit, error.to_string(), error.remedy())
         };
-        let http = Reqwest::new(self.ca_file.as_deref()).map_err(failed)?;
+        let http = Reqwest::new(&Route { ca_file: self.ca_file.as_deref(), ..Route::default() }).map_err(failed)?;
         let url = self.server.trim_end_matches('/').to_owned();
         let server = Server::new(std::sync::Arc::new(http), url, Credential::ApiKey(key), Ambient::real());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection,
+    Connection, OpenFlags,
     backup::{Backup, StepResult},
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     migrate::{files::free_bytes, halt::Halt},
-    store::device::make_private_file,
+    store::private::{make_private_file, open_own},
 };
 
 /// Pages that the copy keeps in memory: SQLite writes what is more, so all but so many of the pages that are done are in
@@ -100,11 +100,10 @@ pub fn copy(
     finish: impl FnOnce(&Connection) -> Result<(), BackupError>,
 ) -> Result<Part, BackupError> {
     check_room(to.parent().unwrap_or(Path::new(".")), size_bytes(source)?)?;
-    make_private_file(&to).map_err(io(&to))?;
+    let disk = make_private_file(&to).map_err(io(&to))?;
     let part = Part { path: to, finished: false };
-    let disk = File::options().write(true).open(&part.path).map_err(io(&part.path))?;
     let mut bites = Bites::new(disk, size_bytes(source)?);
-    let mut target = Connection::open(&part.path).map_err(sqlite("making the copy"))?;
+    let mut target = open_own(&part.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite("making the copy"))?;
     // Nobody reads it before it is synced as a whole: no journal, no syncs on the way. Exclusive, so that the copy of a
     // WAL database makes no shared memory beside it.
     target

@@ -7,6 +7,8 @@ use std::{
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::store::private::open_database;
+
 /// Longest that rows are counted: a person waits for the answer.
 const LONGEST: Duration = Duration::from_secs(5);
 /// Most tables that are named.
@@ -32,7 +34,7 @@ pub(super) fn lost(live: &Path, backup: &Path) -> String {
 
 /// Per table, how many rows; tables with none are left out.
 fn count(live: &Path, backup: &Path) -> rusqlite::Result<Vec<(String, u64)>> {
-    let mut connection = Connection::open_with_flags(live, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let mut connection = open_database(live, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let begun = Instant::now();
     connection.progress_handler(
         10_000,

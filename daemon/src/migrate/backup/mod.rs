@@ -45,7 +45,10 @@ use super::{
     schema::SchemaReader,
     work::{Looked, Planned, Shared, Site},
 };
-use crate::store::{device::make_private_dir, managed};
+use crate::store::{
+    managed,
+    private::{make_private_dir, open_database},
+};
 
 /// Where backups are kept, and how many.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -254,8 +257,7 @@ pub fn halt_of(shared: &Shared, site: &Site) -> Halt {
 
 /// Opens a backup for reading.
 fn open(path: &Path) -> Result<Connection, BackupError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    Connection::open_with_flags(path, flags).map_err(sqlite("opening the backup"))
+    open_database(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite("opening the backup"))
 }
 
 /// SQLite's own check, through a connection that has nothing of it in memory.

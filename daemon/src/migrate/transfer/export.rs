@@ -16,7 +16,7 @@ use crate::{
         schema::SchemaReader,
         units::depths,
     },
-    store::managed,
+    store::{managed, private::open_database},
 };
 
 /// Rows between two calls of `watch`.
@@ -64,8 +64,7 @@ pub fn export(path: &Path, tables: &[String], out: &mut dyn Write, watch: &mut d
 
 fn open(path: &Path) -> Result<Connection, TransferError> {
     // Not read-only: a journal that a crash left is rolled back first.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the file"))?;
+    let connection = open_database(path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite("opening the file"))?;
     connection.busy_timeout(std::time::Duration::from_secs(30)).map_err(sqlite("setting a timeout"))?;
     connection.pragma_update(None, "query_only", true).map_err(sqlite("setting up the connection"))?;
     Ok(connection)

@@ -120,6 +120,7 @@ impl TransferError {
                 other => other,
             },
             Self::NotOurs(NotOurs::Owner { .. }) => here("run it as the user that the file belongs to"),
+            Self::NotOurs(NotOurs::Link(link)) => link.remedy(),
             Self::NotOurs(NotOurs::Network { .. }) => here("run it on the machine that has the file"),
             Self::Io { .. } => here("name a file that can be read and written"),
             Self::NoTable { .. } => here("name one of those with --table"),

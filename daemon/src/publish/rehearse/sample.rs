@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Instant};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::OpenFlags;
 use whimbrel_shared::{fingerprint::Schema, ids::MigrationName};
 
 use super::{Directory, Rehearsal, RehearsalError, Stage, authors_place, carried, sqlite};
@@ -12,6 +12,7 @@ use crate::{
         perform::{Expected, broken},
     },
     publish::layout::Chain,
+    store::private::open_database,
 };
 
 /// Most differences that a message names.
@@ -92,7 +93,7 @@ fn version_of(rehearsal: &Rehearsal, stage: &Stage, path: &Path) -> Result<usize
 
 /// A consistent copy, with what a WAL beside it holds, while an application may be writing.
 fn copy_to(from: &Path, to: &Path) -> rusqlite::Result<()> {
-    let source = Connection::open_with_flags(from, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let source = open_database(&std::fs::canonicalize(from).unwrap_or_else(|_| from.to_owned()), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     source.execute("VACUUM INTO ?1", [to.to_string_lossy()])?;
     Ok(())
 }

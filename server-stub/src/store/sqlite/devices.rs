@@ -12,11 +12,11 @@ use whimbrel_shared::{
     },
 };
 
-use super::{json_or_null, natural, parsed, to_json};
+use super::{json_or_null, natural, parsed, to_json, tokens};
 use crate::{
     decide::plan,
     secrets,
-    store::{ClientRef, Device, Enrolled, Enrolment, Refusal, StoreError},
+    store::{ClientRef, Enrolled, Enrolment, Refusal, StoreError},
 };
 
 pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, StoreError> {
@@ -41,18 +41,22 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
         if granted != *content {
             return Err(Refusal::EnrolmentDiffers(*id).into());
         }
-        if ask.known.is_none() {
+        let counts = match &ask.known {
+            Some((_, token)) => tokens::holder(tx, token, ask.now_ms)?.is_some_and(|h| h.device_id == device_id && !h.revoked),
+            None => false,
+        };
+        if !counts {
             // The device token went the way of the lost answer, and only its hash is here: the device gets another.
-            tx.execute("UPDATE device SET token_hash = ?2 WHERE device_id = ?1", (device_id.to_string(), ask.fresh.1.to_string()))?;
+            tokens::replace(tx, device_id, &ask.fresh.1, ask.now_ms)?;
         }
-        return Ok(Enrolled { device_id, app });
+        return Ok(Enrolled { device_id, app, fresh: !counts });
     }
+    let mut revoked = false;
     if let Some((known, token)) = &ask.known {
-        let device = device(tx, token)?.filter(|d| d.device_id == *known);
-        let device = device.ok_or(Refusal::UnknownDevice(*known))?;
-        if device.apps.contains(&app) {
-            let device_id = *known;
-            return Ok(Enrolled { device_id, app });
+        let holder = tokens::holder(tx, token, ask.now_ms)?.filter(|h| h.device_id == *known);
+        revoked = holder.ok_or(Refusal::UnknownDevice(*known))?.revoked;
+        if !revoked && apps(tx, *known)?.contains(&app) {
+            return Ok(Enrolled { device_id: *known, app, fresh: false });
         }
     }
     if uses_left == 0 {
@@ -65,14 +69,19 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
     };
     if ask.known.is_none() {
         tx.execute(
-            "INSERT INTO device (device_id, token_hash, name, daemon_version, labels, enrolled_at_ms, last_seen_ms)
-             VALUES (?1, ?2, ?3, ?4, '{}', ?5, ?5)",
+            "INSERT INTO device (device_id, token_hash, name, daemon_version, labels, enrolled_at_ms, last_seen_ms, token_since_ms)
+             VALUES (?1, ?2, ?3, ?4, '{}', ?5, ?5, ?5)",
             (device_id.to_string(), ask.fresh.1.to_string(), &ask.name, &ask.daemon_version, ask.now_ms),
         )?;
     }
+    if revoked {
+        // The operator's new enrolment token is their word that it is welcome again; its old token stays ended.
+        tokens::replace(tx, device_id, &ask.fresh.1, ask.now_ms)?;
+    }
     // The token's space, where it is for others to say and not for the device.
     tx.execute(
-        "INSERT INTO device_app (device_id, app, space) SELECT ?1, ?2, space FROM enrolment_token WHERE id = ?3",
+        "INSERT INTO device_app (device_id, app, space) SELECT ?1, ?2, space FROM enrolment_token WHERE id = ?3
+         ON CONFLICT DO NOTHING",
         (device_id.to_string(), app.as_str(), token_id),
     )?;
     if let Some((id, content)) = &ask.id {
@@ -81,22 +90,13 @@ pub(super) fn enroll(tx: &Transaction<'_>, ask: &Enrolment) -> Result<Enrolled, 
             (id.to_string(), content.to_string(), token_id, device_id.to_string(), ask.now_ms),
         )?;
     }
-    Ok(Enrolled { device_id, app })
+    Ok(Enrolled { device_id, app, fresh: revoked || ask.known.is_none() })
 }
 
 /// The device that a wish was granted to, and the digest of what was asked.
 fn granted(tx: &Transaction<'_>, id: EnrolmentId) -> Result<Option<(DeviceId, Digest)>, StoreError> {
     let mut query = tx.prepare_cached("SELECT device_id, content FROM enrolment WHERE enrolment_id = ?1")?;
     Ok(query.query_row([id.to_string()], |row| Ok((parsed(row, 0)?, parsed(row, 1)?))).optional()?)
-}
-
-pub(super) fn device(tx: &Transaction<'_>, token: &Digest) -> Result<Option<Device>, StoreError> {
-    let found = tx
-        .prepare_cached("SELECT device_id, token_hash FROM device WHERE token_hash = ?1")?
-        .query_row([token.to_string()], |row| Ok((parsed::<DeviceId>(row, 0)?, parsed::<Digest>(row, 1)?)))
-        .optional()?
-        .filter(|(_, stored)| secrets::same(stored, token));
-    found.map(|(device_id, _)| Ok(Device { device_id, apps: apps(tx, device_id)? })).transpose()
 }
 
 pub(super) fn apps(tx: &Transaction<'_>, device: DeviceId) -> Result<BTreeSet<AppName>, StoreError> {
@@ -193,8 +193,8 @@ pub(super) fn within_limit(tx: &Transaction<'_>, device: DeviceId) -> Result<(),
     Ok(())
 }
 
-pub(super) fn poll(tx: &Transaction<'_>, token: &Digest) -> Result<Option<(DeviceId, PollResponse)>, StoreError> {
-    let Some(device) = device(tx, token)? else {
+pub(super) fn poll(tx: &Transaction<'_>, token: &Digest, now_ms: i64) -> Result<Option<(DeviceId, PollResponse)>, StoreError> {
+    let Some(device) = tokens::device(tx, token, now_ms)? else {
         return Ok(None);
     };
     let mut query = tx.prepare_cached(

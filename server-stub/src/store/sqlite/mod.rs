@@ -15,6 +15,7 @@ mod repository;
 mod schema;
 mod spaces;
 mod sums;
+mod tokens;
 mod unique;
 
 use std::{
@@ -47,8 +48,8 @@ use whimbrel_shared::{
 };
 
 use super::{
-    AuditResponse, ClientRef, ClientsPage, Deed, Device, Enrolled, Enrolment, HistoryResponse, Key, KeyInfo, NewKey, NewToken, Page, PlanResponse,
-    Publication, Refusal, Store, StoreError, TokenInfo, rows,
+    AuditResponse, ClientRef, ClientsPage, Deed, Device, DevicesPage, DevicesResponse, Enrolled, Enrolment, HistoryResponse, Key, KeyInfo, NewKey,
+    NewToken, Page, PlanResponse, Publication, Refusal, Rotation, Store, StoreError, TokenInfo, rows,
     signed::{Kept, Repository, Signing},
 };
 use lane::Lane;
@@ -136,8 +137,17 @@ impl Store for SqliteStore {
     fn enroll(&self, enrolment: Enrolment) -> Deed<'_, Enrolled> {
         self.write(move |tx| devices::enroll(tx, &enrolment))
     }
-    fn device(&self, token: Digest) -> Deed<'_, Option<Device>> {
-        self.read(move |tx| devices::device(tx, &token))
+    fn device(&self, token: Digest, now_ms: i64) -> Deed<'_, Option<Device>> {
+        self.read(move |tx| tokens::device(tx, &token, now_ms))
+    }
+    fn rotate_token(&self, rotation: Rotation) -> Deed<'_, Option<DeviceId>> {
+        self.write(move |tx| tokens::rotate(tx, &rotation))
+    }
+    fn revoke_device(&self, device: DeviceId, by: String, now_ms: i64) -> Deed<'_, ()> {
+        self.write(move |tx| tokens::revoke(tx, device, &by, now_ms))
+    }
+    fn devices(&self, page: DevicesPage) -> Deed<'_, DevicesResponse> {
+        self.read(move |tx| tokens::list(tx, &page))
     }
     fn clients_of(&self, device: DeviceId) -> Deed<'_, Vec<ClientRef>> {
         self.read(move |tx| devices::clients_of(tx, device))
@@ -151,8 +161,8 @@ impl Store for SqliteStore {
     fn save_state(&self, device: DeviceId, state: StateRequest) -> Deed<'_, ()> {
         self.write(move |tx| devices::save_state(tx, device, &state))
     }
-    fn poll(&self, token: Digest) -> Deed<'_, Option<(DeviceId, PollResponse)>> {
-        self.read(move |tx| devices::poll(tx, &token))
+    fn poll(&self, token: Digest, now_ms: i64) -> Deed<'_, Option<(DeviceId, PollResponse)>> {
+        self.read(move |tx| devices::poll(tx, &token, now_ms))
     }
 
     fn targets(&self, app: AppName) -> Deed<'_, Option<Vec<u8>>> {

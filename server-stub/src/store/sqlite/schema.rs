@@ -5,11 +5,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use crate::{secrets::now_ms, store::StoreError};
 
 /// In order; a released one never changes.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("../../../schema/sqlite/001_init.sql"),
     include_str!("../../../schema/sqlite/002_rows.sql"),
     include_str!("../../../schema/sqlite/003_lift.sql"),
     include_str!("../../../schema/sqlite/004_signed.sql"),
+    include_str!("../../../schema/sqlite/005_device_tokens.sql"),
 ];
 
 /// Applies what is missing, each with its row, all in one transaction. A store that knows more than we do is refused.

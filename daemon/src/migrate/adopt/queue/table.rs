@@ -6,6 +6,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, types::ValueRef};
 use whimbrel_shared::queue::KeyValue;
 
 use super::{Columns, KvError};
+use crate::store::private::open_database;
 
 /// How long the queue's own workers are waited for, for each entry.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,8 +25,8 @@ pub struct Table {
 impl Table {
     pub(super) fn open(path: &Path, columns: &Columns) -> Result<Self, KvError> {
         // No CREATE: a wrong path is an error and no empty queue.
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(sqlite("opening the store"))?;
+        let connection = open_database(&std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), OpenFlags::SQLITE_OPEN_READ_WRITE)
+            .map_err(sqlite("opening the store"))?;
         connection.busy_timeout(PATIENCE).map_err(sqlite("opening the store"))?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite("opening the store"))?;
 
