@@ -113,7 +113,6 @@ fn api(state: &mut State, request: &Message) -> Option<Vec<u8>> {
                 protocol: whimbrel_shared::PROTOCOL,
                 plans: state.clients.iter().map(plan).collect(),
                 repository: [(app.clone(), state.head.clone())].into(),
-                signed_plans: Default::default(),
             };
             serde_json::to_value(poll).expect("a poll has text keys")
         }
