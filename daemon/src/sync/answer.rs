@@ -238,14 +238,16 @@ impl Settling<'_, '_> {
         }
         self.settled(row, waits, false)?;
         match self.lander.row(&stood, &key, Told::Changes, true)? {
-            Ok(()) if version.is_none() => {
-                // The row as a whole comes with the next pull.
+            Ok(()) if version.is_some() => {}
+            landed => {
+                // The row as a whole comes with the next pull, or waits here: the file knows no more of it than before.
                 if let Some(known) = self.lander.outbox.recorded(shape.id, &key)? {
                     self.lander.outbox.record(shape.id, &key, Some(&Recorded { version: before, ..known }))?;
                 }
+                if let Err(refused) = landed {
+                    self.lander.wait(stood, key, refused)?;
+                }
             }
-            Ok(()) => {}
-            Err(refused) => self.lander.wait(stood, key, refused)?,
         }
         Ok(())
     }
