@@ -13,17 +13,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("config", &["wake"]),
     ("store", &[]),
-    ("trust", &["store"]),
+    ("trust", &["store", "transport"]),
     ("transport", &["ambient"]),
     ("sync", &["ambient", "store"]),
     ("migrate", &["ambient", "config", "store", "sync", "trust", "wake"]),
     ("protocol", &["migrate", "replicate", "sync"]),
     ("publish", &["ambient", "migrate", "store", "transport", "trust"]),
     ("replicate", &["ambient", "migrate", "store", "sync", "transport"]),
-    ("enroll", &["ambient", "config", "store", "transport"]),
+    ("enroll", &["ambient", "config", "store", "transport", "trust"]),
     ("cycle", &["config", "migrate", "protocol", "replicate", "store", "sync", "transport", "trust", "wake"]),
     ("control", &["config", "cycle", "migrate", "protocol", "replicate", "store", "sync", "trust", "wake"]),
-    ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "wake"]),
+    ("daemon", &["ambient", "config", "control", "cycle", "migrate", "protocol", "store", "transport", "trust", "wake"]),
     (
         "cli",
         &[
@@ -60,6 +60,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ),
     ("reqwest", &["daemon/src/transport/"]),
     ("rustls", &["daemon/src/transport/"]),
+    ("sigstore_tuf", &["daemon/src/trust/tuf.rs"]),
     ("tokio_cron_scheduler", &["daemon/src/wake/cron.rs"]),
     ("glob", &["daemon/src/migrate/work.rs"]),
 ];
